@@ -1,0 +1,5 @@
+//! Choosing an endpoint.
+
+mod policy;
+
+pub use self::policy::BalancePolicy;

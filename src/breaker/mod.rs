@@ -1,0 +1,5 @@
+//! Exact limits.
+
+mod policy;
+
+pub use self::policy::BreakerPolicy;

@@ -1,0 +1,23 @@
+//! Exact limits on what may be in flight towards one service.
+
+/// `circuit_breakers` of a service. Every limit is exact, shared by all clones and routes, and held until the response
+/// body ends.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub struct BreakerPolicy {
+    /// HTTP/1.1 connections, and the sum of HTTP/2 connections. Default 1024, at least 1. Every endpoint may always hold
+    /// one.
+    pub max_connections: u32,
+    /// Calls that wait for a connection. Default 1024; 0 refuses instead of waiting.
+    pub max_pending_requests: u32,
+    /// Calls in flight. Default 1024; 0 refuses every call.
+    pub max_requests: u32,
+    /// Upgraded connections, event streams and streams older than 30 s, which leave `max_requests`. Default 100,000.
+    pub max_streams: u32,
+}
+
+impl Default for BreakerPolicy {
+    fn default() -> Self {
+        Self { max_connections: 1024, max_pending_requests: 1024, max_requests: 1024, max_streams: 100_000 }
+    }
+}

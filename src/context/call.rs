@@ -1,0 +1,114 @@
+//! What one call wants differently.
+
+use std::time::Duration;
+
+use super::{Context, Inner, Scoped};
+
+/// How important a request is when something has to be shed. The levels of Google's SRE book, chapter 21.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[non_exhaustive]
+pub enum Criticality {
+    /// Users notice at once; shed last.
+    CriticalPlus,
+    /// The default: users notice.
+    #[default]
+    Critical,
+    /// Partial unavailability is expected, for example batch work that retries.
+    SheddablePlus,
+    /// May fail often or for long; shed first.
+    Sheddable,
+}
+
+impl Criticality {
+    pub(crate) fn level(self) -> u8 {
+        self as u8
+    }
+
+    pub(crate) fn from_level(level: u8) -> Option<Self> {
+        Some(match level {
+            0 => Self::CriticalPlus,
+            1 => Self::Critical,
+            2 => Self::SheddablePlus,
+            3 => Self::Sheddable,
+            _ => return None,
+        })
+    }
+}
+
+/// Options of one call: by the request builder, by `http::Extensions` (which reach through tonic), or by scope.
+///
+/// What is set on the request wins over the enclosing scope, and both over configuration, inside the floor.
+///
+/// ```
+/// # use std::time::Duration;
+/// use sinew::{Call, Criticality};
+///
+/// let mut request = http::Request::get("/ratings/0").body(()).unwrap();
+/// request.extensions_mut().insert(Call::new().timeout(Duration::from_millis(500)).criticality(Criticality::Sheddable));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Call {
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) criticality: Option<Criticality>,
+}
+
+impl Call {
+    /// No options: everything as configured.
+    pub const fn new() -> Self {
+        Self { timeout: None, criticality: None }
+    }
+
+    /// The overall timeout of the call, its response body included. Unset: as configured.
+    ///
+    /// An inbound deadline that is nearer still holds.
+    #[must_use]
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// How important the call is, here and at every hop below that trusts this one. Unset: that of the request being
+    /// served, else [`Criticality::Critical`].
+    #[must_use]
+    pub const fn criticality(mut self, criticality: Criticality) -> Self {
+        self.criticality = Some(criticality);
+        self
+    }
+
+    /// Applies the options to every call that `future` makes.
+    ///
+    /// Cancelling is dropping the returned future; the options end with it.
+    pub fn scope<F: Future>(self, future: F) -> Scoped<F> {
+        let mut inner = Context::current().map_or_else(Inner::default, |context| context.inner().clone());
+        inner.call = self.or(inner.call);
+        Scoped::new(future, Some(Context::new(inner)))
+    }
+
+    /// `self` where it says something, else `outer`.
+    pub(crate) fn or(self, outer: Call) -> Call {
+        Call { timeout: self.timeout.or(outer.timeout), criticality: self.criticality.or(outer.criticality) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_inner_scope_wins_and_keeps_what_it_does_not_set() {
+        let seen = Call::new()
+            .timeout(Duration::from_secs(1))
+            .criticality(Criticality::Sheddable)
+            .scope(async {
+                Call::new()
+                    .timeout(Duration::from_secs(2))
+                    .scope(async { Context::current().map(|context| context.inner().call) })
+                    .await
+            })
+            .await
+            .unwrap();
+        assert_eq!(seen.timeout, Some(Duration::from_secs(2)));
+        assert_eq!(seen.criticality, Some(Criticality::Sheddable));
+        assert!(Context::current().is_none());
+    }
+}

@@ -1,0 +1,19 @@
+//! The one validated configuration: plain data that every source ends in and that the running mesh is built from.
+//!
+//! A [`Snapshot`] is whole and immutable. It aggregates the slices' policies and says where each effective value came
+//! from; it holds no sockets, no state and no behaviour beyond comparison.
+
+mod endpoint;
+mod policy;
+mod provenance;
+mod service;
+mod snapshot;
+
+pub(crate) use self::policy::{PolicyRegistry, PolicyValue};
+pub use self::{
+    endpoint::{Address, EndpointId, EndpointSpec, EndpointUpdate, Labels, SetKind},
+    policy::{Policy, PolicySet},
+    provenance::{Lint, Origin, Place, Provenance},
+    service::{EndpointSource, InboundSpec, Protocol, ServiceSpec, SourceKind},
+    snapshot::{DrainSpec, ListenersSpec, MeshSpec, Snapshot},
+};

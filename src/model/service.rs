@@ -1,0 +1,126 @@
+//! One service that can be called, and what is served.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+use super::{EndpointSpec, Labels, PolicySet, SetKind};
+use crate::{
+    balance::BalancePolicy,
+    breaker::BreakerPolicy,
+    matching::HostPattern,
+    name::{Locality, ServiceName, SubsetName},
+    route::Route,
+    timeout::TimeoutPolicy,
+};
+
+/// A service that can be called: one entry of `services`.
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub struct ServiceSpec {
+    /// Its key.
+    pub name: ServiceName,
+    /// Where its endpoints come from; all of them together are its set. Without any, calls fail with E002.
+    pub endpoints: Vec<EndpointSource>,
+    /// Authorities by which [`Mesh::http`](crate::Mesh::http) finds it, besides its name.
+    pub hosts: Vec<HostPattern>,
+    /// The HTTP version spoken to its endpoints.
+    pub protocol: Protocol,
+    /// How an endpoint is chosen.
+    pub load_balancer: BalancePolicy,
+    /// Endpoints by labels.
+    pub subsets: BTreeMap<SubsetName, Labels>,
+    /// Limits.
+    pub circuit_breakers: BreakerPolicy,
+    /// Timeouts.
+    pub timeouts: TimeoutPolicy,
+    /// Rules in evaluation order; a service without rules sends everything to all its endpoints.
+    pub routes: Vec<Arc<Route>>,
+    /// Policies of the user's own for every route of the service.
+    pub policies: PolicySet,
+    /// Policies of the user's own by route, in the order of `routes`.
+    pub route_policies: Vec<PolicySet>,
+}
+
+impl ServiceSpec {
+    /// A service with defaults and no endpoints.
+    pub fn new(name: ServiceName) -> Self {
+        Self {
+            name,
+            endpoints: Vec::new(),
+            hosts: Vec::new(),
+            protocol: Protocol::default(),
+            load_balancer: BalancePolicy::default(),
+            subsets: BTreeMap::new(),
+            circuit_breakers: BreakerPolicy::default(),
+            timeouts: TimeoutPolicy::default(),
+            routes: Vec::new(),
+            policies: PolicySet::default(),
+            route_policies: Vec::new(),
+        }
+    }
+}
+
+/// The HTTP version spoken to the endpoints of a service.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
+pub enum Protocol {
+    /// HTTP/2 where the endpoint speaks it, found out by its connection preface before any request is sent; HTTP/1.1
+    /// elsewhere, and for upgrades. gRPC always takes HTTP/2.
+    #[default]
+    Auto,
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+}
+
+/// One source of endpoints, with what holds for all that it yields.
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub struct EndpointSource {
+    /// Where endpoints come from.
+    pub source: SourceKind,
+    /// Added to each endpoint's labels.
+    pub labels: Labels,
+    /// For endpoints without a locality of their own.
+    pub locality: Locality,
+    /// For endpoints without a weight of their own.
+    pub weight: Option<u32>,
+    /// For endpoints without a priority of their own.
+    pub priority: Option<u32>,
+    /// What the addresses stand for; by default one resolved DNS address is a VIP, everything else replicas.
+    pub kind: Option<SetKind>,
+}
+
+impl EndpointSource {
+    /// A source without further attributes.
+    pub fn new(source: SourceKind) -> Self {
+        Self { source, labels: Labels::new(), locality: Locality::default(), weight: None, priority: None, kind: None }
+    }
+}
+
+/// Where endpoints come from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum SourceKind {
+    /// A fixed list.
+    Static(Vec<EndpointSpec>),
+    /// A name to resolve.
+    Dns {
+        /// The name; `_grpc._tcp.name` asks for SRV records.
+        name: Arc<str>,
+        /// The port; not needed with SRV.
+        port: Option<u16>,
+    },
+    /// A watched file with a list of endpoints.
+    File(PathBuf),
+    /// A source registered with the builder under this name.
+    Custom(Arc<str>),
+}
+
+/// What is served: `inbound`.
+#[derive(Clone, PartialEq, Debug, Default)]
+#[non_exhaustive]
+pub struct InboundSpec {
+    /// Policies of the user's own at the `server` seat.
+    pub policies: PolicySet,
+}

@@ -1,0 +1,76 @@
+//! The whole configuration.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use super::{InboundSpec, Lint, Provenance, ServiceSpec};
+use crate::name::ServiceName;
+
+/// The whole configuration at one moment: validated, immutable, swapped as one.
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// Grows by one with each applied change.
+    pub generation: u64,
+    /// Who this process is.
+    pub mesh: MeshSpec,
+    /// Its listeners.
+    pub listeners: ListenersSpec,
+    /// How it stops.
+    pub drain: DrainSpec,
+    /// What it can call. A service whose spec did not change is the same `Arc` in the next snapshot.
+    pub services: BTreeMap<ServiceName, Arc<ServiceSpec>>,
+    /// What it serves.
+    pub inbound: Arc<InboundSpec>,
+    /// Where each value came from.
+    pub provenance: Arc<Provenance>,
+    /// What is valid and probably not meant.
+    pub lints: Arc<Vec<Lint>>,
+}
+
+/// `mesh`: who this process is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct MeshSpec {
+    /// The service this process is an instance of.
+    pub service: ServiceName,
+    /// Its version, free text.
+    pub version: Option<Arc<str>>,
+    /// Its namespace. Default `default`.
+    pub namespace: Arc<str>,
+    /// The trust domain. Only used with an identity.
+    pub trust_domain: Option<Arc<str>>,
+}
+
+/// `listeners`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct ListenersSpec {
+    /// The ops listener: `/livez`, `/readyz`, `/metrics`, `grpc.health.v1`. Default off.
+    pub ops: Option<SocketAddr>,
+}
+
+/// `drain`: how the process stops.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct DrainSpec {
+    /// How long new connections are still served after readiness was withdrawn. Default 5 s under Kubernetes, else 0.
+    pub lame_duck: Duration,
+    /// After this everything left is closed. Default 25 s.
+    pub deadline: Duration,
+}
+
+impl Snapshot {
+    /// A configuration without services.
+    pub fn new(service: ServiceName) -> Self {
+        Self {
+            generation: 0,
+            mesh: MeshSpec { service, version: None, namespace: "default".into(), trust_domain: None },
+            listeners: ListenersSpec::default(),
+            drain: DrainSpec { lame_duck: Duration::ZERO, deadline: Duration::from_secs(25) },
+            services: BTreeMap::new(),
+            inbound: Arc::default(),
+            provenance: Arc::default(),
+            lints: Arc::default(),
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! The only room that spawns, reads a clock or rolls dice.
+//!
+//! Engines take time and randomness as arguments; everything else takes them from here, so that paused time and a
+//! seed make a whole mesh deterministic.
+
+mod rng;
+mod tasks;
+
+pub(crate) use self::{rng::Rng, tasks::TaskSet};
+pub(crate) use tokio::time::{Instant, Sleep};
+
+use std::{future::Future, time::Duration};
+
+/// The monotonic clock, paused with tokio's.
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// A timer. At most one per call is armed.
+pub(crate) fn sleep_until(deadline: Instant) -> Sleep {
+    tokio::time::sleep_until(deadline)
+}
+
+/// Waits on the monotonic clock.
+pub(crate) async fn sleep(duration: Duration) {
+    tokio::time::sleep(duration).await;
+}
+
+/// Ends `future` after `duration`.
+pub(crate) async fn timeout<F: Future>(duration: Duration, future: F) -> Option<F::Output> {
+    tokio::time::timeout(duration, future).await.ok()
+}

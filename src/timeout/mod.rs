@@ -1,0 +1,5 @@
+//! Timeouts that follow the body.
+
+mod policy;
+
+pub use self::policy::TimeoutPolicy;

@@ -1,0 +1,8 @@
+//! Bytes and connections, no policy: nothing in here knows what a status code means.
+//!
+//! `connect/` dials and pools, `accept/` listens and drains, `memory` joins the two inside one process. TLS will stand
+//! where [`Dial`] stands: a dialler that wraps another.
+
+pub(crate) mod io;
+
+pub(crate) use self::io::{Alpn, Dial, Dialed, Io};
