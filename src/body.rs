@@ -32,6 +32,7 @@ enum Repr {
     Incoming(hyper::body::Incoming),
     H2(H2Body),
     Boxed(Pin<Box<dyn HttpBody<Data = Bytes, Error = Error> + Send>>),
+    Replay(Pin<Box<dyn Replayable + Send>>),
 }
 
 impl Body {
@@ -76,6 +77,43 @@ impl Body {
         Self { repr: Repr::Boxed(Box::pin(body)) }
     }
 
+    /// The body of a request that may have to be sent again: what it yields is remembered, by reference and up to
+    /// [`REPLAY_LIMIT`] bytes, until [`commit`](Body::commit). One box, as in [`Body::new`].
+    pub(crate) fn request<B>(body: B) -> Self
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let mut slot = Some(body);
+        if let Some(own) = (&mut slot as &mut dyn Any).downcast_mut::<Option<Body>>() {
+            return match own.take().unwrap_or_default() {
+                own if matches!(own.repr, Repr::Empty | Repr::Full(_) | Repr::Replay(_)) => own,
+                own => Self { repr: Repr::Replay(Box::pin(Replay::new(own))) },
+            };
+        }
+        match slot {
+            Some(body) if body.is_end_stream() => Self::empty(),
+            Some(body) => Self { repr: Repr::Replay(Box::pin(Replay::new(Foreign { body }))) },
+            None => Self::empty(),
+        }
+    }
+
+    /// Goes back to the first byte. False if that is not possible any more: the body is consumed.
+    pub(crate) fn rewind(&mut self) -> bool {
+        match &mut self.repr {
+            Repr::Empty | Repr::Full(_) => true,
+            Repr::Replay(body) => body.as_mut().rewind(),
+            Repr::Incoming(_) | Repr::H2(_) | Repr::Boxed(_) => false,
+        }
+    }
+
+    /// The request will not be sent again: forgets what was remembered for a replay.
+    pub(crate) fn commit(&mut self) {
+        if let Repr::Replay(body) = &mut self.repr {
+            body.as_mut().commit();
+        }
+    }
+
     /// The whole body if it is already here: empty or one chunk.
     pub(crate) fn as_full(&self) -> Option<Bytes> {
         match &self.repr {
@@ -100,6 +138,7 @@ impl fmt::Debug for Body {
             Repr::Incoming(_) => "incoming",
             Repr::H2(_) => "h2",
             Repr::Boxed(_) => "boxed",
+            Repr::Replay(_) => "replay",
         };
         f.debug_tuple("Body").field(&repr).finish()
     }
@@ -140,6 +179,7 @@ impl HttpBody for Body {
             }),
             Repr::H2(body) => body.poll_frame(cx),
             Repr::Boxed(body) => body.as_mut().poll_frame(cx),
+            Repr::Replay(body) => body.as_mut().poll_frame(cx),
         }
     }
 
@@ -150,6 +190,7 @@ impl HttpBody for Body {
             Repr::Incoming(body) => body.is_end_stream(),
             Repr::H2(body) => body.is_end_stream(),
             Repr::Boxed(body) => body.is_end_stream(),
+            Repr::Replay(body) => body.is_end_stream(),
         }
     }
 
@@ -160,14 +201,22 @@ impl HttpBody for Body {
             Repr::Incoming(body) => body.size_hint(),
             Repr::H2(body) => body.size_hint(),
             Repr::Boxed(body) => body.size_hint(),
+            Repr::Replay(body) => body.size_hint(),
         }
     }
 }
 
 pin_project! {
-    struct Foreign<B> {
+    /// A foreign body whose errors become ours.
+    pub(crate) struct Foreign<B> {
         #[pin]
         body: B,
+    }
+}
+
+impl<B> Foreign<B> {
+    pub(crate) fn new(body: B) -> Self {
+        Self { body }
     }
 }
 
@@ -192,6 +241,173 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// How much of a request body is remembered for sending it again.
+pub(crate) const REPLAY_LIMIT: usize = 64 * 1024;
+
+trait Replayable: HttpBody<Data = Bytes, Error = Error> {
+    fn rewind(self: Pin<&mut Self>) -> bool;
+    fn commit(self: Pin<&mut Self>);
+}
+
+pin_project! {
+    /// Remembers what it yielded. The first chunk is kept inline, since most bodies are one chunk.
+    ///
+    /// The body is owned by one attempt at a time and handed back when that attempt provably did not reach the peer,
+    /// so no lock and no sharing is needed.
+    struct Replay<B> {
+        #[pin]
+        body: B,
+        first: Option<Bytes>,
+        more: Vec<Bytes>,
+        trailers: Option<HeaderMap>,
+        remembered: usize,
+        replayed: usize,
+        mode: Remember,
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Remember {
+    /// Every chunk so far is remembered.
+    All,
+    /// Nothing is remembered: over the limit, or committed.
+    Nothing,
+}
+
+impl<B> Replay<B> {
+    fn new(body: B) -> Self {
+        Self {
+            body,
+            first: None,
+            more: Vec::new(),
+            trailers: None,
+            remembered: 0,
+            replayed: usize::MAX,
+            mode: Remember::All,
+        }
+    }
+}
+
+impl<B: HttpBody<Data = Bytes>> Replayable for Replay<B>
+where
+    B::Error: Into<BoxError>,
+{
+    fn rewind(self: Pin<&mut Self>) -> bool {
+        let this = self.project();
+        *this.replayed = 0;
+        *this.mode == Remember::All
+    }
+
+    fn commit(self: Pin<&mut Self>) {
+        let this = self.project();
+        *this.mode = Remember::Nothing;
+        // What a rewound body has yet to repeat is still needed.
+        if *this.replayed == usize::MAX {
+            *this.first = None;
+            this.more.clear();
+            *this.trailers = None;
+        }
+    }
+}
+
+impl<B: HttpBody<Data = Bytes>> HttpBody for Replay<B>
+where
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = self.project();
+        if *this.replayed != usize::MAX {
+            let at = *this.replayed;
+            let chunk = if at == 0 { this.first.as_ref() } else { this.more.get(at - 1) };
+            if let Some(chunk) = chunk {
+                *this.replayed += 1;
+                return Poll::Ready(Some(Ok(Frame::data(chunk.clone()))));
+            }
+            *this.replayed = usize::MAX;
+            if let Some(trailers) = this.trailers.clone() {
+                return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+            }
+        }
+        let frame = ready!(this.body.poll_frame(cx));
+        if let (Some(Ok(frame)), Remember::All) = (&frame, *this.mode) {
+            if let Some(data) = frame.data_ref() {
+                *this.remembered += data.len();
+                if *this.remembered > REPLAY_LIMIT {
+                    *this.mode = Remember::Nothing;
+                    *this.first = None;
+                    *this.more = Vec::new();
+                } else if this.first.is_none() {
+                    *this.first = Some(data.clone());
+                } else {
+                    this.more.push(data.clone());
+                }
+            } else if let Some(trailers) = frame.trailers_ref() {
+                *this.trailers = Some(trailers.clone());
+            }
+        }
+        Poll::Ready(frame.map(|frame| {
+            frame.map_err(|error| Error::from_boxed(error.into(), Code::ClientGone, "the body's producer failed"))
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.replayed == usize::MAX && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // While it repeats itself the exact length is not the inner body's; a caller's content-length header stands.
+        if self.replayed == usize::MAX { self.body.size_hint() } else { SizeHint::default() }
+    }
+}
+
+pin_project! {
+    /// A body of the stack below, or one that was made or erased on the way.
+    #[project = StackBodyProjection]
+    pub(crate) enum StackBody<B> {
+        Inline { #[pin] body: B },
+        Erased { #[pin] body: Body },
+    }
+}
+
+impl<B> StackBody<B> {
+    pub(crate) fn inline(body: B) -> Self {
+        Self::Inline { body }
+    }
+
+    pub(crate) fn erased(body: Body) -> Self {
+        Self::Erased { body }
+    }
+}
+
+impl<B: HttpBody<Data = Bytes, Error = Error>> HttpBody for StackBody<B> {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match self.project() {
+            StackBodyProjection::Inline { body } => body.poll_frame(cx),
+            StackBodyProjection::Erased { body } => body.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Inline { body } => body.is_end_stream(),
+            Self::Erased { body } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Inline { body } => body.size_hint(),
+            Self::Erased { body } => body.size_hint(),
+        }
     }
 }
 
@@ -427,6 +643,53 @@ mod tests {
         let body = Body::from("abc");
         assert_eq!(body.size_hint().exact(), Some(3));
         assert_eq!(body.collect().await.unwrap().to_bytes(), "abc");
+    }
+
+    fn chunks(sizes: &[usize]) -> Body {
+        let mut next = 0u8;
+        let mut chunk = |size: usize| {
+            next = next.wrapping_add(1);
+            Ok(Frame::data(Bytes::from(vec![next; size])))
+        };
+        frames(sizes.iter().map(|size| chunk(*size)).collect())
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_attempt_yields_the_same_bytes(
+            sizes in proptest::collection::vec(0usize..9_000, 0..7),
+            reads in proptest::collection::vec(0usize..9, 0..4),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let whole = chunks(&sizes).collect().await.unwrap().to_bytes();
+                let mut body = Body::request(chunks(&sizes));
+                for read in reads {
+                    for _ in 0..read {
+                        let _ = body.frame().await;
+                    }
+                    assert!(body.rewind());
+                }
+                assert_eq!(body.collect().await.unwrap().to_bytes(), whole);
+            });
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_limit_cannot_be_rewound_and_still_ends_whole() {
+        let mut body = Body::request(chunks(&[REPLAY_LIMIT, 1, 5]));
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap().len(), REPLAY_LIMIT);
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap().len(), 1);
+        assert!(!body.rewind());
+    }
+
+    #[tokio::test]
+    async fn a_committed_body_repeats_what_it_had_promised_and_no_more() {
+        let mut body = Body::request(chunks(&[3, 4]));
+        let _ = body.frame().await;
+        assert!(body.rewind());
+        body.commit();
+        assert_eq!(body.collect().await.unwrap().to_bytes().len(), 7);
     }
 
     #[test]

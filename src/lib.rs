@@ -20,6 +20,7 @@ pub mod balance;
 pub mod breaker;
 pub mod route;
 pub mod timeout;
+mod telemetry;
 
 pub mod discover;
 pub mod model;

@@ -166,7 +166,6 @@ impl Code {
                 | Code::ConfigNotReady
                 | Code::NoHealthyEndpoint
                 | Code::DnsFailed
-                | Code::DeadlineExhausted
                 | Code::Overflow
                 | Code::CircuitOpen
                 | Code::OverloadShed

@@ -1,0 +1,103 @@
+//! When something must have ended, and why.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use crate::{
+    error::{Code, Error, Origin},
+    rt::Instant,
+};
+
+/// When something must have ended, and who says so.
+#[derive(Clone, Debug)]
+pub struct Deadline {
+    pub(crate) at: Instant,
+    pub(crate) cause: Cause,
+}
+
+/// Who set a deadline.
+#[derive(Clone, Debug)]
+pub(crate) enum Cause {
+    /// The configured timeout of a whole call, body included.
+    Request { after: Duration, key: &'static str },
+    /// The option of this call.
+    Call { after: Duration },
+    /// The caller of the request being served stops waiting.
+    Inbound,
+    /// The default for calls that have no timeout of any kind: to response headers, from the end of the request body.
+    Response { after: Duration, sent: RequestSent },
+    /// The configured timeout of one attempt: to response headers.
+    PerTry { after: Duration },
+}
+
+/// When the request body was sent whole. `Always` for bodies that are here from the start.
+#[derive(Clone, Debug)]
+pub(crate) enum RequestSent {
+    Always,
+    When(Arc<OnceLock<Instant>>),
+}
+
+impl Deadline {
+    /// `after` from now, body included.
+    pub fn after(after: Duration) -> Self {
+        Self { at: crate::rt::now() + after, cause: Cause::Request { after, key: "timeout" } }
+    }
+
+    pub(crate) fn new(at: Instant, cause: Cause) -> Self {
+        Self { at, cause }
+    }
+
+    /// Whether it still holds once the response headers are there.
+    pub(crate) fn covers_body(&self) -> bool {
+        !matches!(self.cause, Cause::Response { .. } | Cause::PerTry { .. })
+    }
+
+    /// What follows when the timer fires: an error, or a later time to look again.
+    pub(crate) fn expire(&self, now: Instant) -> Expiry {
+        let Cause::Response { after, sent: RequestSent::When(sent) } = &self.cause else {
+            return Expiry::Expired(self.error());
+        };
+        // The body may have ended long after the timer was armed. If it has not ended yet, it ends after now, so
+        // looking again after a full timeout is exact.
+        let at = sent.get().copied().unwrap_or(now) + *after;
+        if at <= now { Expiry::Expired(self.error()) } else { Expiry::Later(at) }
+    }
+
+    pub(crate) fn error(&self) -> Error {
+        match &self.cause {
+            Cause::Request { after, key } => Error::new(
+                Code::TimeoutRequest,
+                format!("no complete response within {after:?}, the `{key}` of this call; raise it, or pass a timeout with the call"),
+            ),
+            Cause::Call { after } => Error::new(
+                Code::TimeoutRequest,
+                format!("no complete response within {after:?}, the timeout passed with this call"),
+            ),
+            Cause::Response { after, .. } => Error::new(
+                Code::TimeoutRequest,
+                format!(
+                    "no response headers within {after:?}, the default for calls without a timeout (`timeouts.response`); \
+                     set `timeouts.request`, pass a timeout with the call, or send `prefer: wait` for a long poll"
+                ),
+            ),
+            Cause::PerTry { after } => Error::new(
+                Code::TimeoutRequest,
+                format!("no response headers within {after:?}, the `timeouts.per_try` of this service"),
+            )
+            .with_origin(Origin::Peer),
+            Cause::Inbound => Error::new(
+                Code::DeadlineExhausted,
+                "the deadline of the request being served passed before this call was complete",
+            )
+            .with_origin(Origin::Caller),
+        }
+    }
+}
+
+/// See [`Deadline::expire`].
+pub(crate) enum Expiry {
+    Expired(Error),
+    Later(Instant),
+}
