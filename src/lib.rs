@@ -23,8 +23,10 @@ pub mod timeout;
 mod telemetry;
 
 pub mod discover;
+mod server;
 pub mod model;
 
+pub use self::server::{ServerLayer, ServerService};
 pub use self::{
     body::Body,
     classify::Outcome,

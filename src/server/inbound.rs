@@ -1,0 +1,142 @@
+//! From headers to context: what a caller says about its request, checked before anybody believes it.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderName, Request};
+
+use crate::{
+    body::Body,
+    classify::is_grpc,
+    context::{self, Context, Inner, SINEW_CTX, TraceContext, Wire},
+    peer::Peer,
+    rt::Instant,
+};
+
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// A request inside the server stack.
+pub(crate) struct Served {
+    pub(crate) request: Request<Body>,
+    pub(crate) cx: ServerContext,
+}
+
+/// What the stack knows about it.
+pub(crate) struct ServerContext {
+    pub(crate) context: Context,
+    pub(crate) peer: Peer,
+    pub(crate) started: Instant,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) grpc: bool,
+}
+
+impl Served {
+    /// Decodes the context and takes our own headers out, so that the application neither sees nor forwards them.
+    pub(crate) fn new(mut request: Request<Body>, peer: Peer, started: Instant) -> Self {
+        let grpc = is_grpc(request.headers());
+        let inner = decode(request.headers_mut(), &peer, started);
+        let deadline = inner.deadline;
+        Self { request, cx: ServerContext { context: Context::new(inner), peer, started, deadline, grpc } }
+    }
+}
+
+/// A timeout no caller means: guards the clock arithmetic.
+const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+fn decode(headers: &mut HeaderMap, peer: &Peer, now: Instant) -> Inner {
+    let mut inner = Inner { trace: TraceContext::from_headers(headers), ..Inner::default() };
+    let at = |remaining: Duration| now + remaining.min(FAR);
+    if let Some(timeout) = headers.get(GRPC_TIMEOUT) {
+        inner.deadline = context::decode_grpc_timeout(timeout.as_bytes()).map(at);
+    }
+    if let Some(id) = headers.get(X_REQUEST_ID).and_then(|id| id.to_str().ok()) {
+        inner.request_id = Some(id.into());
+    }
+    // Repeated headers count as malformed, hence absent.
+    let single = {
+        let mut values = headers.get_all(SINEW_CTX).iter();
+        values.next().filter(|_| values.next().is_none())
+    };
+    if let Some(wire) = single.and_then(Wire::decode) {
+        // A deadline can only make this process do less, so it counts from everyone.
+        let nearer = wire.remaining.map(at);
+        inner.deadline = match (inner.deadline, nearer) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        inner.attempt = wire.attempt;
+        if inner.request_id.is_none() {
+            inner.request_id = wire.request_id.map(Arc::from);
+        }
+        if peer.may_set_context() {
+            inner.criticality = wire.criticality;
+            inner.grant = wire.grant;
+            inner.fairness_key = wire.fairness_key.map(Arc::from);
+        }
+    }
+    strip(headers);
+    inner
+}
+
+/// Everything of ours is `sinew-*` and ends at this hop.
+fn strip(headers: &mut HeaderMap) {
+    let ours = |name: &HeaderName| name.as_str().starts_with("sinew-");
+    while let Some(name) = headers.keys().find(|name| ours(name)).cloned() {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{context::Criticality, peer::PeerAddr, rt};
+
+    fn served(headers: &[(&'static str, &'static str)], peer: Peer) -> Served {
+        let mut request = Request::new(Body::empty());
+        for (name, value) in headers {
+            request.headers_mut().append(*name, http::HeaderValue::from_static(value));
+        }
+        Served::new(request, peer, rt::now())
+    }
+
+    fn stranger() -> Peer {
+        let addr = PeerAddr::Tcp(([127, 0, 0, 1], 1).into());
+        Peer::new(addr.clone(), addr)
+    }
+
+    fn own_process() -> Peer {
+        Peer::new(PeerAddr::Memory("a".into()), PeerAddr::Memory("b".into()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_nearer_deadline_counts_from_everyone() {
+        let request = served(&[("grpc-timeout", "2S"), ("sinew-ctx", "d=500")], stranger());
+        assert_eq!(request.cx.context.remaining(), Some(Duration::from_millis(500)));
+        let request = served(&[("grpc-timeout", "nonsense")], stranger());
+        assert_eq!(request.cx.deadline, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn criticality_counts_only_from_peers_that_may_set_it() {
+        let headers = [("sinew-ctx", "c=3;n=1;r=abc")];
+        let request = served(&headers, stranger());
+        assert_eq!(request.cx.context.criticality(), Criticality::Critical);
+        assert_eq!(request.cx.context.request_id(), Some("abc"));
+        assert_eq!(request.cx.context.attempt(), 1);
+        let request = served(&headers, own_process());
+        assert_eq!(request.cx.context.criticality(), Criticality::Sheddable);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn our_headers_do_not_reach_the_application() {
+        let request = served(&[("sinew-ctx", "d=1"), ("sinew-anything", "x"), ("x-own", "y")], stranger());
+        let names: Vec<_> = request.request.headers().keys().map(|name| name.as_str()).collect();
+        assert_eq!(names, ["x-own"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_repeated_context_is_absent() {
+        let request = served(&[("sinew-ctx", "d=1"), ("sinew-ctx", "d=2")], stranger());
+        assert_eq!(request.cx.deadline, None);
+    }
+}

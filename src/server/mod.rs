@@ -1,0 +1,16 @@
+//! The server stack: what happens to a request between the listener and the application.
+
+mod app;
+mod deadline;
+mod inbound;
+mod layer;
+mod rescue;
+mod seat;
+mod stack;
+
+pub use self::layer::{ServerLayer, ServerService};
+pub(crate) use self::{
+    layer::RequestBody,
+    rescue::refuse,
+    stack::{ServerShared, connection},
+};

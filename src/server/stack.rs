@@ -1,0 +1,179 @@
+//! The order of the server stack. One of the two files that name an order.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body as HttpBody;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::{
+    app::App,
+    deadline::{CallersDeadline, ExpiredLayer},
+    inbound::Served,
+    rescue::RescueLayer,
+    seat::{CurrentSeat, SeatLayer},
+};
+use crate::{
+    body::{Body, StackBody},
+    error::{BoxError, Error},
+    peer::Peer,
+    provide::Provide,
+    rt,
+    seat::Seat,
+    telemetry::{CallSeries, Record, TelemetryLayer},
+    timeout::TimeoutLayer,
+};
+
+/// What every connection of one mesh shares.
+pub(crate) struct ServerShared {
+    series: Arc<CallSeries>,
+    /// The user's seat, swapped by reloads; a request keeps the one it met.
+    seat: ArcSwapOption<Arc<dyn Seat>>,
+}
+
+impl ServerShared {
+    pub(crate) fn new(series: Arc<CallSeries>) -> Arc<Self> {
+        Arc::new(Self { series, seat: ArcSwapOption::empty() })
+    }
+
+    pub(crate) fn set_seat(&self, seat: Option<Arc<dyn Seat>>) {
+        self.seat.store(seat.map(Arc::new));
+    }
+}
+
+impl Provide<Record, Served> for Arc<ServerShared> {
+    fn provide(&self, served: &Served) -> Option<Record> {
+        Some(Record::open(Arc::clone(&self.series), served.cx.started, served.cx.grpc))
+    }
+}
+
+impl CurrentSeat for Arc<ServerShared> {
+    fn current(&self) -> Option<Arc<dyn Seat>> {
+        self.seat.load().as_deref().cloned()
+    }
+}
+
+/// The stack around an application, outermost first.
+fn stack<S, B>(
+    shared: Arc<ServerShared>,
+    app: S,
+) -> impl Service<Served, Response = Response<impl HttpBody<Data = Bytes, Error = Error> + Send>, Error = Error, Future: Send>
++ Clone
++ Send
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let app = App::new(app);
+    // Above the application and below everything of the mesh, so that user code sees only admitted requests.
+    let app = SeatLayer::new(Arc::clone(&shared)).layer(app);
+    // Below the refusal of expired work, above user code: what it may not exceed is the caller's deadline.
+    let app = TimeoutLayer::with(CallersDeadline).layer(app);
+    let app = Erasable::new(app);
+    // Above everything that costs: the cheapest refusal comes first.
+    let app = ExpiredLayer.layer(app);
+    // Above all that can fail; below the metrics, which read the cause from the answer.
+    let app = RescueLayer.layer(app);
+    // Above all: refusals and dropped requests are inside the record.
+    TelemetryLayer::with(shared).layer(app)
+}
+
+/// Makes room for a body that a layer above answers with in place of the application's.
+#[derive(Clone, Debug)]
+struct Erasable<S> {
+    inner: S,
+}
+
+impl<S> Erasable<S> {
+    fn new(inner: S) -> Self {
+        Self { inner }
+    }
+}
+
+impl<S, B> Service<Served> for Erasable<S>
+where
+    S: Service<Served, Response = Response<B>, Error = Error>,
+{
+    type Response = Response<StackBody<B>>;
+    type Error = Error;
+    type Future = ErasableFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, served: Served) -> Self::Future {
+        ErasableFuture { inner: self.inner.call(served) }
+    }
+}
+
+pin_project_lite::pin_project! {
+    struct ErasableFuture<F> {
+        #[pin]
+        inner: F,
+    }
+}
+
+impl<F, B> Future for ErasableFuture<F>
+where
+    F: Future<Output = Result<Response<B>, Error>>,
+{
+    type Output = Result<Response<StackBody<B>>, Error>;
+
+    fn poll(self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().inner.poll(cx).map_ok(|response| response.map(StackBody::inline))
+    }
+}
+
+/// The stack of one connection: knows its peer.
+#[derive(Clone)]
+pub(crate) struct Connection<S> {
+    stack: S,
+    peer: Peer,
+}
+
+/// The service for one connection. Cloned for each request.
+pub(crate) fn connection<S, B>(
+    shared: Arc<ServerShared>,
+    app: S,
+    peer: Peer,
+) -> Connection<
+    impl Service<Served, Response = Response<impl HttpBody<Data = Bytes, Error = Error> + Send>, Error = Error, Future: Send>
+    + Clone
+    + Send,
+>
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    Connection { stack: stack(shared, app), peer }
+}
+
+impl<S, B> Service<Request<Body>> for Connection<S>
+where
+    S: Service<Served, Response = Response<B>, Error = Error>,
+{
+    type Response = Response<B>;
+    type Error = Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> S::Future {
+        self.stack.call(Served::new(request, self.peer.clone(), rt::now()))
+    }
+}
