@@ -6,9 +6,16 @@
 
 mod code;
 
-use std::{borrow::Cow, error::Error as StdError, fmt, time::Duration};
+use std::{
+    borrow::Cow,
+    error::Error as StdError,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 pub use self::code::Code;
+use crate::body::Body;
 
 /// Any error, boxed: what foreign services and bodies fail with.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
@@ -25,6 +32,10 @@ struct Inner {
     message: Cow<'static, str>,
     retry_after: Option<Duration>,
     source: Option<BoxError>,
+    /// The endpoint that was tried.
+    endpoint: Option<Arc<str>>,
+    /// The body of a request that never left, to be sent again. The lock is never contended: it makes the error `Sync`.
+    returned: Mutex<Option<Body>>,
 }
 
 /// Where an error comes from.
@@ -101,6 +112,8 @@ impl Error {
                 message: message.into(),
                 retry_after: None,
                 source: None,
+                endpoint: None,
+                returned: Mutex::new(None),
             }),
         }
     }
@@ -133,6 +146,25 @@ impl Error {
         self
     }
 
+    /// Says which endpoint was tried.
+    #[must_use]
+    pub(crate) fn with_endpoint(mut self, endpoint: Arc<str>) -> Self {
+        self.inner.endpoint = Some(endpoint);
+        self
+    }
+
+    /// Hands the request body back with an error that says that nothing was processed.
+    #[must_use]
+    pub(crate) fn returning(mut self, body: Body) -> Self {
+        self.inner.returned = Mutex::new(Some(body));
+        self
+    }
+
+    /// The request body, if it came back.
+    pub(crate) fn take_returned(&mut self) -> Option<Body> {
+        self.inner.returned.get_mut().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// A foreign error that reached a mesh seam: a mesh error that was boxed on the way is taken out again.
     pub fn from_boxed(error: BoxError, code: Code, message: &'static str) -> Self {
         match error.downcast::<Error>() {
@@ -154,6 +186,11 @@ impl Error {
     /// What is known about whether the peer saw the request.
     pub fn delivery(&self) -> Delivery {
         self.inner.delivery
+    }
+
+    /// The endpoint that was tried, by its id.
+    pub fn endpoint(&self) -> Option<&str> {
+        self.inner.endpoint.as_deref()
     }
 
     /// The broad class.

@@ -18,13 +18,14 @@ mod transport;
 
 pub mod balance;
 pub mod breaker;
+mod rescue;
 pub mod route;
-pub mod timeout;
 mod telemetry;
+pub mod timeout;
 
 pub mod discover;
-mod server;
 pub mod model;
+mod server;
 
 pub use self::server::{ServerLayer, ServerService};
 pub use self::{

@@ -156,9 +156,8 @@ where
             StateProjection::Running { future, permit } => {
                 let response = ready!(future.poll(cx)).map_err(foreign)?;
                 let permit = permit.take();
-                Poll::Ready(Ok(response.map(|body| LimitBody {
-                    inner: Box::pin(GuardedBody::new(Foreign::new(body), Held(permit))),
-                })))
+                Poll::Ready(Ok(response
+                    .map(|body| LimitBody { inner: Box::pin(GuardedBody::new(Foreign::new(body), Held(permit))) })))
             }
             StateProjection::Refused { max } => Poll::Ready(Err(Error::new(
                 Code::Overflow,

@@ -147,6 +147,10 @@ pub(crate) enum Verdict {
     AtTrailers,
 }
 
+/// Marks a response that the mesh made in place of an error, so that metrics see the cause.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refusal(pub(crate) Code);
+
 /// The outcome of a response as far as its headers tell. `grpc` says whether the *request* was gRPC.
 pub(crate) fn response(parts: &response::Parts, grpc: bool) -> Verdict {
     by_headers(parts.status, &parts.headers, grpc)

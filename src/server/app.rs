@@ -17,8 +17,9 @@ use tower_service::Service;
 use super::inbound::Served;
 use crate::{
     body::{Body, Foreign, StackBody},
-    context::{Context, Inbound, Scoped},
+    context::{Context, Scoped},
     error::{BoxError, Code, Error},
+    seat::Carrier,
 };
 
 /// Calls a clone of the application for each request, once that clone is ready.
@@ -49,9 +50,8 @@ where
     }
 
     fn call(&mut self, served: Served) -> Self::Future {
-        let Served { mut request, cx } = served;
-        let context = cx.context.clone();
-        request.extensions_mut().insert(Inbound { context: cx.context, peer: cx.peer });
+        let (request, cx) = served.open();
+        let context = cx.context;
         let state = State::Starting { service: self.service.clone(), request: Some(request) };
         Scoped::new(AppFuture { state, context: context.clone() }, Some(context))
     }
@@ -84,19 +84,24 @@ where
 
     fn poll(self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let polled = catch(|| loop {
-            match this.state.as_mut().project() {
-                StateProjection::Starting { service, request } => {
-                    if let Err(error) = ready!(service.poll_ready(task)) {
-                        return Poll::Ready(Err(failed(error)));
+        let polled = catch(|| {
+            loop {
+                match this.state.as_mut().project() {
+                    StateProjection::Starting { service, request } => {
+                        if let Err(error) = ready!(service.poll_ready(task)) {
+                            return Poll::Ready(Err(failed(error)));
+                        }
+                        let Some(request) = request.take() else {
+                            return Poll::Ready(Err(Error::new(
+                                Code::Internal,
+                                "the application was polled after its end",
+                            )));
+                        };
+                        let future = service.call(request);
+                        this.state.set(State::Running { future });
                     }
-                    let Some(request) = request.take() else {
-                        return Poll::Ready(Err(Error::new(Code::Internal, "the application was polled after its end")));
-                    };
-                    let future = service.call(request);
-                    this.state.set(State::Running { future });
+                    StateProjection::Running { future } => return future.poll(task).map_err(failed),
                 }
-                StateProjection::Running { future } => return future.poll(task).map_err(failed),
             }
         });
         let response = match polled {

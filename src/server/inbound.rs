@@ -7,9 +7,10 @@ use http::{HeaderMap, HeaderName, Request};
 use crate::{
     body::Body,
     classify::is_grpc,
-    context::{self, Context, Inner, SINEW_CTX, TraceContext, Wire},
+    context::{self, Context, Inbound, Inner, SINEW_CTX, TraceContext, Wire},
     peer::Peer,
     rt::Instant,
+    seat::Carrier,
 };
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -28,6 +29,20 @@ pub(crate) struct ServerContext {
     pub(crate) started: Instant,
     pub(crate) deadline: Option<Instant>,
     pub(crate) grpc: bool,
+}
+
+impl Carrier for Served {
+    type Context = ServerContext;
+
+    fn open(mut self) -> (Request<Body>, ServerContext) {
+        let inbound = Inbound { context: self.cx.context.clone(), peer: self.cx.peer.clone() };
+        self.request.extensions_mut().insert(inbound);
+        (self.request, self.cx)
+    }
+
+    fn close(request: Request<Body>, cx: ServerContext) -> Self {
+        Self { request, cx }
+    }
 }
 
 impl Served {

@@ -16,13 +16,13 @@ use tower_service::Service;
 
 use super::{
     inbound::Served,
-    refuse,
     stack::{ServerShared, connection},
 };
 use crate::{
     body::Body,
     error::BoxError,
     peer::{Peer, PeerAddr},
+    rescue::{Reader, answer},
 };
 
 /// A request body that can be made from [`Body`]. Implemented for [`Body`], axum's and tonic's.
@@ -136,7 +136,7 @@ where
         Box::pin(async move {
             Ok(match future.await {
                 Ok(response) => response.map(Body::erase),
-                Err(error) => refuse(&error, grpc),
+                Err(error) => answer(&error, grpc, Reader::Peer),
             })
         })
     }

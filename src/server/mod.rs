@@ -4,13 +4,10 @@ mod app;
 mod deadline;
 mod inbound;
 mod layer;
-mod rescue;
-mod seat;
 mod stack;
 
 pub use self::layer::{ServerLayer, ServerService};
 pub(crate) use self::{
     layer::RequestBody,
-    rescue::refuse,
     stack::{ServerShared, connection},
 };

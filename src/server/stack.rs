@@ -16,16 +16,15 @@ use super::{
     app::App,
     deadline::{CallersDeadline, ExpiredLayer},
     inbound::Served,
-    rescue::RescueLayer,
-    seat::{CurrentSeat, SeatLayer},
 };
 use crate::{
     body::{Body, StackBody},
     error::{BoxError, Error},
     peer::Peer,
     provide::Provide,
+    rescue::{Reader, Rescue, RescueLayer},
     rt,
-    seat::Seat,
+    seat::{Seat, SeatLayer},
     telemetry::{CallSeries, Record, TelemetryLayer},
     timeout::TimeoutLayer,
 };
@@ -53,9 +52,19 @@ impl Provide<Record, Served> for Arc<ServerShared> {
     }
 }
 
-impl CurrentSeat for Arc<ServerShared> {
-    fn current(&self) -> Option<Arc<dyn Seat>> {
+impl Provide<Arc<dyn Seat>, Served> for Arc<ServerShared> {
+    fn provide(&self, _served: &Served) -> Option<Arc<dyn Seat>> {
         self.seat.load().as_deref().cloned()
+    }
+}
+
+/// Every peer gets an answer.
+#[derive(Clone)]
+struct Always;
+
+impl Provide<Rescue, Served> for Always {
+    fn provide(&self, served: &Served) -> Option<Rescue> {
+        Some(Rescue { grpc: served.cx.grpc, reader: Reader::Peer })
     }
 }
 
@@ -63,8 +72,12 @@ impl CurrentSeat for Arc<ServerShared> {
 fn stack<S, B>(
     shared: Arc<ServerShared>,
     app: S,
-) -> impl Service<Served, Response = Response<impl HttpBody<Data = Bytes, Error = Error> + Send>, Error = Error, Future: Send>
-+ Clone
+) -> impl Service<
+    Served,
+    Response = Response<impl HttpBody<Data = Bytes, Error = Error> + Send>,
+    Error = Error,
+    Future: Send,
+> + Clone
 + Send
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
@@ -75,14 +88,14 @@ where
 {
     let app = App::new(app);
     // Above the application and below everything of the mesh, so that user code sees only admitted requests.
-    let app = SeatLayer::new(Arc::clone(&shared)).layer(app);
+    let app = SeatLayer::with(Arc::clone(&shared)).layer(app);
     // Below the refusal of expired work, above user code: what it may not exceed is the caller's deadline.
     let app = TimeoutLayer::with(CallersDeadline).layer(app);
     let app = Erasable::new(app);
     // Above everything that costs: the cheapest refusal comes first.
     let app = ExpiredLayer.layer(app);
     // Above all that can fail; below the metrics, which read the cause from the answer.
-    let app = RescueLayer.layer(app);
+    let app = RescueLayer::with(Always).layer(app);
     // Above all: refusals and dropped requests are inside the record.
     TelemetryLayer::with(shared).layer(app)
 }
@@ -147,8 +160,12 @@ pub(crate) fn connection<S, B>(
     app: S,
     peer: Peer,
 ) -> Connection<
-    impl Service<Served, Response = Response<impl HttpBody<Data = Bytes, Error = Error> + Send>, Error = Error, Future: Send>
-    + Clone
+    impl Service<
+        Served,
+        Response = Response<impl HttpBody<Data = Bytes, Error = Error> + Send>,
+        Error = Error,
+        Future: Send,
+    > + Clone
     + Send,
 >
 where

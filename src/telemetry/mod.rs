@@ -10,6 +10,6 @@ mod series;
 
 pub(crate) use self::{
     layer::{Telemetry, TelemetryLayer},
-    record::{Record, Refusal},
+    record::Record,
     series::{CallSeries, Direction},
 };

@@ -8,14 +8,10 @@ use tracing::Span;
 use super::series::{CallSeries, Direction, Ended};
 use crate::{
     body::{End, Guard},
-    classify::{self, GRPC_STATUS, Outcome, Verdict},
-    error::{Code, Error},
+    classify::{self, GRPC_STATUS, Outcome, Refusal, Verdict},
+    error::Error,
     rt::{self, Instant},
 };
-
-/// Marks a response that the mesh made in place of an error, so that metrics see the cause.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Refusal(pub(crate) Code);
 
 /// An open record. Closed once: at the end of the response, at an error, or when dropped (the caller went away).
 pub(crate) struct Record {
@@ -29,7 +25,10 @@ enum State {
     /// Nothing came back yet.
     Waiting,
     /// The headers were seen; the rest is to come.
-    Answered { ended: Ended, verdict: Verdict },
+    Answered {
+        ended: Ended,
+        verdict: Verdict,
+    },
     Closed,
 }
 

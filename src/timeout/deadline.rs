@@ -69,7 +69,9 @@ impl Deadline {
         match &self.cause {
             Cause::Request { after, key } => Error::new(
                 Code::TimeoutRequest,
-                format!("no complete response within {after:?}, the `{key}` of this call; raise it, or pass a timeout with the call"),
+                format!(
+                    "no complete response within {after:?}, the `{key}` of this call; raise it, or pass a timeout with the call"
+                ),
             ),
             Cause::Call { after } => Error::new(
                 Code::TimeoutRequest,

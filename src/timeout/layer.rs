@@ -152,9 +152,11 @@ where
         if let Poll::Ready(result) = this.inner.poll(cx) {
             let response = result.map_err(foreign)?;
             let deadline = this.timer.as_mut().project().deadline.take().filter(Deadline::covers_body);
-            return Poll::Ready(Ok(
-                response.map(|body| TimeoutBody { body, timer: Timer { deadline, sleep: None }, done: false })
-            ));
+            return Poll::Ready(Ok(response.map(|body| TimeoutBody {
+                body,
+                timer: Timer { deadline, sleep: None },
+                done: false,
+            })));
         }
         Poll::Ready(Err(ready!(this.timer.poll_expired(cx))))
     }
@@ -262,10 +264,8 @@ mod tests {
     async fn the_default_response_timeout_counts_from_the_end_of_the_request_body() {
         let sent = Arc::new(OnceLock::new());
         let after = Duration::from_secs(15);
-        let deadline = Deadline::new(
-            rt::now() + after,
-            Cause::Response { after, sent: RequestSent::When(Arc::clone(&sent)) },
-        );
+        let deadline =
+            Deadline::new(rt::now() + after, Cause::Response { after, sent: RequestSent::When(Arc::clone(&sent)) });
         let service = TimeoutLayer::with(Fixed(deadline)).layer(service_fn(move |_: Request<Body>| {
             let sent = Arc::clone(&sent);
             async move {

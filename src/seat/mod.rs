@@ -3,6 +3,10 @@
 //! A seat is an `Option<Arc<dyn Seat>>` around the rest of the stack: unused it costs nothing, used it costs one boxed
 //! future and one boxed body. Inside a seat the request carries its context as an extension.
 
+mod layer;
+
+pub(crate) use self::layer::{Carrier, SeatLayer};
+
 use std::{
     fmt,
     future::Future,

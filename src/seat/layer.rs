@@ -1,60 +1,70 @@
-//! The user's seat above the application.
+//! A seat as part of a stack.
 
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
-use http::Response;
+use http::{Request, Response};
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::inbound::{Served, ServerContext};
+use super::{Next, Seat, SeatFuture};
 use crate::{
     body::{Body, StackBody},
-    context::Inbound,
     error::Error,
-    seat::{Next, Seat, SeatFuture},
+    provide::Provide,
 };
 
-/// Where the seat of this moment is found.
-pub(crate) trait CurrentSeat: Clone + Send + Sync + 'static {
-    fn current(&self) -> Option<std::sync::Arc<dyn Seat>>;
+/// What travels through a stack: a request and what the stack knows about it.
+pub(crate) trait Carrier: Sized + Send + 'static {
+    /// What the stack knows.
+    type Context: Send + 'static;
+
+    /// Takes both apart. The request gets what user code may see of the context as an extension.
+    fn open(self) -> (Request<Body>, Self::Context);
+
+    /// Puts both together again.
+    fn close(request: Request<Body>, context: Self::Context) -> Self;
 }
 
+/// Calls the seat that the source finds, if any.
 #[derive(Clone, Debug)]
-pub(crate) struct SeatLayer<C> {
-    current: C,
+pub(crate) struct SeatLayer<Src> {
+    source: Src,
 }
 
-impl<C> SeatLayer<C> {
-    pub(crate) fn new(current: C) -> Self {
-        Self { current }
+impl<Src> SeatLayer<Src> {
+    pub(crate) const fn with(source: Src) -> Self {
+        Self { source }
     }
 }
 
-impl<S, C: Clone> Layer<S> for SeatLayer<C> {
-    type Service = Seated<S, C>;
+impl<S, Src: Clone> Layer<S> for SeatLayer<Src> {
+    type Service = Seated<S, Src>;
 
-    fn layer(&self, inner: S) -> Seated<S, C> {
-        Seated { inner, current: self.current.clone() }
+    fn layer(&self, inner: S) -> Seated<S, Src> {
+        Seated { inner, source: self.source.clone() }
     }
 }
 
+/// The service made by [`SeatLayer`].
 #[derive(Clone, Debug)]
-pub(crate) struct Seated<S, C> {
+pub(crate) struct Seated<S, Src> {
     inner: S,
-    current: C,
+    source: Src,
 }
 
-impl<S, C, B> Service<Served> for Seated<S, C>
+impl<S, Src, R, B> Service<R> for Seated<S, Src>
 where
-    S: Service<Served, Response = Response<StackBody<B>>, Error = Error> + Clone + Send + 'static,
+    S: Service<R, Response = Response<StackBody<B>>, Error = Error> + Clone + Send + 'static,
     S::Future: Send,
-    C: CurrentSeat,
+    Src: Provide<Arc<dyn Seat>, R>,
+    R: Carrier,
     B: HttpBody<Data = bytes::Bytes, Error = Error> + Send + 'static,
 {
     type Response = Response<StackBody<B>>;
@@ -65,20 +75,17 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, served: Served) -> Self::Future {
-        let Some(seat) = self.current.current() else {
-            return ResponseFuture::Plain { future: self.inner.call(served) };
+    fn call(&mut self, carrier: R) -> Self::Future {
+        let Some(seat) = self.source.provide(&carrier) else {
+            return ResponseFuture::Plain { future: self.inner.call(carrier) };
         };
-        let Served { mut request, cx } = served;
-        request.extensions_mut().insert(Inbound { context: cx.context.clone(), peer: cx.peer.clone() });
+        let (request, context) = carrier.open();
         let mut inner = self.inner.clone();
-        let context = cx.context.clone();
         let next = Next::new(move |request| {
-            let future = inner.call(Served { request, cx: ServerContext { ..cx } });
+            let future = inner.call(R::close(request, context));
             Box::pin(async move { Ok(future.await?.map(erase)) })
         });
-        let future = context.scope(SeatCall { future: seat.call(request, next) });
-        ResponseFuture::Seated { future: Box::pin(future) }
+        ResponseFuture::Seated { future: seat.call(request, next) }
     }
 }
 
@@ -89,18 +96,6 @@ where
     match body {
         StackBody::Erased { body } => body,
         body => Body::erase(body),
-    }
-}
-
-struct SeatCall {
-    future: SeatFuture,
-}
-
-impl Future for SeatCall {
-    type Output = Result<Response<Body>, Error>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.future.as_mut().poll(cx)
     }
 }
 
