@@ -18,7 +18,7 @@ use super::{
     inbound::Served,
 };
 use crate::{
-    body::{Body, StackBody},
+    body::{Body, ErasableLayer},
     error::{BoxError, Error},
     peer::Peer,
     provide::Provide,
@@ -91,60 +91,13 @@ where
     let app = SeatLayer::with(Arc::clone(&shared)).layer(app);
     // Below the refusal of expired work, above user code: what it may not exceed is the caller's deadline.
     let app = TimeoutLayer::with(CallersDeadline).layer(app);
-    let app = Erasable::new(app);
+    let app = ErasableLayer.layer(app);
     // Above everything that costs: the cheapest refusal comes first.
     let app = ExpiredLayer.layer(app);
     // Above all that can fail; below the metrics, which read the cause from the answer.
     let app = RescueLayer::with(Always).layer(app);
     // Above all: refusals and dropped requests are inside the record.
     TelemetryLayer::with(shared).layer(app)
-}
-
-/// Makes room for a body that a layer above answers with in place of the application's.
-#[derive(Clone, Debug)]
-struct Erasable<S> {
-    inner: S,
-}
-
-impl<S> Erasable<S> {
-    fn new(inner: S) -> Self {
-        Self { inner }
-    }
-}
-
-impl<S, B> Service<Served> for Erasable<S>
-where
-    S: Service<Served, Response = Response<B>, Error = Error>,
-{
-    type Response = Response<StackBody<B>>;
-    type Error = Error;
-    type Future = ErasableFuture<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, served: Served) -> Self::Future {
-        ErasableFuture { inner: self.inner.call(served) }
-    }
-}
-
-pin_project_lite::pin_project! {
-    struct ErasableFuture<F> {
-        #[pin]
-        inner: F,
-    }
-}
-
-impl<F, B> Future for ErasableFuture<F>
-where
-    F: Future<Output = Result<Response<B>, Error>>,
-{
-    type Output = Result<Response<StackBody<B>>, Error>;
-
-    fn poll(self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().inner.poll(cx).map_ok(|response| response.map(StackBody::inline))
-    }
 }
 
 /// The stack of one connection: knows its peer.

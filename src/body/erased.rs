@@ -1,0 +1,206 @@
+//! The body type.
+
+use std::{
+    any::Any,
+    fmt, mem,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+
+use super::{
+    foreign::Foreign,
+    h2::H2Body,
+    replay::{Replay, Replayable},
+};
+use crate::error::{BoxError, Code, Error};
+
+/// The body of requests and responses inside the mesh.
+///
+/// # Cancellation
+/// Dropping a body before its end cancels the stream: over HTTP/2 the peer sees RST_STREAM(CANCEL).
+pub struct Body {
+    repr: Repr,
+}
+
+enum Repr {
+    Empty,
+    Full(Bytes),
+    Incoming(hyper::body::Incoming),
+    H2(H2Body),
+    Boxed(Pin<Box<dyn HttpBody<Data = Bytes, Error = Error> + Send>>),
+    Replay(Pin<Box<dyn Replayable + Send>>),
+}
+
+impl Body {
+    /// A body without data.
+    pub const fn empty() -> Self {
+        Self { repr: Repr::Empty }
+    }
+
+    /// Any body whose data is `Bytes`. A `Body` that comes back through foreign code is not wrapped again.
+    pub fn new<B>(body: B) -> Self
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let mut slot = Some(body);
+        if let Some(own) = (&mut slot as &mut dyn Any).downcast_mut::<Option<Body>>() {
+            return own.take().unwrap_or_default();
+        }
+        if let Some(incoming) = (&mut slot as &mut dyn Any).downcast_mut::<Option<hyper::body::Incoming>>() {
+            return incoming.take().map(Body::incoming).unwrap_or_default();
+        }
+        match slot {
+            Some(body) if body.is_end_stream() => Self::empty(),
+            Some(body) => Self { repr: Repr::Boxed(Box::pin(Foreign::new(body))) },
+            None => Self::empty(),
+        }
+    }
+
+    pub(crate) fn incoming(body: hyper::body::Incoming) -> Self {
+        if body.is_end_stream() { Self::empty() } else { Self { repr: Repr::Incoming(body) } }
+    }
+
+    pub(crate) fn h2(body: H2Body) -> Self {
+        Self { repr: Repr::H2(body) }
+    }
+
+    /// For bodies of our own whose error is already [`Error`]: one box, no mapping.
+    pub(crate) fn erase<B>(body: B) -> Self
+    where
+        B: HttpBody<Data = Bytes, Error = Error> + Send + 'static,
+    {
+        Self { repr: Repr::Boxed(Box::pin(body)) }
+    }
+
+    /// The body of a request that may have to be sent again: what it yields is remembered, by reference and up to
+    /// [`REPLAY_LIMIT`] bytes, until [`commit`](Body::commit). One box, as in [`Body::new`].
+    pub(crate) fn request<B>(body: B) -> Self
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let mut slot = Some(body);
+        if let Some(own) = (&mut slot as &mut dyn Any).downcast_mut::<Option<Body>>() {
+            return match own.take().unwrap_or_default() {
+                own if matches!(own.repr, Repr::Empty | Repr::Full(_) | Repr::Replay(_)) => own,
+                own => Self { repr: Repr::Replay(Box::pin(Replay::new(own))) },
+            };
+        }
+        match slot {
+            Some(body) if body.is_end_stream() => Self::empty(),
+            Some(body) => Self { repr: Repr::Replay(Box::pin(Replay::new(Foreign::new(body)))) },
+            None => Self::empty(),
+        }
+    }
+
+    /// Goes back to the first byte. False if that is not possible any more: the body is consumed.
+    pub(crate) fn rewind(&mut self) -> bool {
+        match &mut self.repr {
+            Repr::Empty | Repr::Full(_) => true,
+            Repr::Replay(body) => body.as_mut().rewind(),
+            Repr::Incoming(_) | Repr::H2(_) | Repr::Boxed(_) => false,
+        }
+    }
+
+    /// The request will not be sent again: forgets what was remembered for a replay.
+    pub(crate) fn commit(&mut self) {
+        if let Repr::Replay(body) = &mut self.repr {
+            body.as_mut().commit();
+        }
+    }
+
+    /// The whole body if it is already here: empty or one chunk.
+    pub(crate) fn as_full(&self) -> Option<Bytes> {
+        match &self.repr {
+            Repr::Empty => Some(Bytes::new()),
+            Repr::Full(bytes) => Some(bytes.clone()),
+            _ => None,
+        }
+    }
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let repr = match &self.repr {
+            Repr::Empty => "empty",
+            Repr::Full(_) => "full",
+            Repr::Incoming(_) => "incoming",
+            Repr::H2(_) => "h2",
+            Repr::Boxed(_) => "boxed",
+            Repr::Replay(_) => "replay",
+        };
+        f.debug_tuple("Body").field(&repr).finish()
+    }
+}
+
+macro_rules! from_bytes {
+    ($($from:ty),+) => {$(
+        impl From<$from> for Body {
+            fn from(value: $from) -> Self {
+                let bytes = Bytes::from(value);
+                if bytes.is_empty() { Self::empty() } else { Self { repr: Repr::Full(bytes) } }
+            }
+        }
+    )+};
+}
+from_bytes!(Bytes, Vec<u8>, String, &'static str, &'static [u8]);
+
+impl From<()> for Body {
+    fn from((): ()) -> Self {
+        Self::empty()
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match &mut self.repr {
+            Repr::Empty => Poll::Ready(None),
+            Repr::Full(bytes) => {
+                let bytes = mem::take(bytes);
+                self.repr = Repr::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Repr::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(|error| {
+                Error::new(Code::ConnectionClosed, "the body ended before it was complete").with_source(error)
+            }),
+            Repr::H2(body) => body.poll_frame(cx),
+            Repr::Boxed(body) => body.as_mut().poll_frame(cx),
+            Repr::Replay(body) => body.as_mut().poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.repr {
+            Repr::Empty => true,
+            Repr::Full(_) => false,
+            Repr::Incoming(body) => body.is_end_stream(),
+            Repr::H2(body) => body.is_end_stream(),
+            Repr::Boxed(body) => body.is_end_stream(),
+            Repr::Replay(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.repr {
+            Repr::Empty => SizeHint::with_exact(0),
+            Repr::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Repr::Incoming(body) => body.size_hint(),
+            Repr::H2(body) => body.size_hint(),
+            Repr::Boxed(body) => body.size_hint(),
+            Repr::Replay(body) => body.size_hint(),
+        }
+    }
+}
