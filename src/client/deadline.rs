@@ -1,0 +1,102 @@
+//! The one deadline of a call.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use http::Request;
+
+use super::outbound::{CallContext, Outbound, is_open_ended};
+use crate::{
+    body::{Body, End, Guard, GuardedBody},
+    context::decode_grpc_timeout,
+    provide::Provide,
+    rt::{self, Instant},
+    timeout::{Cause, Deadline, RequestSent},
+};
+
+/// The deadline in the call's context.
+#[derive(Clone, Debug)]
+pub(crate) struct CallDeadline;
+
+impl Provide<Deadline, Outbound> for CallDeadline {
+    fn provide(&self, call: &Outbound) -> Option<Deadline> {
+        call.cx.deadline.clone()
+    }
+}
+
+/// The nearest of: the call's own timeout, else the route's, else the service's; what the caller of the request being
+/// served still waits, less a margin for the way back. A plain HTTP call without any of them gets the default for its
+/// response headers.
+pub(crate) fn decide(cx: &CallContext, request: &mut Request<Body>) -> Option<Deadline> {
+    let timeouts = &cx.entry.timeouts;
+    let own = call_timeout(cx, request)
+        .map(|after| Deadline::new(cx.started + after, Cause::Call { after }))
+        .or_else(|| timeouts.request.map(|after| {
+            Deadline::new(cx.started + after, Cause::Request { after, key: "timeouts.request" })
+        }));
+    let inherited = cx
+        .context
+        .as_ref()
+        .and_then(|context| context.inner().deadline)
+        .map(|at| Deadline::new(at - margin(at.saturating_duration_since(cx.started)), Cause::Inbound));
+    match (own, inherited) {
+        (Some(own), Some(inherited)) => Some(if own.at <= inherited.at { own } else { inherited }),
+        (Some(deadline), None) | (None, Some(deadline)) => Some(deadline),
+        (None, None) => default(cx, request, timeouts.response?),
+    }
+}
+
+/// A `grpc-timeout` that the application's gRPC library wrote is the call's own timeout; it is written anew for each
+/// attempt, with what is left then.
+fn call_timeout(cx: &CallContext, request: &Request<Body>) -> Option<Duration> {
+    let written = if cx.grpc { request.headers().get("grpc-timeout") } else { None };
+    let written = written.and_then(|value| decode_grpc_timeout(value.as_bytes()));
+    match (cx.call.timeout, written) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+/// 5 % of what remains, at least 5 ms, at most 50 ms.
+fn margin(remaining: Duration) -> Duration {
+    (remaining / 20).clamp(Duration::from_millis(5), Duration::from_millis(50)).min(remaining)
+}
+
+fn default(cx: &CallContext, request: &mut Request<Body>, after: Duration) -> Option<Deadline> {
+    if cx.grpc || is_open_ended(request) {
+        return None;
+    }
+    let sent = if request.body().as_full().is_some() {
+        RequestSent::Always
+    } else {
+        let sent = Arc::new(OnceLock::new());
+        let body = std::mem::take(request.body_mut());
+        *request.body_mut() = Body::request(GuardedBody::new(body, Sent(Arc::clone(&sent))));
+        RequestSent::When(sent)
+    };
+    Some(Deadline::new(cx.started + after, Cause::Response { after, sent }))
+}
+
+struct Sent(Arc<OnceLock<Instant>>);
+
+impl Guard for Sent {
+    fn end(&mut self, _end: End<'_>) {
+        let _ = self.0.set(rt::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_margin_is_a_twentieth_between_5_and_50_ms() {
+        let ms = Duration::from_millis;
+        assert_eq!(margin(ms(40)), ms(5));
+        assert_eq!(margin(ms(400)), ms(20));
+        assert_eq!(margin(ms(4000)), ms(50));
+        assert_eq!(margin(ms(3)), ms(3));
+    }
+}

@@ -1,0 +1,21 @@
+//! The client stack: what happens to a call between the application and the endpoint.
+
+mod attempt;
+mod deadline;
+mod dispatch;
+mod enter;
+mod handle;
+mod outbound;
+mod redispatch;
+mod request;
+mod runtime;
+mod stack;
+
+pub use self::{
+    handle::{Client, ResponseFuture},
+    request::{RequestBuilder, ResponseExt, StatusError},
+};
+pub(crate) use self::{
+    handle::{HttpSeam, ServiceSeam},
+    runtime::{ServiceHandle, ServiceRuntime},
+};

@@ -1,0 +1,92 @@
+//! A call inside the client stack.
+
+use std::sync::Arc;
+
+use http::{Request, header};
+
+use super::runtime::RouteEntry;
+use crate::{
+    body::Body,
+    classify::is_grpc,
+    cluster::SubsetId,
+    context::{Call, Context, with_current},
+    rt::Instant,
+    seat::Carrier,
+    timeout::Deadline,
+};
+
+/// A request and what the stack knows about it. An extension is inserted only before a user's seat: the first insert
+/// into a request costs three allocations.
+pub(crate) struct Outbound {
+    pub(crate) request: Request<Body>,
+    pub(crate) cx: CallContext,
+}
+
+/// What the stack knows about a call. Worked out once, above everything that can fail.
+#[derive(Clone)]
+pub(crate) struct CallContext {
+    /// The route, of the configuration that was current when the call began.
+    pub(crate) entry: Arc<RouteEntry>,
+    /// Which endpoints of the cluster, chosen once: a second roll on a retry would shift traffic off a failing canary.
+    pub(crate) subset: Option<SubsetId>,
+    pub(crate) started: Instant,
+    pub(crate) deadline: Option<Deadline>,
+    pub(crate) grpc: bool,
+    /// The context of the request that is being served, or of an enclosing scope.
+    pub(crate) context: Option<Context>,
+    pub(crate) call: Call,
+    /// 0 for the first.
+    pub(crate) attempt: u32,
+    /// Endpoints that failed this call already, by id. Empty on the first attempt.
+    pub(crate) tried: Vec<Arc<str>>,
+}
+
+impl CallContext {
+    pub(crate) fn new(request: &Request<Body>, entry: Arc<RouteEntry>, subset: Option<SubsetId>, started: Instant) -> Self {
+        // What stands on the request wins over the task.
+        let context = match request.extensions().is_empty() {
+            false => Context::of(request.extensions()).or_else(Context::current),
+            true => with_current(|context| context.cloned()),
+        };
+        let scoped = context.as_ref().map(|context| context.inner().call).unwrap_or_default();
+        let call = request.extensions().get::<Call>().copied().unwrap_or_default().or(scoped);
+        Self {
+            entry,
+            subset,
+            started,
+            deadline: None,
+            grpc: is_grpc(request.headers()),
+            context,
+            call,
+            attempt: 0,
+            tried: Vec::new(),
+        }
+    }
+}
+
+/// Whether a plain HTTP call may take as long as it likes: upgrades, CONNECT, event streams, announced long polls.
+pub(crate) fn is_open_ended(request: &Request<Body>) -> bool {
+    let headers = request.headers();
+    let has = |name: header::HeaderName, part: &str| {
+        headers.get_all(name).iter().any(|value| value.to_str().is_ok_and(|value| value.to_ascii_lowercase().contains(part)))
+    };
+    request.method() == http::Method::CONNECT
+        || headers.contains_key(header::UPGRADE)
+        || has(header::ACCEPT, "text/event-stream")
+        || has(header::HeaderName::from_static("prefer"), "wait")
+}
+
+impl Carrier for Outbound {
+    type Context = CallContext;
+
+    fn open(mut self) -> (Request<Body>, CallContext) {
+        if let Some(context) = &self.cx.context {
+            self.request.extensions_mut().insert(context.clone());
+        }
+        (self.request, self.cx)
+    }
+
+    fn close(request: Request<Body>, cx: CallContext) -> Self {
+        Self { request, cx }
+    }
+}

@@ -1,0 +1,269 @@
+//! What a configured service looks like to calls: its routes with everything they need, resolved once per change.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+};
+
+use arc_swap::ArcSwap;
+use http::{Request, uri::Authority};
+
+use super::outbound::CallContext;
+use crate::{
+    body::Body,
+    cluster::{Cluster, SubsetId},
+    error::Code,
+    instrument::Registry,
+    matching::PathPattern,
+    model::{PolicySet, ServiceSpec},
+    name::ServiceName,
+    route::{DirectResponse, Redirect, Route, RouteAction, RouteTable, WeightedTarget},
+    rt,
+    seat::{Position, Seat, chain},
+    telemetry::{CallSeries, Direction},
+    timeout::TimeoutPolicy,
+};
+
+/// A service by name: clones of a client share it, reloads swap what is inside.
+pub(crate) struct ServiceHandle {
+    pub(crate) name: ServiceName,
+    current: ArcSwap<ServiceRuntime>,
+}
+
+impl ServiceHandle {
+    pub(crate) fn new(name: ServiceName, runtime: ServiceRuntime) -> Arc<Self> {
+        Arc::new(Self { name, current: ArcSwap::from_pointee(runtime) })
+    }
+
+    pub(crate) fn store(&self, runtime: ServiceRuntime) {
+        self.current.store(Arc::new(runtime));
+    }
+
+    pub(crate) fn runtime(&self) -> Arc<ServiceRuntime> {
+        self.current.load_full()
+    }
+
+    /// Pins the configuration of this moment for the whole call: route, cluster and deadline.
+    pub(crate) fn pin(&self, request: &mut Request<Body>) -> CallContext {
+        let started = rt::now();
+        let runtime = self.current.load();
+        let (entry, subset) = runtime.find(request);
+        let mut cx = CallContext::new(request, Arc::clone(entry), subset, started);
+        drop(runtime);
+        cx.deadline = super::deadline::decide(&cx, request);
+        cx
+    }
+}
+
+/// One service under one configuration.
+pub(crate) struct ServiceRuntime {
+    pub(crate) spec: Option<Arc<ServiceSpec>>,
+    pub(crate) cluster: Option<Arc<Cluster>>,
+    table: RouteTable,
+    /// In the order of the table's routes.
+    entries: Vec<Arc<RouteEntry>>,
+    /// For requests that no route matches.
+    unmatched: Arc<RouteEntry>,
+}
+
+impl ServiceRuntime {
+    /// A configured service. `previous` lends the handles of routes that kept their name.
+    pub(crate) fn new(
+        spec: &Arc<ServiceSpec>,
+        cluster: &Arc<Cluster>,
+        registry: &Registry,
+        outer: &[Arc<dyn Seat>],
+        attempt: &[Arc<dyn Seat>],
+        previous: Option<&ServiceRuntime>,
+    ) -> Self {
+        let mut builder = EntryBuilder { spec, cluster, registry, outer, attempt, previous, known: BTreeMap::new() };
+        let none = PolicySet::default();
+        let entries = spec
+            .routes
+            .iter()
+            .enumerate()
+            .map(|(index, route)| builder.route(route, spec.route_policies.get(index).unwrap_or(&none)))
+            .collect();
+        let unmatched = if spec.routes.is_empty() { builder.everything() } else { builder.unmatched() };
+        Self {
+            table: RouteTable::new(&spec.routes),
+            entries,
+            unmatched,
+            spec: Some(Arc::clone(spec)),
+            cluster: Some(Arc::clone(cluster)),
+        }
+    }
+
+    /// A service that nothing is known about.
+    pub(crate) fn unknown(name: &ServiceName, registry: &Registry) -> Self {
+        let message = format!(
+            "no service `{name}` is configured; add `services.{name}` with its `endpoints`, or check the name"
+        );
+        Self {
+            spec: None,
+            cluster: None,
+            table: RouteTable::new(&[]),
+            entries: Vec::new(),
+            unmatched: Arc::new(RouteEntry {
+                name: "_unknown".into(),
+                route: None,
+                action: Action::Refuse(Code::UnknownService, message.into()),
+                timeouts: TimeoutPolicy::default(),
+                authority: Authority::from_static("localhost"),
+                outer: None,
+                attempt: None,
+                series: CallSeries::new(registry, Direction::Outbound, name.as_str(), "_unknown"),
+            }),
+        }
+    }
+
+    fn find(&self, request: &Request<Body>) -> (&Arc<RouteEntry>, Option<SubsetId>) {
+        let entry = match self.table.find(request.method(), request.uri(), request.headers()) {
+            Some(index) => &self.entries[index],
+            None => &self.unmatched,
+        };
+        let subset = match &entry.action {
+            Action::Forward { targets, subsets } if targets.len() > 1 => subsets[crate::route::choose(targets)],
+            Action::Forward { subsets, .. } => subsets[0],
+            _ => None,
+        };
+        (entry, subset)
+    }
+
+    pub(crate) fn unmatched_series(&self) -> &Arc<CallSeries> {
+        &self.unmatched.series
+    }
+}
+
+/// One route with everything a call on it needs.
+pub(crate) struct RouteEntry {
+    pub(crate) name: Arc<str>,
+    pub(crate) route: Option<Arc<Route>>,
+    pub(crate) action: Action,
+    pub(crate) timeouts: TimeoutPolicy,
+    /// The authority of requests that name none.
+    pub(crate) authority: Authority,
+    pub(crate) outer: Option<Arc<dyn Seat>>,
+    pub(crate) attempt: Option<Arc<dyn Seat>>,
+    pub(crate) series: Arc<CallSeries>,
+}
+
+impl RouteEntry {
+    /// What `path: {prefix: ..}` of this route matches.
+    pub(crate) fn prefix(&self) -> Option<&str> {
+        match self.route.as_ref()?.matches.path.as_ref()? {
+            PathPattern::Prefix(prefix) => Some(prefix),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn changes_response(&self) -> bool {
+        self.route.as_ref().is_some_and(|route| !route.response_headers.is_empty())
+    }
+
+    pub(crate) fn cluster(&self) -> Option<&Arc<Cluster>> {
+        match &self.action {
+            Action::Forward { cluster, .. } => Some(cluster),
+            _ => None,
+        }
+    }
+}
+
+/// What a route does.
+pub(crate) enum Action {
+    Forward { cluster: Arc<Cluster>, targets: Vec<WeightedTarget>, subsets: Vec<Option<SubsetId>> },
+    Redirect(Redirect),
+    Direct(DirectResponse),
+    Refuse(Code, Arc<str>),
+}
+
+struct EntryBuilder<'a> {
+    spec: &'a Arc<ServiceSpec>,
+    cluster: &'a Arc<Cluster>,
+    registry: &'a Registry,
+    outer: &'a [Arc<dyn Seat>],
+    attempt: &'a [Arc<dyn Seat>],
+    previous: Option<&'a ServiceRuntime>,
+    known: BTreeMap<Arc<str>, Arc<CallSeries>>,
+}
+
+impl EntryBuilder<'_> {
+    fn route(&mut self, route: &Arc<Route>, policies: &PolicySet) -> Arc<RouteEntry> {
+        let action = match &route.action {
+            RouteAction::Forward(targets) => self.forward(targets),
+            RouteAction::Redirect(redirect) => Action::Redirect(redirect.clone()),
+            RouteAction::Direct(direct) => Action::Direct(direct.clone()),
+        };
+        let mut timeouts = self.spec.timeouts;
+        timeouts.request = route.timeout.or(timeouts.request);
+        let policies = policies.over(&self.spec.policies);
+        self.entry(route.name.as_str(), Some(Arc::clone(route)), action, timeouts, &policies)
+    }
+
+    /// A service without routes.
+    fn everything(&mut self) -> Arc<RouteEntry> {
+        let action = self.forward(&[WeightedTarget::new(None, 1)]);
+        self.entry("_default", None, action, self.spec.timeouts, &self.spec.policies)
+    }
+
+    fn unmatched(&mut self) -> Arc<RouteEntry> {
+        let message = format!(
+            "none of the {} routes of `{}` matches the request; add a catch-all route without `match`",
+            self.spec.routes.len(),
+            self.spec.name
+        );
+        let action = Action::Refuse(Code::NoRoute, message.into());
+        self.entry("_unmatched", None, action, self.spec.timeouts, &PolicySet::default())
+    }
+
+    fn forward(&self, targets: &[WeightedTarget]) -> Action {
+        Action::Forward {
+            cluster: Arc::clone(self.cluster),
+            targets: targets.to_vec(),
+            subsets: targets.iter().map(|target| target.subset.as_ref().map(|name| self.cluster.subset(name))).collect(),
+        }
+    }
+
+    fn entry(
+        &mut self,
+        name: &str,
+        route: Option<Arc<Route>>,
+        action: Action,
+        timeouts: TimeoutPolicy,
+        policies: &PolicySet,
+    ) -> Arc<RouteEntry> {
+        let seats = |code: &[Arc<dyn Seat>], position| {
+            chain(code.iter().chain(policies.seats(position)).cloned())
+        };
+        Arc::new(RouteEntry {
+            name: name.into(),
+            route,
+            action,
+            timeouts,
+            authority: self
+                .spec
+                .name
+                .as_str()
+                .parse()
+                .unwrap_or_else(|_| Authority::from_static("localhost")),
+            outer: seats(self.outer, Position::Outer),
+            attempt: seats(self.attempt, Position::Attempt),
+            series: self.series(name),
+        })
+    }
+
+    fn series(&mut self, name: &str) -> Arc<CallSeries> {
+        if let Some(series) = self.known.get(name) {
+            return Arc::clone(series);
+        }
+        let kept = self.previous.and_then(|previous| {
+            let mut entries = previous.entries.iter().chain([&previous.unmatched]);
+            entries.find(|entry| &*entry.name == name).map(|entry| Arc::clone(&entry.series))
+        });
+        let series = kept.unwrap_or_else(|| {
+            CallSeries::new(self.registry, Direction::Outbound, self.spec.name.as_str(), name)
+        });
+        self.known.insert(name.into(), Arc::clone(&series));
+        series
+    }
+}

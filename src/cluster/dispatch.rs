@@ -1,0 +1,161 @@
+//! One attempt: admission, pick, send.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http::{Method, Request, Response, header::UPGRADE};
+
+use super::{
+    Cluster, SubsetId,
+    endpoint::Endpoint,
+    observe::Observe,
+    wait::Ready,
+};
+use crate::{
+    balance::Picked,
+    body::{Body, GuardedBody},
+    breaker::Permit,
+    error::{Code, Error},
+    rt::{self, Instant},
+    timeout::{Cause, Deadline},
+    transport::{Slot, SlotBody, Want},
+};
+
+/// What an attempt needs to know.
+pub(crate) struct DispatchContext {
+    pub(crate) subset: Option<SubsetId>,
+    pub(crate) started: Instant,
+    pub(crate) grpc: bool,
+    pub(crate) attempt: u32,
+    pub(crate) tried: Vec<Arc<str>>,
+}
+
+type Sent = Pin<Box<dyn Future<Output = Result<Response<SlotBody>, Error>> + Send>>;
+type Waited = Pin<Box<dyn Future<Output = Result<(Picked<Endpoint>, Slot), Error>> + Send>>;
+
+/// An attempt on its way. Dropping it resets the stream, or leaves the queue.
+pub(crate) struct DispatchFuture {
+    state: State,
+}
+
+enum State {
+    Refused(Option<Error>),
+    Waiting { waited: Waited, permit: Option<Permit>, request: Option<Request<Body>>, cluster: Arc<Cluster>, cx: DispatchContext },
+    Sending { sent: Sent, observe: Option<Observe> },
+}
+
+impl Cluster {
+    /// Sends a request to one endpoint. Nothing waits on the common path: the permit, the endpoint and the stream are
+    /// taken here, before the future exists.
+    pub(crate) fn dispatch(self: &Arc<Self>, request: Request<Body>, cx: DispatchContext) -> DispatchFuture {
+        let Some(permit) = self.requests.try_acquire() else {
+            let message = format!(
+                "{} calls to `{}` are in flight, its `max_requests`; raise it, or call less at a time",
+                self.requests.used(),
+                self.name
+            );
+            return DispatchFuture { state: State::Refused(Some(Error::new(Code::Overflow, message).returning(request.into_body()))) };
+        };
+        let want = want(&request, cx.grpc);
+        let state = match self.try_ready(cx.subset, want, &cx.tried) {
+            Ready::Go(picked, slot) => send(Arc::clone(self), picked, slot, permit, request, &cx),
+            Ready::Wait(reason) => State::Waiting {
+                waited: Box::pin(Arc::clone(self).wait_send(cx.subset, want, cx.tried.clone(), reason)),
+                permit: Some(permit),
+                request: Some(request),
+                cluster: Arc::clone(self),
+                cx,
+            },
+            Ready::Fail(error) => State::Refused(Some(error)),
+        };
+        DispatchFuture { state }
+    }
+}
+
+/// gRPC needs HTTP/2, upgrades need HTTP/1.1.
+fn want(request: &Request<Body>, grpc: bool) -> Want {
+    if grpc {
+        Want::Http2
+    } else if request.method() == Method::CONNECT || request.headers().contains_key(UPGRADE) {
+        Want::Http1
+    } else {
+        Want::Any
+    }
+}
+
+fn send(
+    cluster: Arc<Cluster>,
+    picked: Picked<Endpoint>,
+    slot: Slot,
+    permit: Permit,
+    request: Request<Body>,
+    cx: &DispatchContext,
+) -> State {
+    let per_try = cluster.policy.load().timeouts.per_try;
+    let sent = slot.send(request);
+    let sent = match per_try {
+        None => sent,
+        Some(after) => {
+            let deadline = Deadline::new(rt::now() + after, Cause::PerTry { after });
+            Box::pin(async move {
+                rt::timeout(after, sent).await.unwrap_or_else(|| Err(deadline.error()))
+            })
+        }
+    };
+    // Above the attempt's timeout, so that a timeout counts against the endpoint.
+    let observe = Observe::new(cluster, picked, permit, cx.started, cx.grpc, cx.attempt > 0);
+    State::Sending { sent, observe: Some(observe) }
+}
+
+impl Future for DispatchFuture {
+    type Output = Result<Response<GuardedBody<SlotBody, Observe>>, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            match &mut self.state {
+                State::Refused(error) => {
+                    let error = error.take().unwrap_or_else(ended);
+                    return Poll::Ready(Err(error));
+                }
+                State::Waiting { waited, permit, request, cluster, cx } => {
+                    let ready = ready!(waited.as_mut().poll(task));
+                    let (Some(permit), Some(request)) = (permit.take(), request.take()) else {
+                        return Poll::Ready(Err(ended()));
+                    };
+                    let next = match ready {
+                        Ok((picked, slot)) => send(Arc::clone(cluster), picked, slot, permit, request, cx),
+                        Err(error) => State::Refused(Some(error)),
+                    };
+                    self.state = next;
+                }
+                State::Sending { sent, observe } => {
+                    let result = ready!(sent.as_mut().poll(task));
+                    let Some(mut observe) = observe.take() else { return Poll::Ready(Err(ended())) };
+                    return Poll::Ready(match result {
+                        Ok(response) => {
+                            let (parts, body) = response.into_parts();
+                            observe.answered(&parts);
+                            Ok(Response::from_parts(parts, GuardedBody::new(body, observe)))
+                        }
+                        Err(error) => {
+                            let error = match observe.endpoint() {
+                                Some(endpoint) => error.with_endpoint(endpoint),
+                                None => error,
+                            };
+                            observe.failed(&error);
+                            Err(error)
+                        }
+                    });
+                }
+            }
+        }
+    }
+}
+
+fn ended() -> Error {
+    Error::new(Code::Internal, "an attempt was polled after its end")
+}

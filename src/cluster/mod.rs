@@ -1,0 +1,122 @@
+//! Where endpoints, limits, balancing and connections meet.
+//!
+//! A cluster is one backend: its endpoints as discovery knows them, a connection pool for each, and the limits that hold
+//! for all of them. What calls read is a table, published whole in one swap; a call picks from the table of that moment
+//! and owns what it picked, so endpoints come and go without a call noticing. Endpoint state is kept by id: a change of
+//! weight, label or policy keeps connections and load, only a change of address makes a new endpoint.
+//!
+//! # Readiness
+//! Only endpoints with a usable connection are picked. An idle one that is considered begins to connect and is picked
+//! from then on, so no call waits behind a connection while another endpoint is ready, and a new endpoint is neither
+//! flooded nor starved. When none is ready a call waits, bounded in time (`connect_wait`) and number
+//! (`max_pending_requests`); when all have failed it fails at once with the last cause.
+
+mod dispatch;
+mod endpoint;
+mod observe;
+mod status;
+mod table;
+mod update;
+mod wait;
+
+pub(crate) use self::{
+    dispatch::{DispatchContext, DispatchFuture},
+    observe::Observe,
+};
+pub use self::status::{ClusterStatus, EndpointStatus};
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU32},
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::Notify;
+
+use self::{observe::AttemptSeries, table::Table, update::Members};
+use crate::{
+    balance::Cursor,
+    breaker::Limit,
+    discover::Refresh,
+    instrument::Registry,
+    model::ServiceSpec,
+    name::{ServiceName, SubsetName},
+    rt::TaskSet,
+    transport::{ConnectionLimit, Dial},
+};
+
+/// A subset of one cluster. Never reused for another name while the cluster lives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SubsetId(u32);
+
+/// One backend.
+pub(crate) struct Cluster {
+    name: ServiceName,
+    policy: ArcSwap<ServiceSpec>,
+    table: ArcSwap<Table>,
+    members: Mutex<Members>,
+    subsets: Mutex<BTreeMap<SubsetName, SubsetId>>,
+    cursor: Cursor,
+    requests: Arc<Limit>,
+    pending: Arc<Limit>,
+    streams: Arc<Limit>,
+    connections: Arc<ConnectionLimit>,
+    /// Woken when an endpoint changes its state, a table is published, or a stream ends while somebody waits.
+    changed: Notify,
+    waiting: Arc<AtomicU32>,
+    refresh: ArcSwapOption<Arc<dyn Refresh>>,
+    attempts: AttemptSeries,
+    dial: Arc<dyn Dial>,
+    tasks: TaskSet,
+    registry: Registry,
+}
+
+impl Cluster {
+    pub(crate) fn new(spec: &Arc<ServiceSpec>, dial: Arc<dyn Dial>, tasks: TaskSet, registry: &Registry) -> Arc<Self> {
+        let limits = &spec.circuit_breakers;
+        Arc::new(Self {
+            name: spec.name.clone(),
+            table: ArcSwap::from_pointee(Table::unknown()),
+            members: Mutex::default(),
+            subsets: Mutex::default(),
+            cursor: Cursor::new(),
+            requests: Limit::new(limits.max_requests),
+            pending: Limit::new(limits.max_pending_requests),
+            streams: Limit::new(limits.max_streams),
+            connections: ConnectionLimit::new(limits.max_connections),
+            changed: Notify::new(),
+            waiting: Arc::default(),
+            refresh: ArcSwapOption::empty(),
+            attempts: AttemptSeries::new(registry, spec.name.as_str()),
+            policy: ArcSwap::new(Arc::clone(spec)),
+            dial,
+            tasks,
+            registry: registry.clone(),
+        })
+    }
+
+    /// The id of a subset, given out at first use.
+    pub(crate) fn subset(&self, name: &SubsetName) -> SubsetId {
+        let mut subsets = self.subsets.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = SubsetId(u32::try_from(subsets.len()).unwrap_or(u32::MAX));
+        let id = *subsets.entry(name.clone()).or_insert(next);
+        drop(subsets);
+        if id == next {
+            self.publish();
+        }
+        id
+    }
+
+    /// How to ask discovery for a fresh look when connections fail.
+    pub(crate) fn set_refresh(&self, refresh: Option<Arc<dyn Refresh>>) {
+        self.refresh.store(refresh.map(Arc::new));
+    }
+
+    /// Ends background work. Calls in flight run on.
+    pub(crate) fn close(&self) {
+        let members = std::mem::take(&mut *self.members.lock().unwrap_or_else(PoisonError::into_inner));
+        members.close();
+        self.table.store(Arc::new(Table::unknown()));
+        self.changed.notify_waiters();
+    }
+}

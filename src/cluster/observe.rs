@@ -1,0 +1,134 @@
+//! What one attempt leaves behind: its load, its permit and its outcome, until the response body ends.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, StatusCode, header::CONTENT_TYPE, response};
+
+use super::endpoint::Endpoint;
+use crate::{
+    balance::Picked,
+    body::{End, Guard},
+    breaker::{Limit, Permit},
+    classify::{self, Outcome, Verdict},
+    error::Error,
+    instrument::{Counter, Registry},
+    rt::{self, Instant},
+};
+
+/// Counters of attempts by outcome, first attempts and repeated ones apart.
+pub(super) struct AttemptSeries {
+    first: Vec<Counter>,
+    again: Vec<Counter>,
+}
+
+impl AttemptSeries {
+    pub(super) fn new(registry: &Registry, service: &str) -> Self {
+        let counters = |kind| {
+            let counter = |outcome: &Outcome| {
+                let labels = [("service", service), ("kind", kind), ("outcome", outcome.as_str())];
+                registry.counter("sinew_attempts_total", &labels)
+            };
+            Outcome::ALL.iter().map(counter).collect()
+        };
+        Self { first: counters("first"), again: counters("transparent") }
+    }
+
+    fn record(&self, again: bool, outcome: Outcome) {
+        let counters = if again { &self.again } else { &self.first };
+        if let Some(counter) = counters.get(outcome as usize) {
+            counter.inc();
+        }
+    }
+}
+
+/// A stream older than this leaves `max_requests` for `max_streams`.
+const LONG_LIVED: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Open while an attempt runs.
+pub(crate) struct Observe {
+    cluster: Arc<super::Cluster>,
+    picked: Option<Picked<Endpoint>>,
+    permit: Option<Permit>,
+    started: Instant,
+    long_lived: bool,
+    grpc: bool,
+    again: bool,
+    verdict: Option<Verdict>,
+}
+
+impl Observe {
+    pub(super) fn new(
+        cluster: Arc<super::Cluster>,
+        picked: Picked<Endpoint>,
+        permit: Permit,
+        started: Instant,
+        grpc: bool,
+        again: bool,
+    ) -> Self {
+        Self { cluster, picked: Some(picked), permit: Some(permit), started, long_lived: false, grpc, again, verdict: None }
+    }
+
+    pub(super) fn endpoint(&self) -> Option<Arc<str>> {
+        self.picked.as_ref().map(|picked| Arc::clone(&picked.id))
+    }
+
+    pub(super) fn answered(&mut self, parts: &response::Parts) {
+        self.verdict = Some(classify::response(parts, self.grpc));
+        let event_stream = || {
+            let value = parts.headers.get(CONTENT_TYPE);
+            value.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
+        };
+        if parts.status == StatusCode::SWITCHING_PROTOCOLS || (!self.grpc && event_stream()) {
+            self.leave_for(&Arc::clone(&self.cluster.streams));
+        }
+    }
+
+    pub(super) fn failed(mut self, error: &Error) {
+        self.close(classify::error(error));
+    }
+
+    /// If there is room; otherwise the permit stays what it is.
+    fn leave_for(&mut self, streams: &Arc<Limit>) {
+        self.long_lived = true;
+        if let Some(permit) = streams.try_acquire() {
+            self.permit = Some(permit);
+        }
+    }
+
+    fn close(&mut self, outcome: Outcome) {
+        if self.picked.take().is_some() {
+            self.permit = None;
+            self.cluster.attempts.record(self.again, outcome);
+        }
+    }
+}
+
+impl Guard for Observe {
+    fn data(&mut self, _bytes: usize) {
+        if !self.long_lived && self.grpc && rt::now().saturating_duration_since(self.started) > LONG_LIVED {
+            self.leave_for(&Arc::clone(&self.cluster.streams));
+        }
+    }
+
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        if self.verdict == Some(Verdict::AtTrailers) {
+            self.verdict = Some(Verdict::Final(classify::trailers(Some(trailers))));
+        }
+    }
+
+    fn end(&mut self, end: End<'_>) {
+        let outcome = match (end, self.verdict) {
+            (End::Failed(_), _) => Outcome::BodyFailure,
+            (End::Dropped, _) => Outcome::Cancelled,
+            (End::Complete, Some(Verdict::Final(outcome))) => outcome,
+            (End::Complete, _) => classify::trailers(None),
+        };
+        self.close(outcome);
+    }
+}
+
+impl Drop for Observe {
+    fn drop(&mut self) {
+        self.close(Outcome::Cancelled);
+    }
+}

@@ -1,0 +1,101 @@
+//! What a cluster looks like from outside.
+
+use std::sync::PoisonError;
+
+use serde::Serialize;
+
+use super::Cluster;
+use crate::{
+    model::SetKind,
+    transport::Readiness,
+};
+
+/// A backend, as [`Mesh::status`](crate::Mesh::status) shows it.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct ClusterStatus {
+    /// Whether discovery has spoken yet.
+    pub known: bool,
+    /// `replicas` or `vip`.
+    pub kind: &'static str,
+    /// Calls in flight, and the limit on them.
+    pub requests: (u32, u32),
+    /// Calls that wait for a connection, and the limit on them.
+    pub pending: (u32, u32),
+    /// Long-lived streams, and the limit on them.
+    pub streams: (u32, u32),
+    /// Every endpoint.
+    pub endpoints: Vec<EndpointStatus>,
+}
+
+/// An endpoint, as [`Mesh::status`](crate::Mesh::status) shows it.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct EndpointStatus {
+    /// Its id: by default its address.
+    pub id: String,
+    /// `idle`, `connecting`, `ready` or `transient_failure`.
+    pub state: &'static str,
+    /// Attempts in flight.
+    pub in_flight: u32,
+    /// Relative share of traffic.
+    pub weight: u32,
+    /// 0 is used first.
+    pub priority: u32,
+    /// Its labels.
+    pub labels: std::collections::BTreeMap<String, String>,
+    /// Why the last connection failed, if none is there now.
+    pub last_error: Option<String>,
+}
+
+impl Cluster {
+    pub(crate) fn status(&self) -> ClusterStatus {
+        let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        let endpoints = members
+            .iter()
+            .map(|(spec, member)| EndpointStatus {
+                id: spec.id.to_string(),
+                state: state(member.pool.readiness()),
+                in_flight: member.in_flight(),
+                weight: spec.weight,
+                priority: spec.priority,
+                labels: spec.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
+                last_error: member.pool.last_error().map(|(text, _)| text.to_string()),
+            })
+            .collect();
+        ClusterStatus {
+            known: members.known(),
+            kind: match members.kind() {
+                SetKind::Replicas => "replicas",
+                SetKind::Vip => "vip",
+            },
+            requests: (self.requests.used(), self.requests.max()),
+            pending: (self.pending.used(), self.pending.max()),
+            streams: (self.streams.used(), self.streams.max()),
+            endpoints,
+        }
+    }
+
+    /// Sets the gauges that are counted rather than kept.
+    pub(crate) fn report(&self) {
+        let mut counts = [0i64; 4];
+        let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, member) in members.iter() {
+            counts[member.pool.readiness() as usize] += 1;
+        }
+        drop(members);
+        for readiness in [Readiness::Idle, Readiness::Connecting, Readiness::Ready, Readiness::TransientFailure] {
+            let labels = [("service", self.name.as_str()), ("state", state(readiness))];
+            self.registry.gauge("sinew_endpoints", &labels).set(counts[readiness as usize]);
+        }
+    }
+}
+
+fn state(readiness: Readiness) -> &'static str {
+    match readiness {
+        Readiness::Idle => "idle",
+        Readiness::Connecting => "connecting",
+        Readiness::Ready => "ready",
+        Readiness::TransientFailure => "transient_failure",
+    }
+}

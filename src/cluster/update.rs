@@ -1,0 +1,199 @@
+//! From what discovery and configuration say to a new table.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError},
+};
+
+use super::{
+    Cluster, SubsetId,
+    endpoint::Endpoint,
+    table::{Level, Table},
+};
+use crate::{
+    balance::{EndpointSet, Member},
+    model::{EndpointId, EndpointSpec, EndpointUpdate, Labels, ServiceSpec, SetKind},
+    transport::PoolPolicy,
+};
+
+/// Up to this many endpoints are connected as soon as they are known, so that the first call finds them ready. Larger
+/// sets connect as they are picked.
+const EAGER: usize = 100;
+
+/// Every endpoint that is known, by id.
+#[derive(Default)]
+pub(super) struct Members {
+    known: bool,
+    kind: SetKind,
+    by_id: BTreeMap<EndpointId, Entry>,
+}
+
+struct Entry {
+    spec: EndpointSpec,
+    member: Member<Endpoint>,
+}
+
+impl Members {
+    pub(super) fn close(self) {
+        for entry in self.by_id.values() {
+            entry.member.pool.close();
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&EndpointSpec, &Member<Endpoint>)> {
+        self.by_id.values().map(|entry| (&entry.spec, &entry.member))
+    }
+
+    pub(super) fn kind(&self) -> SetKind {
+        self.kind
+    }
+
+    pub(super) fn known(&self) -> bool {
+        self.known
+    }
+}
+
+impl Cluster {
+    /// Takes what discovery says.
+    pub(crate) fn apply(self: &Arc<Self>, update: EndpointUpdate) {
+        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        match update {
+            EndpointUpdate::Reset { endpoints, kind } => {
+                let mut old = std::mem::take(&mut members.by_id);
+                if members.known && members.kind != kind {
+                    // A virtual IP is pooled differently: everything is made anew, the old connections end gracefully.
+                    for (_, entry) in std::mem::take(&mut old) {
+                        entry.member.pool.close();
+                    }
+                }
+                members.known = true;
+                members.kind = kind;
+                for spec in endpoints {
+                    let entry = self.entry(spec, kind, &mut old);
+                    members.by_id.insert(entry.spec.id.clone(), entry);
+                }
+                for entry in old.values() {
+                    entry.member.pool.close();
+                }
+            }
+            EndpointUpdate::Upsert(endpoints) => {
+                members.known = true;
+                let kind = members.kind;
+                for spec in endpoints {
+                    let entry = self.entry(spec, kind, &mut members.by_id);
+                    members.by_id.insert(entry.spec.id.clone(), entry);
+                }
+            }
+            EndpointUpdate::Remove(ids) => {
+                for id in ids {
+                    if let Some(entry) = members.by_id.remove(&id) {
+                        entry.member.pool.close();
+                    }
+                }
+            }
+            EndpointUpdate::Unknown => {
+                members.known = false;
+            }
+        }
+        let eager = members.by_id.len() <= EAGER;
+        if eager {
+            for entry in members.by_id.values() {
+                entry.member.pool.connect();
+            }
+        }
+        drop(members);
+        self.publish();
+    }
+
+    /// The endpoint of a spec: the one there is, if it listens at the same addresses.
+    fn entry(self: &Arc<Self>, spec: EndpointSpec, kind: SetKind, old: &mut BTreeMap<EndpointId, Entry>) -> Entry {
+        match old.remove(&spec.id) {
+            Some(entry) if entry.spec.addresses == spec.addresses => Entry { spec, member: entry.member },
+            other => {
+                if let Some(replaced) = other {
+                    replaced.member.pool.close();
+                }
+                let member = Member::new(self.endpoint(&spec, kind));
+                Entry { spec, member }
+            }
+        }
+    }
+
+    fn endpoint(self: &Arc<Self>, spec: &EndpointSpec, kind: SetKind) -> Endpoint {
+        let policy = self.policy.load();
+        Endpoint::new(
+            spec,
+            kind,
+            policy.protocol,
+            PoolPolicy { connect_timeout: policy.timeouts.connect, ..PoolPolicy::default() },
+            Arc::clone(&self.dial),
+            Arc::clone(&self.connections),
+            self.tasks.clone(),
+            Arc::downgrade(self),
+        )
+    }
+
+    /// Takes a changed configuration. Limits move and keep their counts; connections are made anew only if they would
+    /// be different.
+    pub(crate) fn update(self: &Arc<Self>, spec: &Arc<ServiceSpec>) {
+        let before = self.policy.swap(Arc::clone(spec));
+        let limits = &spec.circuit_breakers;
+        self.requests.set_max(limits.max_requests);
+        self.pending.set_max(limits.max_pending_requests);
+        self.streams.set_max(limits.max_streams);
+        self.connections.set_max(limits.max_connections);
+        if before.protocol != spec.protocol || before.timeouts.connect != spec.timeouts.connect {
+            let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+            let kind = members.kind;
+            for entry in members.by_id.values_mut() {
+                entry.member.pool.close();
+                entry.member = Member::new(self.endpoint(&entry.spec, kind));
+                entry.member.pool.connect();
+            }
+        }
+        self.publish();
+    }
+
+    /// Builds the table of this moment and swaps it in.
+    pub(super) fn publish(&self) {
+        // Held while the table is stored, so that an older one never replaces a newer one.
+        let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        let policy = self.policy.load();
+        let subsets = self.subsets.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut selectors: Vec<Option<&Labels>> = vec![None; subsets.len()];
+        for (name, SubsetId(id)) in &subsets {
+            selectors[*id as usize] = policy.subsets.get(name);
+        }
+        let mut by_priority: BTreeMap<u32, Vec<&Entry>> = BTreeMap::new();
+        for entry in members.by_id.values() {
+            by_priority.entry(entry.spec.priority).or_default().push(entry);
+        }
+        let set = |entries: &[&Entry], selector: Option<&Labels>| {
+            let chosen = entries.iter().filter(|entry| selector.is_none_or(|selector| selects(selector, &entry.spec)));
+            let weighted = chosen.map(|entry| (entry.member.clone(), entry.spec.weight));
+            EndpointSet::new(weighted, policy.load_balancer, &self.cursor)
+        };
+        let none = |_: &[&Entry]| EndpointSet::new([], policy.load_balancer, &self.cursor);
+        let levels = by_priority
+            .values()
+            .map(|entries| Level {
+                all: set(entries, None),
+                subsets: selectors
+                    .iter()
+                    .map(|selector| match selector {
+                        Some(selector) => set(entries, Some(selector)),
+                        // The subset is not configured any more; calls that still name it find it empty.
+                        None => none(entries),
+                    })
+                    .collect(),
+            })
+            .collect();
+        self.table.store(Arc::new(Table { known: members.known, levels }));
+        drop(members);
+        self.changed.notify_waiters();
+    }
+}
+
+fn selects(selector: &Labels, spec: &EndpointSpec) -> bool {
+    selector.iter().all(|(key, value)| spec.labels.get(key) == Some(value))
+}

@@ -1,0 +1,209 @@
+//! A call that cannot be sent yet: why, for how long, and what it is told in the end.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use super::{Cluster, SubsetId, endpoint::Endpoint, table::Census};
+use crate::{
+    balance::Picked,
+    error::{Code, Error},
+    rt::{self, Instant},
+    transport::{Acquire, Slot, Want},
+};
+
+/// Whether a call can be sent now.
+pub(super) enum Ready {
+    Go(Picked<Endpoint>, Slot),
+    Wait(Reason),
+    Fail(Error),
+}
+
+/// What a waiting call waits for.
+#[derive(Clone, Debug)]
+pub(super) enum Reason {
+    /// Discovery has not spoken yet.
+    Unknown,
+    /// Endpoints are there, none is connected yet.
+    Connecting(Census),
+    /// Every connection is at its stream limit.
+    Full(Census),
+}
+
+impl Cluster {
+    /// Picks an endpoint and takes a stream on it.
+    ///
+    /// `tried` are passed over while there are others: a call that failed at one endpoint goes to another first.
+    pub(super) fn try_ready(&self, subset: Option<SubsetId>, want: Want, tried: &[Arc<str>]) -> Ready {
+        let table = self.table.load();
+        let mut refused: Option<Error> = None;
+        // Endpoints without a free stream, found out one by one. Empty, hence free of cost, in the common case.
+        let mut full: Vec<Arc<str>> = Vec::new();
+        for avoid in [tried, &[]] {
+            while let Some(picked) =
+                table.pick(subset, |endpoint| avoid.contains(&endpoint.id) || full.contains(&endpoint.id))
+            {
+                match picked.pool.acquire(want) {
+                    Acquire::Slot(slot) => return Ready::Go(picked, slot),
+                    Acquire::Full => {}
+                    Acquire::Refused(error) => refused = Some(error.with_endpoint(Arc::clone(&picked.id))),
+                }
+                full.push(Arc::clone(&picked.id));
+            }
+            if tried.is_empty() {
+                break;
+            }
+        }
+        if !table.known {
+            return Ready::Wait(Reason::Unknown);
+        }
+        let (census, last) = table.census(subset);
+        let of = |n: usize| format!("{n} of {}", census.total());
+        match census {
+            Census { ready: 0, connecting: 0, failed: 0 } => Ready::Fail(Error::new(
+                Code::NoHealthyEndpoint,
+                match subset {
+                    None => format!("`{}` has no endpoints; its sources know none", self.name),
+                    Some(id) => format!(
+                        "`{}` has no endpoints in subset {}; no endpoint carries its labels",
+                        self.name,
+                        self.subset_name(id)
+                    ),
+                },
+            )),
+            Census { ready: 0, connecting: 0, .. } => Ready::Fail(Error::new(
+                Code::ConnectFailed,
+                format!(
+                    "no endpoint of `{}` can be reached: {} failed, last: {}; connecting goes on in the background",
+                    self.name,
+                    of(census.failed),
+                    last.as_deref().unwrap_or("unknown")
+                ),
+            )),
+            Census { ready: 0, .. } => Ready::Wait(Reason::Connecting(census)),
+            _ => match refused {
+                Some(error) => Ready::Fail(error),
+                None => Ready::Wait(Reason::Full(census)),
+            },
+        }
+    }
+
+    fn subset_name(&self, id: SubsetId) -> String {
+        let subsets = self.subsets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        subsets.iter().find(|(_, known)| **known == id).map(|(name, _)| name.to_string()).unwrap_or_default()
+    }
+
+    /// Waits until the call can be sent, at most `connect_wait` and with at most `max_pending_requests` others.
+    pub(super) async fn wait_send(
+        self: Arc<Self>,
+        subset: Option<SubsetId>,
+        want: Want,
+        tried: Vec<Arc<str>>,
+        reason: Reason,
+    ) -> Result<(Picked<Endpoint>, Slot), Error> {
+        let Some(_pending) = self.pending.try_acquire() else {
+            return Err(Error::new(
+                Code::Overflow,
+                format!(
+                    "{} calls wait for `{}` already, its `max_pending_requests`; {}",
+                    self.pending.max(),
+                    self.name,
+                    self.why(&reason)
+                ),
+            ));
+        };
+        let limit = self.policy.load().timeouts.connect_wait;
+        let deadline = rt::now() + limit;
+        let mut reason = reason;
+        let _waiting = Waiting::new(&self);
+        loop {
+            let changed = self.changed.notified();
+            let mut changed = std::pin::pin!(changed);
+            // Subscribed before the state is read again, so that no change is lost in between.
+            changed.as_mut().enable();
+            match self.try_ready(subset, want, &tried) {
+                Ready::Go(picked, slot) => return Ok((picked, slot)),
+                Ready::Fail(error) => return Err(error),
+                Ready::Wait(still) => reason = still,
+            }
+            if rt::timeout(deadline.saturating_duration_since(rt::now()), changed).await.is_none() {
+                return Err(self.gave_up(&reason, limit));
+            }
+        }
+    }
+
+    /// Waits until a call could be sent.
+    pub(crate) async fn wait_ready(self: Arc<Self>, deadline: Instant) -> Result<(), Error> {
+        let started = rt::now();
+        loop {
+            let changed = self.changed.notified();
+            let mut changed = std::pin::pin!(changed);
+            changed.as_mut().enable();
+            let table = self.table.load_full();
+            let (census, last) = table.census(None);
+            if census.ready > 0 {
+                return Ok(());
+            }
+            drop(table);
+            if rt::timeout(deadline.saturating_duration_since(rt::now()), changed).await.is_none() {
+                let waited = rt::now().saturating_duration_since(started);
+                return Err(match self.try_ready(None, Want::Any, &[]) {
+                    Ready::Fail(error) => error,
+                    Ready::Wait(reason) => self.gave_up(&reason, waited),
+                    Ready::Go(..) => return Ok(()),
+                }
+                .with_source(last.unwrap_or_default()));
+            }
+        }
+    }
+
+    fn why(&self, reason: &Reason) -> String {
+        match reason {
+            Reason::Unknown => "its endpoints are not known yet".into(),
+            Reason::Connecting(census) => {
+                format!("{} of its {} endpoints are connecting, none is ready", census.connecting, census.total())
+            }
+            Reason::Full(census) => {
+                format!("every connection to its {} ready endpoints is at its stream limit", census.ready)
+            }
+        }
+    }
+
+    fn gave_up(&self, reason: &Reason, waited: Duration) -> Error {
+        let (code, next) = match reason {
+            Reason::Unknown => (Code::ConfigNotReady, "look at the status of its endpoint sources"),
+            Reason::Connecting(_) => (Code::ConnectTimeout, "look at the addresses and what listens there"),
+            Reason::Full(_) => (Code::Overflow, "add endpoints, or raise the peers' stream limit"),
+        };
+        Error::new(code, format!("waited {waited:?} for `{}`: {}; {next}", self.name, self.why(reason)))
+    }
+
+    /// An endpoint connected, failed, or gave a stream back while somebody waits.
+    pub(super) fn endpoint_changed(&self) {
+        self.changed.notify_waiters();
+    }
+
+    /// A connection could not be made: discovery may know better addresses by now.
+    pub(super) fn endpoint_failed(&self) {
+        if let Some(refresh) = self.refresh.load().as_deref() {
+            refresh.refresh();
+        }
+    }
+}
+
+/// Counts waiting calls, so that streams that end know whether to wake anybody.
+struct Waiting<'a>(&'a Cluster);
+
+impl<'a> Waiting<'a> {
+    fn new(cluster: &'a Cluster) -> Self {
+        cluster.waiting.fetch_add(1, Relaxed);
+        Self(cluster)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Relaxed);
+    }
+}
