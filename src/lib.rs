@@ -10,6 +10,7 @@ mod error;
 mod instrument;
 pub mod matching;
 pub mod name;
+mod ops;
 mod peer;
 pub mod provide;
 mod rt;

@@ -3,10 +3,15 @@
 //! Engines take time and randomness as arguments; everything else takes them from here, so that paused time and a
 //! seed make a whole mesh deterministic.
 
+mod hyper;
 mod rng;
 mod tasks;
 
-pub(crate) use self::{rng::Rng, tasks::TaskSet};
+pub(crate) use self::{
+    hyper::{HyperTimer, StreamExecutor},
+    rng::Rng,
+    tasks::TaskSet,
+};
 pub(crate) use tokio::time::{Instant, Sleep};
 
 use std::{future::Future, time::Duration};

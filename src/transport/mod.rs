@@ -3,6 +3,9 @@
 //! `connect/` dials and pools, `accept/` listens and drains, `memory` joins the two inside one process. TLS will stand
 //! where [`Dial`] stands: a dialler that wraps another.
 
+pub(crate) mod accept;
+pub(crate) mod error;
 pub(crate) mod io;
+pub(crate) mod memory;
 
 pub(crate) use self::io::{Alpn, Dial, Dialed, Io};

@@ -1,0 +1,317 @@
+//! One connection, from accept to close.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body as HttpBody;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::TokioIo;
+use tower_service::Service;
+
+use super::{
+    caps::Admission,
+    drain::{DrainWatch, Phase},
+    flood::FrameCounter,
+    io::ServerIo,
+    limits::ListenerLimits,
+    listener::Shared,
+    service::Wire,
+    sniff::{Sniffed, Sniffer},
+    state::{Activity, ConnState, KillOnDrop, Mark},
+};
+use crate::{
+    body::Body,
+    error::BoxError,
+    rt::{self, HyperTimer, Instant, StreamExecutor},
+    transport::Io,
+};
+
+/// Why a connection ended. The text is the label of the metric.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Ended {
+    Closed,
+    Failed,
+    FirstByteTimeout,
+    HeaderTimeout,
+    Flood,
+    Forced,
+}
+
+impl Ended {
+    pub(super) const ALL: [Self; 6] =
+        [Self::Closed, Self::Failed, Self::FirstByteTimeout, Self::HeaderTimeout, Self::Flood, Self::Forced];
+
+    pub(super) const fn reason(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Failed => "failed",
+            Self::FirstByteTimeout => "first_byte_timeout",
+            Self::HeaderTimeout => "header_timeout",
+            Self::Flood => "flood",
+            Self::Forced => "forced",
+        }
+    }
+}
+
+/// Serves one connection until it ends, upgraded or not.
+pub(super) async fn serve<S, RB>(
+    mut io: Box<dyn Io>,
+    admission: Admission,
+    service: impl FnOnce() -> S,
+    shared: Arc<Shared>,
+    watch: DrainWatch,
+) -> Ended
+where
+    S: Service<Request<Body>, Response = Response<RB>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    RB: HttpBody<Data = Bytes> + Send + 'static,
+    RB::Error: Into<BoxError>,
+{
+    let limits = &shared.limits;
+    // What is accepted in lame duck serves like any other until accepting stops.
+    let accepted_in = watch.phase().min(Phase::LameDuck);
+    let (sniffed, bytes) = match sniff(&mut *io, limits, &watch).await {
+        Ok(sniffed) => sniffed,
+        Err(ended) => return ended,
+    };
+    let state = Arc::new(ConnState::default());
+    let _kill = KillOnDrop(Arc::clone(&state));
+    let ended = match sniffed {
+        Sniffed::Gone => return Ended::Closed,
+        Sniffed::Http1 => {
+            let io = ServerIo::new(io, bytes, Arc::clone(&state), None, admission);
+            let wire = Wire::new(service(), Arc::clone(&state), true);
+            let connection = http1_builder(limits).serve_connection(TokioIo::new(io), wire).with_upgrades();
+            let timers = Timers::new(limits, true);
+            let close = |_: Pin<&mut _>| state.close_next();
+            drive(connection, close, timers, &state, &watch, accepted_in).await
+        }
+        Sniffed::Http2 => {
+            let frames = FrameCounter::new(limits.h2_control_frames);
+            let io = ServerIo::new(io, bytes, Arc::clone(&state), Some(frames), admission);
+            let wire = Wire::new(service(), Arc::clone(&state), false);
+            let connection = http2_builder(limits).serve_connection(TokioIo::new(io), wire);
+            let timers = Timers::new(limits, false);
+            let close = |connection: Pin<&mut http2::Connection<_, _, _>>| connection.graceful_shutdown();
+            drive(connection, close, timers, &state, &watch, accepted_in).await
+        }
+    };
+    if ended == Ended::Closed && state.is_upgraded() {
+        tokio::select! {
+            biased;
+            () = state.until_gone() => {}
+            () = watch.reached(Phase::Forced) => return Ended::Forced,
+        }
+    }
+    ended
+}
+
+/// Tells the protocol within `first_byte`. While accepting is over, a peer that says nothing is only waited for as
+/// long as an idle one.
+async fn sniff(io: &mut dyn Io, limits: &ListenerLimits, watch: &DrainWatch) -> Result<(Sniffed, Bytes), Ended> {
+    let mut sniffer = Sniffer::new();
+    let late = rt::sleep_until(rt::now() + limits.first_byte);
+    let stopped = async {
+        watch.clone().reached(Phase::Stopping).await;
+        rt::sleep(limits.closing_grace).await;
+    };
+    let mut late = pin!(late);
+    let mut stopped = pin!(stopped);
+    let mut asked = false;
+    loop {
+        tokio::select! {
+            biased;
+            sniffed = sniffer.sniff(io) => {
+                return match sniffed {
+                    Ok(sniffed) => Ok((sniffed, sniffer.into_bytes())),
+                    Err(_) => Err(Ended::Failed),
+                };
+            }
+            () = watch.clone().reached(Phase::Forced) => return Err(Ended::Forced),
+            () = &mut late => return Err(Ended::FirstByteTimeout),
+            () = &mut stopped, if !asked => asked = true,
+        }
+        if asked && sniffer.is_silent() {
+            return Err(Ended::Closed);
+        }
+    }
+}
+
+fn http1_builder(limits: &ListenerLimits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(HyperTimer::new())
+        // hyper's one timer covers both the wait for a request and its head; `Timers` tells them apart.
+        .header_read_timeout(None)
+        .keep_alive(true)
+        .half_close(false)
+        .max_headers(limits.h1_max_headers)
+        .max_header_size(limits.h1_max_header_size)
+        .max_buf_size(limits.h1_max_buffer.max(8 * 1024));
+    builder
+}
+
+fn http2_builder(limits: &ListenerLimits) -> http2::Builder<StreamExecutor> {
+    let mut builder = http2::Builder::new(StreamExecutor);
+    builder
+        .timer(HyperTimer::new())
+        .adaptive_window(false)
+        .max_concurrent_streams(limits.h2_max_streams)
+        .max_local_error_reset_streams(limits.h2_max_local_resets)
+        .max_pending_accept_reset_streams(limits.h2_max_pending_resets)
+        .max_header_list_size(limits.h2_max_header_list)
+        .initial_stream_window_size(limits.h2_stream_window)
+        .initial_connection_window_size(limits.h2_connection_window)
+        .max_send_buf_size(limits.h2_send_buffer)
+        .keep_alive_interval(limits.h2_ping_interval)
+        .keep_alive_timeout(limits.h2_ping_timeout);
+    if limits.h2_connect_protocol {
+        builder.enable_connect_protocol();
+    }
+    builder
+}
+
+/// What a timer does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Action {
+    /// Take no new requests.
+    Close,
+    /// End as soon as nothing is going on.
+    CloseWhenQuiet,
+    /// The head of a request takes too long.
+    Abort,
+}
+
+/// The deadlines of one connection.
+struct Timers<'a> {
+    limits: &'a ListenerLimits,
+    http1: bool,
+    /// `None` once closing.
+    age: Option<Instant>,
+    quiet_at: Option<Instant>,
+    mark: Option<Mark>,
+    since: Instant,
+}
+
+impl<'a> Timers<'a> {
+    fn new(limits: &'a ListenerLimits, http1: bool) -> Self {
+        let now = rt::now();
+        let age = rt::Rng::local().jitter(limits.max_age, 10);
+        Self { limits, http1, age: Some(now + age), quiet_at: None, mark: None, since: now }
+    }
+
+    /// The next deadline. Reads the clock only when the connection has begun something new.
+    fn next(&mut self, mark: Mark) -> Option<(Instant, Action)> {
+        if self.mark != Some(mark) {
+            self.mark = Some(mark);
+            self.since = rt::now();
+        }
+        let activity = match (mark.activity, self.http1) {
+            (Activity::Busy, _) => None,
+            (Activity::Head, true) => Some((self.since + self.limits.h1_header_read, Action::Abort)),
+            // Starts again with each read, so a body may take its time and a dribbled head costs what an idle one does.
+            (Activity::Tail, true) => Some((self.since + self.limits.h1_idle, Action::Abort)),
+            (Activity::Idle, true) => Some((self.since + self.limits.h1_idle, Action::CloseWhenQuiet)),
+            // A connection that is closing ends by itself when it is idle.
+            (_, false) => self.age.map(|_| (self.since + self.limits.h2_idle, Action::Close)),
+        };
+        let age = self.age.map(|at| (at, Action::Close));
+        let quiet = self.quiet_at.map(|at| (at, Action::CloseWhenQuiet));
+        [activity, age, quiet].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+}
+
+/// Polls a connection, and between its polls judges its timers and the drain.
+///
+/// One timer is armed and mostly left alone: it may fire early and is then set again, so that a busy connection never
+/// touches the timer wheel. The drain is only polled when its version has changed.
+async fn drive<C>(
+    connection: C,
+    mut close: impl FnMut(Pin<&mut C>),
+    mut timers: Timers<'_>,
+    state: &ConnState,
+    watch: &DrainWatch,
+    mut seen: Phase,
+) -> Ended
+where
+    C: Future<Output = Result<(), hyper::Error>>,
+{
+    let mut connection = pin!(connection);
+    let mut turn = pin!(watch.clone().after(seen));
+    let mut timer = pin!(rt::sleep_until(timers.since));
+    let mut watch = watch.clone();
+    let (mut watching, mut armed) = (false, false);
+    let mut step = move |cx: &mut Context<'_>| -> Poll<Ended> {
+        loop {
+            if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+                return Poll::Ready(match result {
+                    _ if state.was_flooded() => Ended::Flood,
+                    Ok(()) => Ended::Closed,
+                    Err(error) => {
+                        tracing::debug!(%error, "a connection failed");
+                        Ended::Failed
+                    }
+                });
+            }
+            if !watching || watch.has_changed() {
+                watching = true;
+                watch.seen();
+                if let Poll::Ready(phase) = turn.as_mut().poll(cx) {
+                    turn.set(watch.clone().after(phase));
+                    watching = false;
+                    if phase == Phase::Forced {
+                        return Poll::Ready(Ended::Forced);
+                    }
+                    if phase >= Phase::Stopping && timers.http1 {
+                        timers.quiet_at = Some(rt::now() + timers.limits.closing_grace);
+                    }
+                    if seen < phase && timers.age.take().is_some() {
+                        close(connection.as_mut());
+                    }
+                    seen = phase;
+                    continue;
+                }
+            }
+            let before = timers.mark;
+            let mark = state.mark();
+            let Some((due, action)) = timers.next(mark) else { return Poll::Pending };
+            // hyper does not read again by itself after a response that found no bytes behind its request.
+            if state.closes_when_quiet() && mark.activity == Activity::Idle && before != Some(mark) {
+                continue;
+            }
+            if armed && due >= timer.deadline() && !timer.is_elapsed() {
+                return Poll::Pending;
+            }
+            if rt::now() < due {
+                timer.as_mut().reset(due);
+                armed = true;
+                if timer.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                continue;
+            }
+            match action {
+                Action::Abort => return Poll::Ready(Ended::HeaderTimeout),
+                Action::Close => {
+                    timers.age = None;
+                    close(connection.as_mut());
+                }
+                Action::CloseWhenQuiet => {
+                    timers.quiet_at = None;
+                    timers.age = None;
+                    // Asked once per quiet time: if a request has just arrived it is served first.
+                    timers.since = rt::now();
+                    state.close_when_quiet();
+                }
+            }
+        }
+    };
+    poll_fn(move |cx| step(cx)).await
+}

@@ -1,0 +1,144 @@
+//! Every limit of a listener.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// What a listener allows a connection. The defaults hold for peers without a proven identity.
+///
+/// Times of zero are not "off"; a limit is lifted by a large value.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct ListenerLimits {
+    /// From accept to the first bytes that tell HTTP/1 from HTTP/2. Default 5 s. A silent connection costs a file
+    /// descriptor and about 1 KiB until then.
+    pub(crate) first_byte: Duration,
+    /// From the first byte of an HTTP/1 header to its last. Default 10 s.
+    pub(crate) h1_header_read: Duration,
+    /// How long an HTTP/1 connection may wait for its next request. Default 60 s. Clients must give up their idle
+    /// connections earlier.
+    pub(crate) h1_idle: Duration,
+    /// Header fields of an HTTP/1 request. Default 100; more is answered with 431.
+    pub(crate) h1_max_headers: usize,
+    /// Bytes of an HTTP/1 request line with all headers. Default 16 KiB; more is answered with 431.
+    pub(crate) h1_max_header_size: usize,
+    /// Read buffer of an HTTP/1 connection. Default 64 KiB, at least 8 KiB. Larger helps only uploads on fast networks.
+    pub(crate) h1_max_buffer: usize,
+    /// Open streams of an HTTP/2 connection. Default 100.
+    pub(crate) h2_max_streams: u32,
+    /// Streams reset by us for the peer's errors before GOAWAY(ENHANCE_YOUR_CALM). Default 1024. A client that opens
+    /// more streams than allowed before it has seen our SETTINGS causes these honestly: 128 was too few.
+    pub(crate) h2_max_local_resets: usize,
+    /// Streams that the peer reset before we looked at them (rapid reset). Default 20.
+    pub(crate) h2_max_pending_resets: usize,
+    /// Decoded header list of an HTTP/2 request. Default 16 KiB; more is answered with 431.
+    pub(crate) h2_max_header_list: u32,
+    /// Receive window of a stream. Default 64 KiB: the memory a stream can pin that nobody reads.
+    pub(crate) h2_stream_window: u32,
+    /// Receive window of a connection. Default 1 MiB; 16 MiB for authenticated peers.
+    pub(crate) h2_connection_window: u32,
+    /// Bytes of responses buffered per stream. Default 64 KiB.
+    pub(crate) h2_send_buffer: usize,
+    /// A PING after this long without a frame. Default 30 s.
+    pub(crate) h2_ping_interval: Duration,
+    /// The connection ends if a PING is not answered for this long. Default 20 s.
+    pub(crate) h2_ping_timeout: Duration,
+    /// An HTTP/2 connection without streams gets GOAWAY after this. Default 5 min.
+    pub(crate) h2_idle: Duration,
+    /// Extended CONNECT (RFC 8441: WebSocket over HTTP/2). Default on.
+    pub(crate) h2_connect_protocol: bool,
+    /// Control frames per second that count as a flood when they last 3 s without a new request. Default 1,000.
+    pub(crate) h2_control_frames: u32,
+    /// Age at which a connection takes no new requests. Default 30 min, ±10 % per connection so that a fleet does not
+    /// reconnect at once. What is open runs on.
+    pub(crate) max_age: Duration,
+    /// How long an idle HTTP/1 connection may still send a request after accepting stopped. Default 250 ms: covers a
+    /// request that is already on its way, and is what a drain without traffic costs.
+    pub(crate) closing_grace: Duration,
+    /// Open connections of all listeners of one acceptor. Default min(10,000, 80 % of RLIMIT_NOFILE). At the cap new
+    /// ones are closed at once.
+    pub(crate) max_connections: usize,
+    /// Open connections per source: an IPv4 address or an IPv6 /64. Default 1,024.
+    pub(crate) max_per_source: usize,
+    /// Sources without a cap of their own: load balancers and proxies that speak for many. Default none.
+    pub(crate) exempt_sources: Vec<IpNet>,
+    /// TCP keep-alive probes start after this. Default 60 s.
+    pub(crate) tcp_keepalive: Duration,
+    /// How long sent bytes may stay unacknowledged (`TCP_USER_TIMEOUT`, Linux). Default 20 s.
+    pub(crate) tcp_user_timeout: Duration,
+}
+
+impl Default for ListenerLimits {
+    fn default() -> Self {
+        Self {
+            first_byte: Duration::from_secs(5),
+            h1_header_read: Duration::from_secs(10),
+            h1_idle: Duration::from_secs(60),
+            h1_max_headers: 100,
+            h1_max_header_size: 16 * 1024,
+            h1_max_buffer: 64 * 1024,
+            h2_max_streams: 100,
+            h2_max_local_resets: 1024,
+            h2_max_pending_resets: 20,
+            h2_max_header_list: 16 * 1024,
+            h2_stream_window: 64 * 1024,
+            h2_connection_window: 1024 * 1024,
+            h2_send_buffer: 64 * 1024,
+            h2_ping_interval: Duration::from_secs(30),
+            h2_ping_timeout: Duration::from_secs(20),
+            h2_idle: Duration::from_secs(300),
+            h2_connect_protocol: true,
+            h2_control_frames: 1_000,
+            max_age: Duration::from_secs(30 * 60),
+            closing_grace: Duration::from_millis(250),
+            max_connections: default_max_connections(open_files()),
+            max_per_source: 1_024,
+            exempt_sources: Vec::new(),
+            tcp_keepalive: Duration::from_secs(60),
+            tcp_user_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+fn default_max_connections(open_files: Option<usize>) -> usize {
+    open_files.map_or(10_000, |files| (files / 10 * 8).min(10_000))
+}
+
+/// The soft limit on open files; `None` where the system has no `/proc` or no limit.
+fn open_files() -> Option<usize> {
+    parse_open_files(&std::fs::read_to_string("/proc/self/limits").ok()?)
+}
+
+fn parse_open_files(limits: &str) -> Option<usize> {
+    limits.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_capped_at_four_fifths_of_the_open_files() {
+        let text = "Limit                     Soft Limit           Hard Limit           Units     \n\
+                    Max open files            1024                 524288               files     \n";
+        assert_eq!(parse_open_files(text), Some(1024));
+        assert_eq!(parse_open_files("Max open files            unlimited            unlimited            files"), None);
+        assert_eq!(default_max_connections(Some(1024)), 816);
+        assert_eq!(default_max_connections(Some(1_048_576)), 10_000);
+        assert_eq!(default_max_connections(None), 10_000);
+    }
+
+    #[test]
+    fn the_defaults_are_the_documented_ones() {
+        let limits = ListenerLimits::default();
+        assert_eq!(
+            (limits.first_byte.as_secs(), limits.h1_header_read.as_secs(), limits.h1_idle.as_secs()),
+            (5, 10, 60)
+        );
+        assert_eq!((limits.h2_max_streams, limits.h2_max_local_resets, limits.h2_max_pending_resets), (100, 1024, 20));
+        assert_eq!((limits.h2_stream_window, limits.h2_connection_window), (65_536, 1_048_576));
+        assert_eq!((limits.h2_ping_interval.as_secs(), limits.h2_ping_timeout.as_secs()), (30, 20));
+        assert_eq!((limits.h2_idle.as_secs(), limits.max_age.as_secs()), (300, 1_800));
+        assert_eq!((limits.h2_max_header_list, limits.max_per_source), (16_384, 1_024));
+        assert_eq!((limits.tcp_keepalive.as_secs(), limits.tcp_user_timeout.as_secs()), (60, 20));
+    }
+}

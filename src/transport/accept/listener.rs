@@ -1,0 +1,303 @@
+//! Listeners and the tasks behind them.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener as StdListener},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body as HttpBody;
+use tokio::net::{TcpListener, TcpStream};
+use tower_service::Service;
+
+use super::{
+    caps::{Caps, Refused},
+    connection::{self, Ended},
+    drain::{Drain, Phase},
+    limits::ListenerLimits,
+    socket,
+};
+use crate::{
+    body::Body,
+    error::{BoxError, Code, Error},
+    instrument::{Counter, Registry},
+    peer::{Peer, PeerAddr},
+    rt::{self, TaskSet},
+    transport::{Io, memory::MemoryListener},
+};
+
+/// First and longest pause after accepting failed for want of file descriptors or memory.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// A source of connections.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    source: Source,
+    local: PeerAddr,
+}
+
+#[derive(Debug)]
+enum Source {
+    Tcp(TcpListener),
+    Memory(MemoryListener),
+}
+
+impl Listener {
+    /// Listens on a TCP address; port 0 takes a free one.
+    pub(crate) fn bind(address: SocketAddr) -> Result<Self, Error> {
+        socket::bind(address).and_then(Self::from_std).map_err(|error| {
+            Error::new(
+                Code::Internal,
+                format!("cannot listen on {address}: {error}; is another process using it, or is it not of this host?"),
+            )
+            .with_source(error)
+        })
+    }
+
+    /// Takes over a bound socket, for example one that was passed to the process.
+    pub(crate) fn from_std(listener: StdListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Self::from_tokio(TcpListener::from_std(listener)?)
+    }
+
+    /// Takes over a bound socket.
+    pub(crate) fn from_tokio(listener: TcpListener) -> io::Result<Self> {
+        let local = PeerAddr::Tcp(listener.local_addr()?);
+        Ok(Self { source: Source::Tcp(listener), local })
+    }
+
+    /// Listens inside this process.
+    pub(crate) fn memory(listener: MemoryListener) -> Self {
+        let local = PeerAddr::Memory(listener.name().clone());
+        Self { source: Source::Memory(listener), local }
+    }
+
+    /// Where it listens.
+    pub(crate) fn local_addr(&self) -> &PeerAddr {
+        &self.local
+    }
+
+    /// Where it listens, unless inside this process only.
+    pub(crate) fn socket_addr(&self) -> Option<SocketAddr> {
+        match self.local {
+            PeerAddr::Tcp(address) => Some(address),
+            PeerAddr::Memory(_) => None,
+        }
+    }
+}
+
+enum Stream {
+    Tcp(TcpStream, SocketAddr),
+    Memory(Box<dyn Io>),
+}
+
+impl Source {
+    /// The next connection; `None` when there will be no more. Cancel safe.
+    async fn accept(&mut self) -> io::Result<Option<Stream>> {
+        match self {
+            Self::Tcp(listener) => listener.accept().await.map(|(stream, remote)| Some(Stream::Tcp(stream, remote))),
+            Self::Memory(listener) => Ok(listener.accept().await.map(|io| Stream::Memory(Box::new(io)))),
+        }
+    }
+}
+
+/// What is queued in a listener that accepts no more.
+enum Backlog {
+    Tcp(StdListener),
+    Memory(MemoryListener),
+}
+
+impl Backlog {
+    /// `None` when it is empty.
+    fn accept(&mut self) -> io::Result<Option<Stream>> {
+        match self {
+            // Straight from the kernel: tokio's readiness may be older than the last connection.
+            Self::Tcp(listener) => match listener.accept() {
+                Ok((stream, remote)) => {
+                    stream.set_nonblocking(true)?;
+                    Ok(Some(Stream::Tcp(TcpStream::from_std(stream)?, remote)))
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+                Err(error) => Err(error),
+            },
+            Self::Memory(listener) => Ok(listener.try_accept().map(|io| Stream::Memory(Box::new(io)))),
+        }
+    }
+}
+
+/// Accepts and serves connections, from any number of listeners under one set of limits.
+#[derive(Clone)]
+pub(crate) struct Acceptor {
+    shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub(super) limits: ListenerLimits,
+    caps: Arc<Caps>,
+    drain: Drain,
+    tasks: TaskSet,
+    accepted: Counter,
+    refused_total: Counter,
+    refused_per_source: Counter,
+    accept_errors: Counter,
+    ended: [Counter; Ended::ALL.len()],
+}
+
+impl Acceptor {
+    /// `name` is the `listener` label of its metrics: `mesh` or `ops`.
+    pub(crate) fn new(name: &str, limits: ListenerLimits, drain: Drain, tasks: TaskSet, registry: &Registry) -> Self {
+        let refused =
+            |reason| registry.counter("sinew_connections_refused_total", &[("listener", name), ("reason", reason)]);
+        let open = registry.gauge("sinew_connections", &[("direction", "inbound"), ("listener", name)]);
+        Self {
+            shared: Arc::new(Shared {
+                limits,
+                caps: Arc::new(Caps::new(open)),
+                drain,
+                tasks,
+                accepted: registry.counter("sinew_connections_accepted_total", &[("listener", name)]),
+                refused_total: refused("max_connections"),
+                refused_per_source: refused("max_per_source"),
+                accept_errors: registry.counter("sinew_accept_errors_total", &[("listener", name)]),
+                ended: Ended::ALL.map(|ended| {
+                    registry.counter(
+                        "sinew_connections_closed_total",
+                        &[("direction", "inbound"), ("listener", name), ("reason", ended.reason())],
+                    )
+                }),
+            }),
+        }
+    }
+
+    /// Serves a listener in the background until the drain stops it. `make` makes the service of one connection; it is
+    /// called when the protocol is known, and its service is cloned for each request.
+    pub(crate) fn serve<M, S, RB>(&self, listener: Listener, make: M)
+    where
+        M: Fn(Peer) -> S + Send + Sync + 'static,
+        S: Service<Request<Body>, Response = Response<RB>> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        RB: HttpBody<Data = Bytes> + Send + 'static,
+        RB::Error: Into<BoxError>,
+    {
+        let shared = Arc::clone(&self.shared);
+        let held = shared.drain.hold();
+        self.shared.tasks.spawn(async move {
+            let local = listener.local.clone();
+            let make = Arc::new(make);
+            accept_all(listener.source, &shared, |stream| shared.open(stream, &local, &make)).await;
+            drop(held);
+        });
+    }
+
+    /// Connections that are open now.
+    pub(crate) fn open(&self) -> usize {
+        self.shared.caps.open()
+    }
+}
+
+impl Shared {
+    fn open<M, S, RB>(self: &Arc<Self>, stream: Stream, local: &PeerAddr, make: &Arc<M>)
+    where
+        M: Fn(Peer) -> S + Send + Sync + 'static,
+        S: Service<Request<Body>, Response = Response<RB>> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        RB: HttpBody<Data = Bytes> + Send + 'static,
+        RB::Error: Into<BoxError>,
+    {
+        let remote = match &stream {
+            Stream::Tcp(_, remote) => PeerAddr::Tcp(*remote),
+            // A peer in memory has no address of its own.
+            Stream::Memory(_) => local.clone(),
+        };
+        let admission = match self.caps.admit(&remote, &self.limits) {
+            Ok(admission) => admission,
+            // Dropping the stream closes it: cheaper for both ends than an answer.
+            Err(Refused::Total) => return self.refused_total.inc(),
+            Err(Refused::PerSource) => return self.refused_per_source.inc(),
+        };
+        self.accepted.inc();
+        let io: Box<dyn Io> = match stream {
+            Stream::Tcp(stream, _) => {
+                socket::prepare(&stream, &self.limits);
+                Box::new(stream)
+            }
+            Stream::Memory(io) => io,
+        };
+        let peer = Peer::new(remote, local.clone());
+        let (make, shared, held, watch) = (Arc::clone(make), Arc::clone(self), self.drain.hold(), self.drain.watch());
+        // A group of its own: its cancellation is polled with the connection, and must not be a lock that all share.
+        self.tasks.child().spawn(async move {
+            let ended = connection::serve(io, admission, || make(peer), Arc::clone(&shared), watch).await;
+            if ended == Ended::Forced {
+                shared.drain.count_forced();
+            }
+            shared.ended[ended as usize].inc();
+            drop(held);
+        });
+    }
+}
+
+/// Accepts until the drain stops it, then whatever is queued by then.
+async fn accept_all(mut source: Source, shared: &Shared, open: impl Fn(Stream)) {
+    let watch = shared.drain.watch();
+    let mut stopping = std::pin::pin!(watch.clone().reached(Phase::Stopping));
+    let mut pause = PAUSE.0;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut stopping => break,
+            accepted = source.accept() => accepted,
+        };
+        match accepted {
+            Ok(Some(stream)) => {
+                pause = PAUSE.0;
+                open(stream);
+            }
+            Ok(None) => return,
+            Err(error) if socket::is_per_connection(&error) => {}
+            Err(error) => {
+                // Any other error repeats at once; spinning on it would take a core from those who could help.
+                shared.accept_errors.inc();
+                if pause == PAUSE.0 {
+                    let exhausted = socket::is_exhausted(&error);
+                    tracing::warn!(%error, exhausted, "accepting connections is paused; it is tried again with back-off");
+                }
+                tokio::select! {
+                    biased;
+                    () = &mut stopping => break,
+                    () = rt::sleep(pause) => {}
+                }
+                pause = (pause * 2).min(PAUSE.1);
+            }
+        }
+    }
+    let mut backlog = match source {
+        Source::Tcp(listener) => match listener.into_std() {
+            Ok(listener) => Backlog::Tcp(listener),
+            Err(error) => {
+                tracing::warn!(%error, "the backlog of a listener could not be emptied");
+                return;
+            }
+        },
+        Source::Memory(listener) => Backlog::Memory(listener),
+    };
+    let mut pause = PAUSE.0;
+    while watch.phase() < Phase::Forced {
+        match backlog.accept() {
+            Ok(Some(stream)) => open(stream),
+            Ok(None) => return,
+            Err(error) if socket::is_per_connection(&error) => {}
+            // Connections that end now make room for those that wait.
+            Err(_) => {
+                shared.accept_errors.inc();
+                let _ = rt::timeout(pause, watch.clone().reached(Phase::Forced)).await;
+                pause = (pause * 2).min(PAUSE.1);
+            }
+        }
+    }
+}

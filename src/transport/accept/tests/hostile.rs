@@ -1,0 +1,173 @@
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn silence_is_closed_after_the_first_byte_timeout() {
+    let server = Server::new(ListenerLimits::default());
+    let mut silent = server.connect();
+    assert_eq!(until_closed(&mut silent).await.as_secs(), 5);
+    // So is a peer that stops within the preface.
+    let mut dribble = server.connect();
+    dribble.write_all(b"PRI * HT").await.unwrap();
+    assert_eq!(until_closed(&mut dribble).await.as_secs(), 5);
+    assert_eq!(server.closed("first_byte_timeout"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_header_is_closed_ten_seconds_after_its_first_byte() {
+    let server = Server::new(ListenerLimits::default());
+    let mut io = server.connect();
+    rt::sleep(3 * SECOND).await;
+    io.write_all(b"GET / HTTP/1.1\r\nx: ").await.unwrap();
+    let began = rt::now();
+    while io.write_all(b"y").await.is_ok() && began.elapsed() < 30 * SECOND {
+        rt::sleep(SECOND).await;
+    }
+    assert_eq!(began.elapsed().as_secs(), 10);
+    assert_eq!(server.closed("header_timeout"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_header_timeout_of_a_later_request_starts_with_its_first_byte() {
+    let server = Server::new(ListenerLimits::default());
+    let mut io = server.connect();
+    io.write_all(GET).await.unwrap();
+    read_response(&mut io).await;
+    rt::sleep(55 * SECOND).await;
+    io.write_all(b"GET / HT").await.unwrap();
+    rt::sleep(9 * SECOND).await;
+    io.write_all(b"TP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    assert!(read_response(&mut io).await.ends_with("ok"));
+    io.write_all(b"GET / HT").await.unwrap();
+    assert_eq!(until_closed(&mut io).await.as_secs(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_http1_connection_is_closed_after_sixty_seconds() {
+    let server = Server::new(ListenerLimits::default());
+    let mut io = server.connect();
+    for _ in 0..3 {
+        io.write_all(GET).await.unwrap();
+        read_response(&mut io).await;
+        rt::sleep(50 * SECOND).await;
+    }
+    assert_eq!(until_closed(&mut io).await.as_secs(), 10);
+    assert_eq!(server.closed("closed"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_handler_is_not_idle() {
+    let server = Server::new(ListenerLimits::default());
+    let mut io = server.connect();
+    io.write_all(b"GET /slow/600000 HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    assert!(read_response(&mut io).await.ends_with("ok"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_may_outlive_its_response_and_a_dribble_after_it_may_not_stay() {
+    let server = Server::new(ListenerLimits::default());
+    let mut io = server.connect();
+    io.write_all(b"PUT /hold HTTP/1.1\r\nhost: a\r\ncontent-length: 30\r\n\r\n").await.unwrap();
+    assert!(read_response(&mut io).await.ends_with("ok"));
+    for _ in 0..30 {
+        rt::sleep(2 * SECOND).await;
+        io.write_all(b"x").await.unwrap();
+    }
+    io.write_all(GET).await.unwrap();
+    assert!(read_response(&mut io).await.ends_with("ok"));
+    io.write_all(b"PUT /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\nx").await.unwrap();
+    assert!(read_response(&mut io).await.ends_with("x"));
+    io.write_all(b"G").await.unwrap();
+    assert_eq!(until_closed(&mut io).await.as_secs(), 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_http2_connection_without_streams_goes_away_after_five_minutes() {
+    let server = Server::new(ListenerLimits::default());
+    let mut http2 = H2::connect(server.connect()).await;
+    http2.get("/").await.unwrap();
+    let began = rt::now();
+    http2.done.await.unwrap().unwrap();
+    assert_eq!(began.elapsed().as_secs(), 300);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_connection_takes_no_new_requests_and_finishes_the_open_ones() {
+    let server = Server::new(ListenerLimits { max_age: 100 * SECOND, ..ListenerLimits::default() });
+    let mut http1 = server.connect();
+    let mut http2 = H2::connect(server.connect()).await;
+    let mut send = http2.send.clone();
+    let open = tokio::spawn(async move {
+        let request = Request::get("http://a/slow/300000").body(Empty::new()).unwrap();
+        send.send_request(request).await.unwrap().into_body().collect().await.unwrap().to_bytes()
+    });
+    for second in (0..).step_by(20) {
+        http1.write_all(GET).await.unwrap();
+        let response = read_response(&mut http1).await;
+        assert!(response.ends_with("ok"));
+        if response.contains("connection: close") {
+            assert!((90..=120).contains(&second), "closed after {second} s");
+            break;
+        }
+        rt::sleep(20 * SECOND).await;
+    }
+    assert!(is_closed(&mut http1).await);
+    assert!(http2.get("/").await.is_err());
+    assert_eq!(open.await.unwrap(), "ok");
+    http2.done.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_pings_is_closed() {
+    let server = Server::new(ListenerLimits::default());
+    let (mut read, mut write) = tokio::io::split(server.connect());
+    tokio::spawn(async move { tokio::io::copy(&mut read, &mut tokio::io::sink()).await });
+    write.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let ping = [&[0, 0, 8, 6, 0, 0, 0, 0, 0][..], &[7; 8]].concat().repeat(20);
+    let began = rt::now();
+    while write.write_all(&ping).await.is_ok() && began.elapsed() < 30 * SECOND {
+        rt::sleep(Duration::from_millis(10)).await;
+    }
+    assert!((3..=4).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    assert_eq!(server.closed("flood"), 1);
+}
+
+#[tokio::test]
+async fn caps_close_at_once_and_count() {
+    let server = Server::new(ListenerLimits { max_connections: 3, max_per_source: 2, ..ListenerLimits::default() });
+    let address = server.bind();
+    let mut first = H2::connect(tcp(address).await).await;
+    first.get("/").await.unwrap();
+    let mut second = H2::connect(tcp(address).await).await;
+    second.get("/").await.unwrap();
+    assert!(is_closed(&mut tcp(address).await).await);
+    assert_eq!(server.refused("max_per_source"), 1);
+    let mut third = H2::connect(server.connect()).await;
+    third.get("/").await.unwrap();
+    assert!(is_closed(&mut server.connect()).await);
+    assert_eq!(server.refused("max_connections"), 1);
+    drop(first);
+    while server.acceptor.open() > 2 {
+        rt::sleep(Duration::from_millis(1)).await;
+    }
+    let mut fourth = H2::connect(tcp(address).await).await;
+    fourth.get("/").await.unwrap();
+}
+
+#[tokio::test]
+async fn too_large_a_header_is_answered_with_431() {
+    let server = Server::new(ListenerLimits::default());
+    for header in [format!("x: {}\r\n", "y".repeat(17_000)), "x: y\r\n".repeat(101)] {
+        let mut io = server.connect();
+        io.write_all(format!("GET / HTTP/1.1\r\nhost: a\r\n{header}\r\n").as_bytes()).await.unwrap();
+        assert!(read_response(&mut io).await.starts_with("HTTP/1.1 431"));
+    }
+}
+
+#[test]
+fn running_out_of_descriptors_is_told_from_a_lost_connection() {
+    use crate::transport::accept::socket::{is_exhausted, is_per_connection};
+    let emfile = std::io::Error::from_raw_os_error(24);
+    assert!(is_exhausted(&emfile) && !is_per_connection(&emfile));
+    let aborted = std::io::Error::from(std::io::ErrorKind::ConnectionAborted);
+    assert!(is_per_connection(&aborted) && !is_exhausted(&aborted));
+}
