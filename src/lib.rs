@@ -12,6 +12,7 @@ pub mod matching;
 pub mod name;
 mod ops;
 mod peer;
+mod permit;
 pub mod provide;
 mod rt;
 pub mod seat;
@@ -24,11 +25,18 @@ pub mod route;
 mod telemetry;
 pub mod timeout;
 
+mod adapter;
+mod client;
+mod cluster;
 pub mod discover;
 pub mod model;
 mod server;
 
-pub use self::server::{ServerLayer, ServerService};
+pub use self::{
+    client::{Client, RequestBuilder, ResponseExt, ResponseFuture, StatusError},
+    cluster::{ClusterStatus, EndpointStatus},
+    server::{ServerLayer, ServerService},
+};
 pub use self::{
     body::Body,
     classify::Outcome,

@@ -123,7 +123,7 @@ impl ServiceRuntime {
             None => &self.unmatched,
         };
         let subset = match &entry.action {
-            Action::Forward { targets, subsets } if targets.len() > 1 => subsets[crate::route::choose(targets)],
+            Action::Forward { targets, subsets, .. } if targets.len() > 1 => subsets[crate::route::choose(targets)],
             Action::Forward { subsets, .. } => subsets[0],
             _ => None,
         };
