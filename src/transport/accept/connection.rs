@@ -250,20 +250,11 @@ where
     let (mut watching, mut armed) = (false, false);
     let mut step = move |cx: &mut Context<'_>| -> Poll<Ended> {
         loop {
-            if let Poll::Ready(result) = connection.as_mut().poll(cx) {
-                return Poll::Ready(match result {
-                    _ if state.was_flooded() => Ended::Flood,
-                    Ok(()) => Ended::Closed,
-                    Err(error) => {
-                        tracing::debug!(%error, "a connection failed");
-                        Ended::Failed
-                    }
-                });
-            }
-            if !watching || watch.has_changed() {
+            // Before the connection, so that a response that is made now already says that it is the last.
+            while !watching || watch.has_changed() {
                 watching = true;
                 watch.seen();
-                if let Poll::Ready(phase) = turn.as_mut().poll(cx) {
+                if let Poll::Ready(phase) = rt::poll_registered(turn.as_mut(), cx) {
                     turn.set(watch.clone().after(phase));
                     watching = false;
                     if phase == Phase::Forced {
@@ -276,8 +267,17 @@ where
                         close(connection.as_mut());
                     }
                     seen = phase;
-                    continue;
                 }
+            }
+            if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+                return Poll::Ready(match result {
+                    _ if state.was_flooded() => Ended::Flood,
+                    Ok(()) => Ended::Closed,
+                    Err(error) => {
+                        tracing::debug!(%error, "a connection failed");
+                        Ended::Failed
+                    }
+                });
             }
             let before = timers.mark;
             let mark = state.mark();
@@ -292,7 +292,7 @@ where
             if rt::now() < due {
                 timer.as_mut().reset(due);
                 armed = true;
-                if timer.as_mut().poll(cx).is_pending() {
+                if rt::poll_registered(timer.as_mut(), cx).is_pending() {
                     return Poll::Pending;
                 }
                 continue;
