@@ -252,21 +252,22 @@ where
         loop {
             // Before the connection, so that a response that is made now already says that it is the last.
             while !watching || watch.has_changed() {
-                watching = true;
-                watch.seen();
-                if let Poll::Ready(phase) = rt::poll_registered(turn.as_mut(), cx) {
-                    turn.set(watch.clone().after(phase));
-                    watching = false;
-                    if phase == Phase::Forced {
-                        return Poll::Ready(Ended::Forced);
-                    }
-                    if phase >= Phase::Stopping && timers.http1 {
+                let phase = watch.seen();
+                // A new wait for each phase: the version moves before the waiters are told, so one that already waits
+                // may answer that nothing has changed, and would not be asked again.
+                turn.set(watch.clone().after(phase));
+                watching = rt::poll_registered(turn.as_mut(), cx).is_pending();
+                if phase == Phase::Forced {
+                    return Poll::Ready(Ended::Forced);
+                }
+                if phase > seen {
+                    seen = phase;
+                    if phase == Phase::Stopping && timers.http1 {
                         timers.quiet_at = Some(rt::now() + timers.limits.closing_grace);
                     }
-                    if seen < phase && timers.age.take().is_some() {
+                    if timers.age.take().is_some() {
                         close(connection.as_mut());
                     }
-                    seen = phase;
                 }
             }
             if let Poll::Ready(result) = connection.as_mut().poll(cx) {
