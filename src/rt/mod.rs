@@ -6,7 +6,11 @@
 mod hyper;
 mod rng;
 mod tasks;
+#[cfg(feature = "file")]
+mod watch;
 
+#[cfg(feature = "file")]
+pub(crate) use self::watch::FileWatch;
 pub(crate) use self::{
     hyper::{HyperTimer, StreamExecutor},
     rng::Rng,
