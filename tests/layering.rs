@@ -8,7 +8,19 @@ use std::{
 
 /// Rooms that everything may import and that import nothing above themselves.
 const FLOOR: &[&str] = &[
-    "body", "classify", "context", "error", "instrument", "matching", "name", "peer", "permit", "provide", "rescue", "rt", "seat",
+    "body",
+    "classify",
+    "context",
+    "error",
+    "instrument",
+    "matching",
+    "name",
+    "peer",
+    "permit",
+    "provide",
+    "rescue",
+    "rt",
+    "seat",
 ];
 
 /// Rooms of one mechanism each, which never import each other.

@@ -16,7 +16,7 @@
 //! number of others is drawn, then all are looked at, so that a usable endpoint is found if there is one. The share of
 //! an unusable endpoint goes to others by chance, not to its neighbour.
 //!
-//! A pick with its guard, acquired and released, two-core EPYC virtual machine; `Instant::now()` in the same run: 
+//! A pick with its guard, acquired and released, two-core EPYC virtual machine; `Instant::now()` in the same run:
 //! see the bench.
 //!
 //! `cargo bench --bench pick` prints them for the machine at hand.
@@ -38,7 +38,6 @@ mod member;
 mod policy;
 mod set;
 mod weights;
-
 
 pub use self::{
     member::{Candidate, Member, Picked},

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -15,16 +15,19 @@ use tokio::sync::watch;
 use super::{reconcile::Running, status::SourceStatus};
 use crate::{
     client::{Join, Services},
+    discover,
+    error::Error,
     instrument::Registry,
-    model::Snapshot,
+    model::{PolicyRegistry, Snapshot},
     name::ServiceName,
-    ops::Readiness,
+    ops::{Condition, OpsServer, Readiness},
     rt::{self, TaskSet},
     seat::Seat,
     server::ServerShared,
+    source::Store,
     transport::{
         Dial,
-        accept::{Acceptor, Drain, Phase},
+        accept::{self, Acceptor, Drain},
         memory::MemoryNetwork,
     },
 };
@@ -34,27 +37,39 @@ const FLUSH: Duration = Duration::from_secs(5);
 
 pub(crate) struct Inner {
     pub(super) snapshot: ArcSwap<Snapshot>,
+    pub(super) store: Mutex<Store>,
+    pub(super) policies: PolicyRegistry,
     pub(super) services: Services,
     pub(super) running: Mutex<BTreeMap<ServiceName, Running>>,
     pub(super) server: Arc<ServerShared>,
     pub(super) acceptor: Acceptor,
-    pub(super) ops_drain: Drain,
     pub(super) drain: Drain,
     /// True once the drain has ended.
     pub(super) drained: watch::Sender<bool>,
     pub(super) draining: AtomicBool,
     pub(super) readiness: Readiness,
+    /// Met once something is served.
+    pub(super) serving: Condition,
     pub(super) memory: MemoryNetwork,
     pub(super) dial: Arc<dyn Dial>,
     pub(super) tasks: TaskSet,
     pub(super) registry: Registry,
     pub(super) seats: Seats,
-    pub(super) discovery: super::reconcile::DiscoverySettings,
+    pub(super) discovery: discover::Sources,
     pub(super) sources: Mutex<Vec<SourceStatus>>,
     pub(super) started: AtomicBool,
-    /// What starts with the mesh besides its clusters: configuration sources. Taken at the start.
-    pub(super) pending: Mutex<Vec<Box<dyn FnOnce(&Arc<Inner>) + Send>>>,
+    /// True once the first configuration is in use.
+    pub(super) assembled: AtomicBool,
+    /// The file to follow.
+    pub(super) watched: Mutex<Option<std::path::PathBuf>>,
+    pub(super) ops: Mutex<Option<OpsServer>>,
     pub(super) this: Weak<Inner>,
+}
+
+/// Where the configuration comes from besides the builder.
+#[derive(Default)]
+pub(super) struct Origins {
+    pub(super) text: Option<super::file::Text>,
 }
 
 /// The seats set by code.
@@ -96,10 +111,11 @@ impl Inner {
         }
         self.tasks.bind(handle);
         this.subscribe_all();
-        for begin in std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner)) {
-            begin(&this);
+        this.watch_file();
+        if let Err(error) = this.serve_ops() {
+            tracing::error!("the ops listener does not run: {error}");
+            self.readiness.condition("ops", error.to_string());
         }
-        this.serve_ops();
         let flushed = Arc::downgrade(&this);
         self.tasks.spawn(async move {
             loop {
@@ -110,6 +126,53 @@ impl Inner {
                 }
             }
         });
+    }
+
+    fn serve_ops(&self) -> Result<(), Error> {
+        let snapshot = self.snapshot();
+        let Some(address) = snapshot.listeners.ops else { return Ok(()) };
+        let listener = accept::Listener::bind(address)?;
+        tracing::info!(listener = %listener.local_addr(), "ops");
+        let name = snapshot.mesh.service.as_str();
+        let ops = OpsServer::serve(listener, name, self.readiness.clone(), &self.registry, &self.tasks);
+        *lock(&self.ops) = Some(ops);
+        Ok(())
+    }
+
+    /// Waits until every condition is met.
+    pub(super) async fn ready(&self) {
+        let mut changes = self.readiness.changes();
+        while !self.readiness.is_ready() {
+            changes.next().await;
+        }
+    }
+
+    pub(super) fn serves(&self) {
+        self.serving.met();
+    }
+
+    pub(super) fn lock_store(&self) -> MutexGuard<'_, Store> {
+        lock(&self.store)
+    }
+
+    pub(super) fn lock_watched(&self) -> MutexGuard<'_, Option<std::path::PathBuf>> {
+        lock(&self.watched)
+    }
+
+    pub(super) fn is_assembled(&self) -> bool {
+        self.assembled.load(Relaxed)
+    }
+
+    pub(super) fn note_source(&self, status: SourceStatus) {
+        let mut sources = lock(&self.sources);
+        sources.retain(|source| source.name != status.name);
+        sources.push(status);
+    }
+
+    pub(super) fn refuse_source(&self, name: &str, report: String) {
+        for source in lock(&self.sources).iter_mut().filter(|source| source.name == name) {
+            source.error = Some(report.clone());
+        }
     }
 
     pub(super) fn flush(&self) {
@@ -128,25 +191,22 @@ impl Inner {
             let spec = self.snapshot().drain;
             let deadline = deadline.map_or(spec.deadline, |limit| limit.min(spec.deadline));
             let lame_duck = spec.lame_duck.min(deadline);
-            self.readiness.withdraw("draining");
             tracing::info!(?lame_duck, ?deadline, "draining");
             let (drain, drained) = (self.drain.clone(), self.drained.clone());
-            let ops = self.ops_drain.clone();
+            let ops = lock(&self.ops).take();
             // A task of its own: whoever asked may go away, the drain goes on.
             self.tasks.spawn(async move {
                 let report = drain.start(lame_duck, deadline).await;
                 tracing::info!(forced = report.forced, took = ?report.took, "drained");
                 // Last, so that whoever watches readiness sees the whole drain.
-                ops.force();
+                if let Some(ops) = ops {
+                    ops.close().await;
+                }
                 drained.send_replace(true);
             });
         }
         let mut drained = self.drained.subscribe();
         wait_true(&mut drained).await;
-    }
-
-    pub(super) fn is_draining(&self) -> bool {
-        self.drain.phase() != Phase::Serving
     }
 
     /// Ends every background task.
@@ -163,8 +223,12 @@ impl Inner {
     }
 
     pub(super) fn sources(&self) -> Vec<SourceStatus> {
-        self.sources.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.sources).clone()
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn wait_true(drained: &mut watch::Receiver<bool>) {

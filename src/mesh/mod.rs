@@ -5,14 +5,19 @@
 
 mod builder;
 mod control;
+#[cfg(feature = "file")]
+mod file;
+#[cfg(not(feature = "file"))]
+#[path = "file_off.rs"]
+mod file;
 mod reconcile;
 mod serve;
 mod status;
 
 pub use self::{
-    builder::{BuildError, Builder},
+    builder::{BuildError, Builder, Network},
     serve::{Listen, Listener, Serve},
-    status::{MeshStatus, ServiceStatus},
+    status::{MeshStatus, ServiceStatus, SourceStatus},
 };
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -97,7 +102,7 @@ impl Mesh {
     /// call each other would wait for ever.
     pub async fn ready(&self) {
         self.inner.start();
-        self.inner.readiness.wait().await;
+        self.inner.ready().await;
     }
 
     /// The effective configuration.
@@ -123,4 +128,3 @@ impl fmt::Debug for Mesh {
         f.debug_struct("Mesh").field("service", &self.inner.snapshot().mesh.service).finish_non_exhaustive()
     }
 }
-

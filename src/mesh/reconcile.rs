@@ -4,28 +4,18 @@
 //! its endpoints their connections, calls in flight the route they began with. A service that is gone ends when its last
 //! call does.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, PoisonError},
-};
+use std::sync::{Arc, PoisonError};
 
 use super::control::Inner;
 use crate::{
     client::ServiceRuntime,
     cluster::Cluster,
-    discover::{self, Sources},
+    discover,
     model::{EndpointSource, ServiceSpec, Snapshot},
     name::ServiceName,
     rt::TaskSet,
     seat::{Position, chain},
 };
-
-/// What discovery needs besides the configuration.
-#[derive(Default)]
-pub(super) struct DiscoverySettings {
-    pub(super) sources: Sources,
-    pub(super) dns: discover::DnsSettings,
-}
 
 /// A configured service while it runs.
 pub(super) struct Running {
@@ -65,8 +55,7 @@ impl Inner {
 
     fn add(self: &Arc<Self>, spec: &Arc<ServiceSpec>) -> Running {
         let cluster = Cluster::new(spec, Arc::clone(&self.dial), self.tasks.clone(), &self.registry);
-        let mut service =
-            Running { spec: Arc::clone(spec), cluster, discovery: None, error: Arc::default() };
+        let mut service = Running { spec: Arc::clone(spec), cluster, discovery: None, error: Arc::default() };
         if self.has_started() {
             self.subscribe(&mut service);
         }
@@ -119,7 +108,7 @@ impl Inner {
 
     fn subscribe(self: &Arc<Self>, service: &mut Running) {
         let sources: &[EndpointSource] = &service.spec.endpoints;
-        let discovery = discover::subscribe(sources, &self.discovery.sources, &self.discovery.dns);
+        let discovery = discover::subscribe(sources, &self.discovery);
         let cluster = Arc::downgrade(&service.cluster);
         service.cluster.set_refresh(discovery.refresh.clone());
         let tasks = self.tasks.child();
@@ -155,4 +144,3 @@ impl Inner {
         self.started.load(std::sync::atomic::Ordering::Relaxed)
     }
 }
-

@@ -39,7 +39,9 @@ impl From<&str> for Listen {
         }
         Self(match text.to_socket_addrs() {
             Ok(addrs) => Ok(addrs.map(PeerAddr::Tcp).collect()),
-            Err(error) => Err(format!("`{text}` is not an address to listen on ({error}); use `IP:PORT`, such as `0.0.0.0:9080`")),
+            Err(error) => {
+                Err(format!("`{text}` is not an address to listen on ({error}); use `IP:PORT`, such as `0.0.0.0:9080`"))
+            }
         })
     }
 }
@@ -171,12 +173,12 @@ where
                     None => terminated().await,
                 }
             };
-            let mut drained = inner.drain.watch();
+            let begun = inner.drain.watch();
             tokio::select! {
                 biased;
                 () = stop => {}
                 // Somebody else began the drain: this listener goes with it.
-                () = drained.started() => {}
+                () = begun.reached(accept::Phase::LameDuck) => {}
             }
             let draining = inner.drain(None);
             if own_signal {
@@ -188,7 +190,7 @@ where
                     () = terminated() => {
                         tracing::warn!("told to stop a second time: closing everything");
                         inner.drain.force();
-                        inner.drain.finished().await;
+                        inner.drain(None).await;
                     }
                 }
             }

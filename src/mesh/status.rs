@@ -80,7 +80,8 @@ pub(super) fn collect(inner: &Inner) -> MeshStatus {
             (handle.name.to_string(), status)
         })
         .collect();
-    let waiting_for = inner.readiness.reasons();
+    let unmet = |(name, reason): (&str, Option<_>)| reason.map(|reason| format!("{name}: {reason}"));
+    let waiting_for: Vec<_> = inner.readiness.report().into_iter().filter_map(unmet).collect();
     MeshStatus {
         service: snapshot.mesh.service.to_string(),
         ready: waiting_for.is_empty(),

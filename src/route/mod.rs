@@ -4,6 +4,7 @@ mod policy;
 mod rewrite;
 mod table;
 
+pub(crate) use self::rewrite::{apply_rewrite, redirect_response};
 pub use self::{
     policy::{
         DirectResponse, GrpcMatch, HeaderChanges, PathRewrite, Redirect, Rewrite, Route, RouteAction, RouteMatch,
@@ -11,4 +12,3 @@ pub use self::{
     },
     table::{RouteTable, choose},
 };
-pub(crate) use self::rewrite::{apply_rewrite, redirect_response};

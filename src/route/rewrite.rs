@@ -82,7 +82,9 @@ pub(crate) fn redirect_response(
     let location = if name.is_empty() { path } else { format!("{scheme}://{name}{port}{path}") };
     let mut response = Response::new(());
     *response.status_mut() = redirect.status;
-    response.headers_mut().insert(LOCATION, HeaderValue::try_from(location).map_err(|error| invalid("location", error))?);
+    response
+        .headers_mut()
+        .insert(LOCATION, HeaderValue::try_from(location).map_err(|error| invalid("location", error))?);
     Ok(response)
 }
 

@@ -40,10 +40,8 @@ pub(super) struct H1Connection {
 
 impl H1Connection {
     pub(super) async fn open(io: Box<dyn Io>, permit: ConnectionPermit, pool: &Pool) -> Result<Self, hyper::Error> {
-        let (send, connection) = http1::Builder::new()
-            .max_buf_size(MAX_BUFFER)
-            .handshake::<_, Body>(TokioIo::new(io))
-            .await?;
+        let (send, connection) =
+            http1::Builder::new().max_buf_size(MAX_BUFFER).handshake::<_, Body>(TokioIo::new(io)).await?;
         pool.tasks().spawn(async move {
             // What ended it is told to whoever waits for a response on it.
             let _ = connection.with_upgrades().await;
@@ -129,14 +127,17 @@ impl H1Lease {
         if let Err(failure) = connection.send.ready().await {
             return Err(Failure { silent: true, error: error::h1_unsent(failure).returning(body) });
         }
-        connection.send.try_send_request(head.map(|()| body)).await.map_err(|mut failure| match failure.take_message() {
-            Some(request) => {
-                Failure { silent: true, error: error::h1_unsent(failure.into_error()).returning(request.into_body()) }
-            }
-            None => {
-                let failure = failure.into_error();
-                let silent = failure.is_incomplete_message() || failure.is_closed() || is_reset(&failure);
-                Failure { silent, error: error::h1_response(failure) }
+        connection.send.try_send_request(head.map(|()| body)).await.map_err(|mut failure| {
+            match failure.take_message() {
+                Some(request) => Failure {
+                    silent: true,
+                    error: error::h1_unsent(failure.into_error()).returning(request.into_body()),
+                },
+                None => {
+                    let failure = failure.into_error();
+                    let silent = failure.is_incomplete_message() || failure.is_closed() || is_reset(&failure);
+                    Failure { silent, error: error::h1_response(failure) }
+                }
             }
         })
     }
@@ -156,7 +157,9 @@ impl Failure {
 
 fn is_reset(error: &hyper::Error) -> bool {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
-    source.is_some_and(|error| matches!(error.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe))
+    source.is_some_and(|error| {
+        matches!(error.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe)
+    })
 }
 
 fn safe_to_repeat(method: &Method, headers: &HeaderMap) -> bool {
@@ -165,9 +168,10 @@ fn safe_to_repeat(method: &Method, headers: &HeaderMap) -> bool {
 
 /// A second less than the peer keeps it, at most four.
 fn idle_limit(headers: &HeaderMap) -> Duration {
-    let told = headers.get(HeaderName::from_static("keep-alive")).and_then(|value| value.to_str().ok()).and_then(|value| {
-        value.split(',').find_map(|part| part.trim().strip_prefix("timeout=")?.parse::<u64>().ok())
-    });
+    let told = headers
+        .get(HeaderName::from_static("keep-alive"))
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(',').find_map(|part| part.trim().strip_prefix("timeout=")?.parse::<u64>().ok()));
     told.map_or(IDLE, |seconds| IDLE.min(Duration::from_secs(seconds.saturating_sub(1))))
 }
 
@@ -195,7 +199,9 @@ mod tests {
     #[test]
     fn the_peers_keep_alive_shortens_ours() {
         let limit = |value: &'static str| {
-            idle_limit(&[(HeaderName::from_static("keep-alive"), HeaderValue::from_static(value))].into_iter().collect())
+            idle_limit(
+                &[(HeaderName::from_static("keep-alive"), HeaderValue::from_static(value))].into_iter().collect(),
+            )
         };
         assert_eq!(limit("timeout=3, max=100"), Duration::from_secs(2));
         assert_eq!(limit("timeout=60"), IDLE);

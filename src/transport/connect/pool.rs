@@ -196,7 +196,8 @@ impl Pool {
                 None => Acquire::Full,
             };
         }
-        let best = state.h2.iter().filter(|connection| connection.usable()).min_by_key(|connection| connection.streams());
+        let best =
+            state.h2.iter().filter(|connection| connection.usable()).min_by_key(|connection| connection.streams());
         let Some(best) = best else { return Acquire::Full };
         let grow = best.nearly_full() && state.h2.len() < self.max_connections();
         let ticket = best.ticket();
@@ -364,18 +365,16 @@ impl Pool {
 
     async fn add_h2(self: &Arc<Self>, dialed: Dialed) -> Result<(), Error> {
         let permit = self.permit()?;
-        let (connection, driver) = H2Connection::open(
-            dialed.io,
-            permit,
-            Arc::downgrade(self),
-            Arc::clone(&self.waiting),
-            self.max_age(),
-        )
-        .await
-        .map_err(|failure| {
-            let text = format!("no HTTP/2 with {}: {failure}; set the service's `protocol` if it does not speak it", self.target.label);
-            error::unopened(Some(failure)).with_endpoint(text.into())
-        })?;
+        let (connection, driver) =
+            H2Connection::open(dialed.io, permit, Arc::downgrade(self), Arc::clone(&self.waiting), self.max_age())
+                .await
+                .map_err(|failure| {
+                    let text = format!(
+                        "no HTTP/2 with {}: {failure}; set the service's `protocol` if it does not speak it",
+                        self.target.label
+                    );
+                    error::unopened(Some(failure)).with_endpoint(text.into())
+                })?;
         let mut state = self.lock();
         if state.closed {
             connection.drain();
@@ -465,7 +464,8 @@ impl Pool {
             return;
         }
         let now = rt::now();
-        let recent = connection.streams() > 0 || state.used.is_none_or(|used| now.saturating_duration_since(used) < RECENT);
+        let recent =
+            connection.streams() > 0 || state.used.is_none_or(|used| now.saturating_duration_since(used) < RECENT);
         state.used = Some(now);
         if self.target.protocol == Protocol::Auto {
             // Whatever listens there next may speak something else.

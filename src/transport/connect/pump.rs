@@ -89,9 +89,12 @@ impl Pump {
                 Some(Err(error)) => {
                     self.done = true;
                     self.stream.send_reset(Reason::CANCEL);
-                    return Poll::Ready(Err(Error::new(Code::ClientGone, "the request's body failed; the stream was reset")
-                        .with_origin(Origin::Caller)
-                        .with_source(error)));
+                    return Poll::Ready(Err(Error::new(
+                        Code::ClientGone,
+                        "the request's body failed; the stream was reset",
+                    )
+                    .with_origin(Origin::Caller)
+                    .with_source(error)));
                 }
                 None => {
                     self.done = true;

@@ -10,12 +10,7 @@ use http::{
 };
 use tokio::sync::oneshot;
 
-use super::{
-    h1::H1Lease,
-    h2::Ticket,
-    pool::Pool,
-    pump::Pump,
-};
+use super::{h1::H1Lease, h2::Ticket, pool::Pool, pump::Pump};
 use crate::{
     body::{Body, End, Guard, GuardedBody, H2Body},
     error::{Code, Error},
@@ -110,7 +105,8 @@ async fn h2(pool: Arc<Pool>, ticket: Ticket, request: Request<Body>) -> Result<R
         guard.upload(&pool, pump);
     }
     let length = content_length(&parts.headers).filter(|_| !is_head);
-    let body = if stream.is_end_stream() { Body::empty() } else { Body::h2(H2Body::new(stream, length, error::h2_body)) };
+    let body =
+        if stream.is_end_stream() { Body::empty() } else { Body::h2(H2Body::new(stream, length, error::h2_body)) };
     Ok(Response::from_parts(parts, GuardedBody::new(body, guard)))
 }
 
