@@ -5,7 +5,11 @@
 
 mod rng;
 mod tasks;
+#[cfg(feature = "file")]
+mod watch;
 
+#[cfg(feature = "file")]
+pub(crate) use self::watch::FileWatch;
 pub(crate) use self::{rng::Rng, tasks::TaskSet};
 pub(crate) use tokio::time::{Instant, Sleep};
 

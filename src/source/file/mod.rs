@@ -15,10 +15,11 @@ mod routes;
 mod schema;
 mod show;
 pub(crate) mod suggest;
+mod watch;
 
-pub(crate) use self::loader::{read, refused};
 #[cfg(feature = "schema")]
 pub use self::schema::schema;
+pub(crate) use self::watch::{FileSource, SourceStatus};
 pub use self::{
     loader::Loader,
     report::{Diagnostic, Report},

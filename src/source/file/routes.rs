@@ -175,7 +175,16 @@ fn pattern<T>(
     parse: fn(&str) -> Result<T, crate::matching::PatternError>,
 ) -> Option<T> {
     let read = |at: Cursor<'_, '_, '_>| {
-        at.scalar("a pattern", json!({ "type": "string" }), |text| parse(text).map_err(Wrong::plain))
+        at.scalar("a pattern", json!({ "type": "string" }), |text| {
+            parse(text).map_err(|error| match key {
+                "regex" => Wrong::new(
+                    error.to_string(),
+                    "the syntax is that of Rust's `regex`: no look-around or back-references, special characters \
+                     are escaped by `\\`",
+                ),
+                _ => Wrong::plain(error),
+            })
+        })
     };
     fields.field(key, doc, read).map(|set| set.value)
 }
