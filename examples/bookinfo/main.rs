@@ -84,7 +84,7 @@ async fn show(calls: usize) -> Result<bool> {
     let mut system = System::start(directory.path(), true).await?;
     println!("Bookinfo runs:\n{}", system.listing());
     let (_, failed) = tasks::run_all(&mut system, calls).await;
-    system.route_reviews(Routes::and("jason", "v2", Routes::split(&[("v1", 50), ("v3", 50)]))).await?;
+    system.route_reviews(Routes::user_to("jason", "v2", Routes::split(&[("v1", 50), ("v3", 50)]))).await?;
     println!(
         "\nopen  {}\n      and reload it: no stars by reviews v1, red ones by v3; sign in as jason for black ones\n\
          edit  {}\n      for example the weights under `split`; whoever reads it says so in the log (RUST_LOG=info)\n\

@@ -128,7 +128,7 @@ async fn request_routing(system: &mut System, calls: usize) -> Result<Vec<Check>
         |page| page.reviews == "v1" && page.stars == "no stars",
     ));
 
-    system.route_reviews(Routes::user_to("jason", "v2", "v1")).await?;
+    system.route_reviews(Routes::user_to("jason", "v2", Routes::all_to("v1"))).await?;
     let measured = pages(system, "jason to v2", calls, &USERS).await?;
     checks.push(all_pages(
         "the user jason goes to reviews v2 and sees black stars; nobody, Jason and jason2 stay on v1",
@@ -210,7 +210,7 @@ async fn reviewed_by(page: &Client) -> Result<String> {
 
 async fn rolling_restart(system: &mut System) -> Result<Vec<Check>> {
     // All versions of reviews take part.
-    system.route_reviews(Routes::and("jason", "v2", Routes::split(&[("v1", 50), ("v3", 50)]))).await?;
+    system.route_reviews(Routes::user_to("jason", "v2", Routes::split(&[("v1", 50), ("v3", 50)]))).await?;
     let page = system.load.client("productpage");
     let call = move |index: usize| {
         let page = page.clone();

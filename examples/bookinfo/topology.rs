@@ -25,21 +25,16 @@ impl Routes {
         Self(vec![format!("{{ name: everybody, to: {version} }}")])
     }
 
-    /// One user to one version, everybody else to another.
-    pub(crate) fn user_to(user: &str, version: &str, others: &str) -> Self {
-        let user = format!("{{ name: {user}, match: {{ headers: {{ end-user: {user} }} }}, to: {version} }}");
-        Self(vec![user, format!("{{ name: everybody, to: {others} }}")])
+    /// One user to one version, everybody else by other routes.
+    pub(crate) fn user_to(user: &str, version: &str, others: Routes) -> Self {
+        let mut routes = vec![format!("{{ name: {user}, match: {{ headers: {{ end-user: {user} }} }}, to: {version} }}")];
+        routes.extend(others.0);
+        Self(routes)
     }
 
     pub(crate) fn split(weights: &[(&str, u32)]) -> Self {
         let weights: Vec<_> = weights.iter().map(|(version, weight)| format!("{version}: {weight}")).collect();
         Self(vec![format!("{{ name: everybody, split: {{ {} }} }}", weights.join(", "))])
-    }
-
-    pub(crate) fn and(user: &str, version: &str, rest: Routes) -> Self {
-        let mut routes = vec![format!("{{ name: {user}, match: {{ headers: {{ end-user: {user} }} }}, to: {version} }}")];
-        routes.extend(rest.0);
-        Self(routes)
     }
 }
 
