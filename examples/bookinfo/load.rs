@@ -41,7 +41,7 @@ pub(crate) async fn run<T, F>(
 ) -> Result<Measured<T>>
 where
     T: Send + 'static,
-    F: Future<Output = T> + Send,
+    F: Future<Output = T> + Send + 'static,
 {
     let bar = Bar::new(title, Some(total));
     let made = Arc::new(AtomicUsize::new(0));
@@ -60,7 +60,7 @@ pub(crate) struct Running<T> {
 impl<T: Send + 'static> Running<T> {
     pub(crate) fn start<F>(width: usize, call: impl Fn(usize) -> F + Clone + Send + 'static) -> Self
     where
-        F: Future<Output = T> + Send,
+        F: Future<Output = T> + Send + 'static,
     {
         let (stop, made) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (stopped, next) = (Arc::clone(&stop), Arc::clone(&made));
@@ -85,7 +85,7 @@ async fn workers<T, F>(
 ) -> Result<Measured<T>>
 where
     T: Send + 'static,
-    F: Future<Output = T> + Send,
+    F: Future<Output = T> + Send + 'static,
 {
     let started = Instant::now();
     let mut workers = JoinSet::new();

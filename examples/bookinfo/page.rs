@@ -68,7 +68,8 @@ fn details_table(page: &mut String, details: &Value) {
 
 fn review_cards(page: &mut String, reviews: &Value) {
     for review in reviews["reviews"].as_array().into_iter().flatten() {
-        let _ = write!(page, "<article><p>{}</p><div class=by><b>{}</b>", text(&review["text"]), text(&review["reviewer"]));
+        let _ =
+            write!(page, "<article><p>{}</p><div class=by><b>{}</b>", text(&review["text"]), text(&review["reviewer"]));
         let rating = &review["rating"];
         if let Some(stars) = rating["stars"].as_u64() {
             let stars = stars.min(5) as usize;

@@ -150,7 +150,8 @@ async fn login(Form(login): Form<Login>) -> Response {
 }
 
 async fn logout() -> Response {
-    ([(SET_COOKIE, "session=; Path=/; HttpOnly; SameSite=Lax; Max-Age=0")], Redirect::to("/productpage")).into_response()
+    ([(SET_COOKIE, "session=; Path=/; HttpOnly; SameSite=Lax; Max-Age=0")], Redirect::to("/productpage"))
+        .into_response()
 }
 
 /// Who is signed in: the value of the session cookie, checked, since a cookie is whatever the browser sends.

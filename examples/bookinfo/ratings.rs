@@ -62,10 +62,7 @@ pub(crate) fn app(version: &str) -> Router {
         _ => Variant::Good,
     };
     let ratings = Arc::new(Ratings { variant, started: Instant::now(), stored: Mutex::default() });
-    Router::new()
-        .route("/health", get(health))
-        .route("/ratings/{id}", get(read).post(store))
-        .with_state(ratings)
+    Router::new().route("/health", get(health)).route("/ratings/{id}", get(read).post(store)).with_state(ratings)
 }
 
 #[derive(Serialize)]

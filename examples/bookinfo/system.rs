@@ -31,7 +31,8 @@ impl System {
         topology.write()?;
         let mut instances = Vec::new();
         for (service, version, port) in INSTANCES {
-            let instance = match Instance::start(service, version, if fixed { port } else { 0 }, topology.path()).await {
+            let instance = match Instance::start(service, version, if fixed { port } else { 0 }, topology.path()).await
+            {
                 Ok(instance) => instance,
                 Err(error) if fixed => {
                     println!("port {port} cannot be used ({error}): {service} {version} takes a free one");
@@ -66,7 +67,9 @@ impl System {
     /// Writes the file, and waits until every mesh has read it.
     pub(crate) async fn apply(&mut self) -> Result<()> {
         let before: Vec<_> = self.meshes().map(|mesh| mesh.status().generation).collect();
-        self.topology.write()?;
+        if !self.topology.write()? {
+            return Ok(());
+        }
         let deadline = Instant::now() + PATIENCE;
         loop {
             let behind: Vec<_> = self
@@ -98,7 +101,8 @@ impl System {
         loop {
             let waiting = self.meshes().map(Mesh::status).find_map(|status| {
                 let endpoints = &status.services.get(service)?.cluster.as_ref()?.endpoints;
-                let is_ready = |id: &str| endpoints.iter().any(|endpoint| endpoint.id == id && endpoint.state == "ready");
+                let is_ready =
+                    |id: &str| endpoints.iter().any(|endpoint| endpoint.id == id && endpoint.state == "ready");
                 let calls = endpoints.iter().any(|endpoint| endpoint.state == "ready");
                 (calls && !is_ready(&addr)).then_some(status.service)
             });

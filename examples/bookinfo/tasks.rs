@@ -102,7 +102,12 @@ async fn fetch(page: &Client, user: &'static str, cookie: &str) -> Result<Page> 
 }
 
 /// Pages by several users at once, and how each kind of page was answered.
-async fn pages(system: &System, title: &str, calls: usize, users: &[&'static str]) -> Result<load::Measured<Result<Page>>> {
+async fn pages(
+    system: &System,
+    title: &str,
+    calls: usize,
+    users: &[&'static str],
+) -> Result<load::Measured<Result<Page>>> {
     let page = system.load.client("productpage");
     let mut sessions = Vec::new();
     for user in users {
@@ -122,11 +127,9 @@ async fn request_routing(system: &mut System, calls: usize) -> Result<Vec<Check>
 
     system.route_reviews(Routes::all_to("v1")).await?;
     let measured = pages(system, "everybody to v1", calls / 2, &USERS).await?;
-    checks.push(all_pages(
-        "everybody goes to reviews v1: no page has stars",
-        &measured,
-        |page| page.reviews == "v1" && page.stars == "no stars",
-    ));
+    checks.push(all_pages("everybody goes to reviews v1: no page has stars", &measured, |page| {
+        page.reviews == "v1" && page.stars == "no stars"
+    }));
 
     system.route_reviews(Routes::user_to("jason", "v2", Routes::all_to("v1"))).await?;
     let measured = pages(system, "jason to v2", calls, &USERS).await?;

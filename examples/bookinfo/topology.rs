@@ -27,7 +27,8 @@ impl Routes {
 
     /// One user to one version, everybody else by other routes.
     pub(crate) fn user_to(user: &str, version: &str, others: Routes) -> Self {
-        let mut routes = vec![format!("{{ name: {user}, match: {{ headers: {{ end-user: {user} }} }}, to: {version} }}")];
+        let mut routes =
+            vec![format!("{{ name: {user}, match: {{ headers: {{ end-user: {user} }} }}, to: {version} }}")];
         routes.extend(others.0);
         Self(routes)
     }
@@ -62,11 +63,17 @@ impl Topology {
         self.endpoints.retain(|(_, _, there)| *there != addr);
     }
 
-    /// Writes the file as an editor does: beside it, then renamed over it, so that nobody reads half of it.
-    pub(crate) fn write(&self) -> std::io::Result<()> {
+    /// Writes the file as an editor does: beside it, then renamed over it, so that nobody reads half of it. False if it
+    /// says all that already.
+    pub(crate) fn write(&self) -> std::io::Result<bool> {
+        let text = self.render();
+        if std::fs::read_to_string(&self.path).is_ok_and(|there| there == text) {
+            return Ok(false);
+        }
         let beside = self.path.with_extension("yaml.new");
-        std::fs::write(&beside, self.render())?;
-        std::fs::rename(beside, &self.path)
+        std::fs::write(&beside, text)?;
+        std::fs::rename(beside, &self.path)?;
+        Ok(true)
     }
 
     fn render(&self) -> String {
@@ -86,7 +93,9 @@ impl Topology {
                 text.push_str(" [{ static: [] }]\n");
             }
             if service == "reviews" {
-                text.push_str("    subsets: { v1: { version: v1 }, v2: { version: v2 }, v3: { version: v3 } }\n    routes:\n");
+                text.push_str(
+                    "    subsets: { v1: { version: v1 }, v2: { version: v2 }, v3: { version: v3 } }\n    routes:\n",
+                );
                 for route in &self.routes.0 {
                     let _ = writeln!(text, "      - {route}");
                 }
