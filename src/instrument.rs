@@ -5,6 +5,7 @@
 //! once per service, route or endpoint, never per call.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
@@ -107,6 +108,14 @@ fn middle(index: usize) -> f64 {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Registry {
     series: Arc<Mutex<Vec<Series>>>,
+    flushed: Arc<Mutex<Flushed>>,
+}
+
+/// How far one recorder is: a recorder takes the samples of a histogram once, so each needs a place of its own.
+#[derive(Debug, Default)]
+pub(crate) struct Flushed {
+    /// By the index of the series, which never changes.
+    histograms: HashMap<usize, Box<[u64; BUCKETS]>>,
 }
 
 #[derive(Debug)]
@@ -119,7 +128,7 @@ struct Series {
 enum Value {
     Counter(Counter),
     Gauge(Gauge),
-    Histogram(Histogram, Box<[u64; BUCKETS]>),
+    Histogram(Histogram),
 }
 
 /// Name and value pairs.
@@ -159,10 +168,10 @@ impl Registry {
         self.get_or_add(
             name,
             labels,
-            |value| if let Value::Histogram(histogram, _) = value { Some(histogram.clone()) } else { None },
+            |value| if let Value::Histogram(histogram) = value { Some(histogram.clone()) } else { None },
             || {
                 let histogram = Histogram::default();
-                (Value::Histogram(histogram.clone(), Box::new([0; BUCKETS])), histogram)
+                (Value::Histogram(histogram.clone()), histogram)
             },
         )
     }
@@ -187,14 +196,20 @@ impl Registry {
 
     /// Hands everything to the recorder that is installed now.
     pub(crate) fn flush(&self) {
+        self.flush_since(&mut self.flushed.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Hands everything since `flushed` to the recorder of this thread, for recorders of our own.
+    pub(crate) fn flush_since(&self, flushed: &mut Flushed) {
         metrics::with_recorder(|recorder| {
-            let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
-            for Series { key, value } in series.iter_mut() {
+            let series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+            for (index, Series { key, value }) in series.iter().enumerate() {
                 match value {
                     Value::Counter(counter) => recorder.register_counter(key, &METADATA).absolute(counter.get()),
                     Value::Gauge(gauge) => recorder.register_gauge(key, &METADATA).set(gauge.get() as f64),
-                    Value::Histogram(histogram, flushed) => {
+                    Value::Histogram(histogram) => {
                         let handle = recorder.register_histogram(key, &METADATA);
+                        let flushed = flushed.histograms.entry(index).or_insert_with(|| Box::new([0; BUCKETS]));
                         for ((middle, count), flushed) in histogram.counts().zip(flushed.iter_mut()) {
                             if count > *flushed {
                                 handle.record_many(middle, (count - *flushed) as usize);

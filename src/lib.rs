@@ -10,8 +10,8 @@ mod error;
 mod instrument;
 pub mod matching;
 pub mod name;
-mod ops;
 mod peer;
+mod permit;
 pub mod provide;
 mod rt;
 pub mod seat;
@@ -24,15 +24,27 @@ pub mod route;
 mod telemetry;
 pub mod timeout;
 
+mod adapter;
+mod client;
+mod cluster;
 pub mod discover;
+mod mesh;
 pub mod model;
+mod ops;
 mod server;
+mod source;
 
-pub use self::server::{ServerLayer, ServerService};
 pub use self::{
     body::Body,
     classify::Outcome,
     context::{Call, Context, Criticality, Scoped, TraceContext, spawn},
     error::{BoxError, Code, Delivery, Error, Kind, Origin},
     peer::{Peer, PeerAddr},
+};
+pub use self::{
+    client::{Client, RequestBuilder, ResponseExt, ResponseFuture, StatusError},
+    cluster::{ClusterStatus, EndpointStatus},
+    mesh::{BuildError, Builder, Listen, Listener, Mesh, MeshStatus, Network, Serve, ServiceStatus, SourceStatus},
+    server::{ServerLayer, ServerService},
+    source::builder::ServiceBuilder,
 };

@@ -4,11 +4,11 @@
 //! and returned when the response *body* ends, because a call that streams is still a call.
 
 mod layer;
-mod permits;
 mod policy;
+
+pub use crate::permit::{Limit, Permit};
 
 pub use self::{
     layer::{LimitBody, LimitLayer, LimitService, ResponseFuture},
-    permits::{Limit, Permit},
     policy::BreakerPolicy,
 };

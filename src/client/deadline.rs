@@ -31,11 +31,12 @@ impl Provide<Deadline, Outbound> for CallDeadline {
 /// response headers.
 pub(crate) fn decide(cx: &CallContext, request: &mut Request<Body>) -> Option<Deadline> {
     let timeouts = &cx.entry.timeouts;
-    let own = call_timeout(cx, request)
-        .map(|after| Deadline::new(cx.started + after, Cause::Call { after }))
-        .or_else(|| timeouts.request.map(|after| {
-            Deadline::new(cx.started + after, Cause::Request { after, key: "timeouts.request" })
-        }));
+    let own =
+        call_timeout(cx, request).map(|after| Deadline::new(cx.started + after, Cause::Call { after })).or_else(|| {
+            timeouts
+                .request
+                .map(|after| Deadline::new(cx.started + after, Cause::Request { after, key: "timeouts.request" }))
+        });
     let inherited = cx
         .context
         .as_ref()

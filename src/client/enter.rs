@@ -94,8 +94,9 @@ fn enter(entry: &RouteEntry, request: &mut Request<Body>) -> Result<Option<Respo
         if parts.path_and_query.is_none() {
             parts.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
         }
-        *request.uri_mut() = Uri::from_parts(parts)
-            .map_err(|error| Error::new(Code::BadRequest, "the request's URI cannot be completed").with_source(error))?;
+        *request.uri_mut() = Uri::from_parts(parts).map_err(|error| {
+            Error::new(Code::BadRequest, "the request's URI cannot be completed").with_source(error)
+        })?;
     }
     Ok(None)
 }

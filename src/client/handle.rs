@@ -65,6 +65,11 @@ impl Client {
         Self { seam: Arc::new(seam) }
     }
 
+    /// A client whose calls all fail with this error: for a name that is none.
+    pub(crate) fn refusing(name: &str, error: Error) -> Self {
+        Self::new(Refusing { name: name.to_owned(), code: error.code(), message: error.message().to_owned() })
+    }
+
     /// Sends a request made elsewhere.
     ///
     /// # Errors
@@ -151,12 +156,6 @@ pub struct ResponseFuture {
     inner: BoxedResponse,
 }
 
-impl ResponseFuture {
-    pub(crate) fn failed(error: Error) -> Self {
-        Self { inner: Box::pin(std::future::ready(Err(error))) }
-    }
-}
-
 impl fmt::Debug for ResponseFuture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ResponseFuture")
@@ -168,6 +167,32 @@ impl Future for ResponseFuture {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.inner.as_mut().poll(cx)
+    }
+}
+
+struct Refusing {
+    name: String,
+    code: Code,
+    message: String,
+}
+
+impl Refusing {
+    fn error(&self) -> Error {
+        Error::new(self.code, self.message.clone())
+    }
+}
+
+impl Seam for Refusing {
+    fn call(&self, _request: Request<Body>) -> BoxedResponse {
+        Box::pin(std::future::ready(Err(self.error())))
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn ready(&self, _limit: Duration) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + '_>> {
+        Box::pin(std::future::ready(Err(self.error())))
     }
 }
 

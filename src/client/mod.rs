@@ -16,6 +16,6 @@ pub use self::{
     request::{RequestBuilder, ResponseExt, StatusError},
 };
 pub(crate) use self::{
-    handle::{HttpSeam, ServiceSeam},
+    handle::{HttpSeam, Join, ServiceSeam, Services},
     runtime::{ServiceHandle, ServiceRuntime},
 };

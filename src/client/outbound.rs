@@ -42,7 +42,12 @@ pub(crate) struct CallContext {
 }
 
 impl CallContext {
-    pub(crate) fn new(request: &Request<Body>, entry: Arc<RouteEntry>, subset: Option<SubsetId>, started: Instant) -> Self {
+    pub(crate) fn new(
+        request: &Request<Body>,
+        entry: Arc<RouteEntry>,
+        subset: Option<SubsetId>,
+        started: Instant,
+    ) -> Self {
         // What stands on the request wins over the task.
         let context = match request.extensions().is_empty() {
             false => Context::of(request.extensions()).or_else(Context::current),
@@ -68,7 +73,10 @@ impl CallContext {
 pub(crate) fn is_open_ended(request: &Request<Body>) -> bool {
     let headers = request.headers();
     let has = |name: header::HeaderName, part: &str| {
-        headers.get_all(name).iter().any(|value| value.to_str().is_ok_and(|value| value.to_ascii_lowercase().contains(part)))
+        headers
+            .get_all(name)
+            .iter()
+            .any(|value| value.to_str().is_ok_and(|value| value.to_ascii_lowercase().contains(part)))
     };
     request.method() == http::Method::CONNECT
         || headers.contains_key(header::UPGRADE)

@@ -137,7 +137,13 @@ where
     }
 }
 
-async fn again<S, B>(mut service: S, mut saved: Saved, mut tries: Tries, mut error: Error, mut body: Body) -> Result<Response<B>, Error>
+async fn again<S, B>(
+    mut service: S,
+    mut saved: Saved,
+    mut tries: Tries,
+    mut error: Error,
+    mut body: Body,
+) -> Result<Response<B>, Error>
 where
     S: Service<Outbound, Response = Response<B>, Error = Error>,
 {

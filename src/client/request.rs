@@ -3,10 +3,7 @@
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
-    header::CONTENT_TYPE,
-};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header::CONTENT_TYPE};
 use http_body::Body as HttpBody;
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -67,8 +64,7 @@ impl RequestBuilder {
     /// Appends parameters to the query, percent-encoded.
     pub fn query<K: AsRef<str>, V: AsRef<str>>(mut self, parameters: impl IntoIterator<Item = (K, V)>) -> Self {
         use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-        const KEEP: &percent_encoding::AsciiSet =
-            &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+        const KEEP: &percent_encoding::AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
         for (key, value) in parameters {
             let separator = if self.uri.contains('?') { '&' } else { '?' };
             let (key, value) = (utf8_percent_encode(key.as_ref(), KEEP), utf8_percent_encode(value.as_ref(), KEEP));

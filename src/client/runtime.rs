@@ -1,9 +1,6 @@
 //! What a configured service looks like to calls: its routes with everything they need, resolved once per change.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use arc_swap::ArcSwap;
 use http::{Request, uri::Authority};
@@ -96,9 +93,8 @@ impl ServiceRuntime {
 
     /// A service that nothing is known about.
     pub(crate) fn unknown(name: &ServiceName, registry: &Registry) -> Self {
-        let message = format!(
-            "no service `{name}` is configured; add `services.{name}` with its `endpoints`, or check the name"
-        );
+        let message =
+            format!("no service `{name}` is configured; add `services.{name}` with its `endpoints`, or check the name");
         Self {
             spec: None,
             cluster: None,
@@ -123,7 +119,7 @@ impl ServiceRuntime {
             None => &self.unmatched,
         };
         let subset = match &entry.action {
-            Action::Forward { targets, subsets } if targets.len() > 1 => subsets[crate::route::choose(targets)],
+            Action::Forward { targets, subsets, .. } if targets.len() > 1 => subsets[crate::route::choose(targets)],
             Action::Forward { subsets, .. } => subsets[0],
             _ => None,
         };
@@ -220,7 +216,10 @@ impl EntryBuilder<'_> {
         Action::Forward {
             cluster: Arc::clone(self.cluster),
             targets: targets.to_vec(),
-            subsets: targets.iter().map(|target| target.subset.as_ref().map(|name| self.cluster.subset(name))).collect(),
+            subsets: targets
+                .iter()
+                .map(|target| target.subset.as_ref().map(|name| self.cluster.subset(name)))
+                .collect(),
         }
     }
 
@@ -232,20 +231,13 @@ impl EntryBuilder<'_> {
         timeouts: TimeoutPolicy,
         policies: &PolicySet,
     ) -> Arc<RouteEntry> {
-        let seats = |code: &[Arc<dyn Seat>], position| {
-            chain(code.iter().chain(policies.seats(position)).cloned())
-        };
+        let seats = |code: &[Arc<dyn Seat>], position| chain(code.iter().chain(policies.seats(position)).cloned());
         Arc::new(RouteEntry {
             name: name.into(),
             route,
             action,
             timeouts,
-            authority: self
-                .spec
-                .name
-                .as_str()
-                .parse()
-                .unwrap_or_else(|_| Authority::from_static("localhost")),
+            authority: self.spec.name.as_str().parse().unwrap_or_else(|_| Authority::from_static("localhost")),
             outer: seats(self.outer, Position::Outer),
             attempt: seats(self.attempt, Position::Attempt),
             series: self.series(name),
@@ -260,9 +252,8 @@ impl EntryBuilder<'_> {
             let mut entries = previous.entries.iter().chain([&previous.unmatched]);
             entries.find(|entry| &*entry.name == name).map(|entry| Arc::clone(&entry.series))
         });
-        let series = kept.unwrap_or_else(|| {
-            CallSeries::new(self.registry, Direction::Outbound, self.spec.name.as_str(), name)
-        });
+        let series =
+            kept.unwrap_or_else(|| CallSeries::new(self.registry, Direction::Outbound, self.spec.name.as_str(), name));
         self.known.insert(name.into(), Arc::clone(&series));
         series
     }

@@ -24,9 +24,12 @@ use crate::{
 
 /// The stack between the client's edge and the endpoint, outermost last. It has no state of its own: everything a
 /// layer needs is found in the call, so the stack is zero bytes and made for each call at no cost.
-pub(crate) fn stack()
--> impl Service<Outbound, Response = Response<impl HttpBody<Data = Bytes, Error = Error> + Send + 'static>, Error = Error, Future: Send>
-+ Clone
+pub(crate) fn stack() -> impl Service<
+    Outbound,
+    Response = Response<impl HttpBody<Data = Bytes, Error = Error> + Send + 'static>,
+    Error = Error,
+    Future: Send,
+> + Clone
 + Send {
     // The bottom: exact limits, then the pick, so that every attempt re-picks, then the endpoint's own stack.
     let stack = Dispatch;

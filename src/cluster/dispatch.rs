@@ -9,12 +9,7 @@ use std::{
 
 use http::{Method, Request, Response, header::UPGRADE};
 
-use super::{
-    Cluster, SubsetId,
-    endpoint::Endpoint,
-    observe::Observe,
-    wait::Ready,
-};
+use super::{Cluster, SubsetId, endpoint::Endpoint, observe::Observe, wait::Ready};
 use crate::{
     balance::Picked,
     body::{Body, GuardedBody},
@@ -44,8 +39,17 @@ pub(crate) struct DispatchFuture {
 
 enum State {
     Refused(Option<Error>),
-    Waiting { waited: Waited, permit: Option<Permit>, request: Option<Request<Body>>, cluster: Arc<Cluster>, cx: DispatchContext },
-    Sending { sent: Sent, observe: Option<Observe> },
+    Waiting {
+        waited: Waited,
+        permit: Option<Permit>,
+        request: Option<Request<Body>>,
+        cluster: Arc<Cluster>,
+        cx: DispatchContext,
+    },
+    Sending {
+        sent: Sent,
+        observe: Option<Observe>,
+    },
 }
 
 impl Cluster {
@@ -58,7 +62,9 @@ impl Cluster {
                 self.requests.used(),
                 self.name
             );
-            return DispatchFuture { state: State::Refused(Some(Error::new(Code::Overflow, message).returning(request.into_body()))) };
+            return DispatchFuture {
+                state: State::Refused(Some(Error::new(Code::Overflow, message).returning(request.into_body()))),
+            };
         };
         let want = want(&request, cx.grpc);
         let state = match self.try_ready(cx.subset, want, &cx.tried) {
@@ -101,9 +107,7 @@ fn send(
         None => sent,
         Some(after) => {
             let deadline = Deadline::new(rt::now() + after, Cause::PerTry { after });
-            Box::pin(async move {
-                rt::timeout(after, sent).await.unwrap_or_else(|| Err(deadline.error()))
-            })
+            Box::pin(async move { rt::timeout(after, sent).await.unwrap_or_else(|| Err(deadline.error())) })
         }
     };
     // Above the attempt's timeout, so that a timeout counts against the endpoint.

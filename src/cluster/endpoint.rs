@@ -1,6 +1,6 @@
 //! One endpoint of a cluster.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Weak, atomic::AtomicU32};
 
 use super::Cluster;
 use crate::{
@@ -26,16 +26,17 @@ impl Endpoint {
         dial: Arc<dyn Dial>,
         connections: Arc<ConnectionLimit>,
         tasks: TaskSet,
+        waiting: Arc<AtomicU32>,
         cluster: Weak<Cluster>,
     ) -> Self {
         let id: Arc<str> = spec.id.as_str().into();
-        let on_change = Arc::new(move || {
+        let on_event = move |event| {
             if let Some(cluster) = cluster.upgrade() {
-                cluster.endpoint_changed();
+                cluster.endpoint_event(event);
             }
-        });
+        };
         let target = PoolTarget { addresses: Arc::clone(&spec.addresses), protocol, kind, label: Arc::clone(&id) };
-        Self { pool: Pool::new(target, policy, dial, connections, tasks, on_change), id }
+        Self { pool: Pool::new(target, policy, dial, connections, tasks, waiting, on_event), id }
     }
 }
 

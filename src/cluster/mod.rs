@@ -19,11 +19,11 @@ mod table;
 mod update;
 mod wait;
 
+pub use self::status::{ClusterStatus, EndpointStatus};
 pub(crate) use self::{
     dispatch::{DispatchContext, DispatchFuture},
     observe::Observe,
 };
-pub use self::status::{ClusterStatus, EndpointStatus};
 
 use std::{
     collections::BTreeMap,

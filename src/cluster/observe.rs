@@ -65,7 +65,16 @@ impl Observe {
         grpc: bool,
         again: bool,
     ) -> Self {
-        Self { cluster, picked: Some(picked), permit: Some(permit), started, long_lived: false, grpc, again, verdict: None }
+        Self {
+            cluster,
+            picked: Some(picked),
+            permit: Some(permit),
+            started,
+            long_lived: false,
+            grpc,
+            again,
+            verdict: None,
+        }
     }
 
     pub(super) fn endpoint(&self) -> Option<Arc<str>> {

@@ -5,10 +5,7 @@ use std::sync::PoisonError;
 use serde::Serialize;
 
 use super::Cluster;
-use crate::{
-    model::SetKind,
-    transport::Readiness,
-};
+use crate::{model::SetKind, transport::Readiness};
 
 /// A backend, as [`Mesh::status`](crate::Mesh::status) shows it.
 #[derive(Clone, Debug, Serialize)]

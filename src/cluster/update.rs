@@ -125,10 +125,11 @@ impl Cluster {
             spec,
             kind,
             policy.protocol,
-            PoolPolicy { connect_timeout: policy.timeouts.connect, ..PoolPolicy::default() },
+            PoolPolicy { connect_timeout: policy.timeouts.connect },
             Arc::clone(&self.dial),
             Arc::clone(&self.connections),
             self.tasks.clone(),
+            Arc::clone(&self.waiting),
             Arc::downgrade(self),
         )
     }

@@ -10,7 +10,7 @@ use crate::{
     balance::Picked,
     error::{Code, Error},
     rt::{self, Instant},
-    transport::{Acquire, Slot, Want},
+    transport::{Acquire, PoolEvent, Readiness, Slot, Want},
 };
 
 /// Whether a call can be sent now.
@@ -180,13 +180,12 @@ impl Cluster {
     }
 
     /// An endpoint connected, failed, or gave a stream back while somebody waits.
-    pub(super) fn endpoint_changed(&self) {
+    pub(super) fn endpoint_event(&self, event: PoolEvent) {
         self.changed.notify_waiters();
-    }
-
-    /// A connection could not be made: discovery may know better addresses by now.
-    pub(super) fn endpoint_failed(&self) {
-        if let Some(refresh) = self.refresh.load().as_deref() {
+        // A connection could not be made: discovery may know better addresses by now.
+        if event == PoolEvent::Changed(Readiness::TransientFailure)
+            && let Some(refresh) = self.refresh.load().as_deref()
+        {
             refresh.refresh();
         }
     }

@@ -3,6 +3,24 @@
 //! A source is subscribed once per service that uses it. Its stream ends only when the source will never speak again;
 //! an error is reported and the last good set stays.
 
+#[cfg(feature = "dns")]
+mod dns;
+#[cfg(not(feature = "dns"))]
+#[path = "dns_off.rs"]
+mod dns;
+#[cfg(feature = "file")]
+mod file;
+#[cfg(not(feature = "file"))]
+#[path = "file_off.rs"]
+mod file;
+mod fixed;
+mod merge;
+mod settings;
+mod stream;
+
+pub(crate) use self::merge::{Sources, subscribe};
+pub use self::{fixed::FixedEndpoints, settings::DnsSettings};
+
 use std::{fmt, pin::Pin, sync::Arc};
 
 use futures_core::Stream;

@@ -9,7 +9,7 @@ mod provenance;
 mod service;
 mod snapshot;
 
-pub(crate) use self::policy::{PolicyRegistry, PolicyValue};
+pub(crate) use self::policy::{PolicyDraft, PolicyRegistry, PolicyValue};
 pub use self::{
     endpoint::{Address, EndpointId, EndpointSpec, EndpointUpdate, Labels, SetKind},
     policy::{Policy, PolicySet},

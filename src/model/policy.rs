@@ -93,11 +93,71 @@ impl fmt::Debug for PolicyValue {
     }
 }
 
+/// A checked policy that has no seat yet: seats are made only where a policy takes effect and only when it changed.
+#[derive(Clone)]
+pub(crate) struct PolicyDraft {
+    pub(crate) value: Value,
+    pub(crate) position: Position,
+    make: Arc<dyn Fn() -> Arc<dyn Seat> + Send + Sync>,
+}
+
+impl PolicyDraft {
+    /// Checks a policy made by code.
+    pub(crate) fn of<P: Policy>(policy: &P) -> Result<Self, PolicyFault> {
+        let value = serde_json::to_value(policy).map_err(|error| does_not_serialize::<P>(&error))?;
+        Self::from_value::<P>(value)
+    }
+
+    fn from_value<P: Policy>(value: Value) -> Result<Self, PolicyFault> {
+        let policy: P = serde_path_to_error::deserialize(value).map_err(|error| {
+            let path = error.path().to_string();
+            PolicyFault {
+                path: if path == "." { String::new() } else { path },
+                message: error.into_inner().to_string(),
+            }
+        })?;
+        policy.validate().map_err(|message| PolicyFault { path: String::new(), message })?;
+        let value = serde_json::to_value(&policy).map_err(|error| does_not_serialize::<P>(&error))?;
+        let policy = Arc::new(policy);
+        Ok(Self { value, position: P::SEAT, make: Arc::new(move || policy.clone().seat()) })
+    }
+
+    /// The policy with its seat, which is that of `previous` if the value did not change.
+    pub(crate) fn seated(&self, previous: Option<&PolicyValue>) -> PolicyValue {
+        let seat = match previous {
+            Some(previous) if previous.value == self.value && previous.position == self.position => {
+                previous.seat.clone()
+            }
+            _ => (self.make)(),
+        };
+        PolicyValue { value: self.value.clone(), position: self.position, seat }
+    }
+}
+
+fn does_not_serialize<P>(error: &serde_json::Error) -> PolicyFault {
+    PolicyFault { path: String::new(), message: format!("{} does not serialize: {error}", type_name::<P>()) }
+}
+
+impl fmt::Debug for PolicyDraft {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {:?}", self.value, self.position)
+    }
+}
+
+/// Why a policy's value is not acceptable.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct PolicyFault {
+    /// The field inside the policy, such as `limits[0].rate`; empty for the policy as a whole.
+    pub(crate) path: String,
+    /// What is wrong.
+    pub(crate) message: String,
+}
+
 /// A policy type behind its name.
 trait Registered: Send + Sync {
     fn position(&self) -> Position;
     fn schema(&self) -> String;
-    fn build(&self, value: Value) -> Result<PolicyValue, String>;
+    fn draft(&self, value: Value) -> Result<PolicyDraft, PolicyFault>;
 }
 
 struct Entry<P>(std::marker::PhantomData<fn() -> P>);
@@ -111,12 +171,8 @@ impl<P: Policy> Registered for Entry<P> {
         P::schema()
     }
 
-    fn build(&self, value: Value) -> Result<PolicyValue, String> {
-        let policy: P = serde_json::from_value(value).map_err(|error| error.to_string())?;
-        policy.validate()?;
-        let value = serde_json::to_value(&policy)
-            .map_err(|error| format!("{} does not serialize: {error}", type_name::<P>()))?;
-        Ok(PolicyValue { value, position: P::SEAT, seat: Arc::new(policy).seat() })
+    fn draft(&self, value: Value) -> Result<PolicyDraft, PolicyFault> {
+        PolicyDraft::from_value::<P>(value)
     }
 }
 
@@ -143,19 +199,12 @@ impl PolicyRegistry {
         self.entries.get(name).map(|entry| entry.schema())
     }
 
-    /// Checks a value. `previous` lends its seat if the value did not change.
-    pub(crate) fn build(
-        &self,
-        name: &str,
-        value: Value,
-        previous: Option<&PolicyValue>,
-    ) -> Result<PolicyValue, String> {
-        let entry = self.entries.get(name).ok_or_else(|| format!("no policy `{name}` is registered"))?;
-        let mut built = entry.build(value)?;
-        if let Some(previous) = previous.filter(|previous| **previous == built) {
-            built.seat = previous.seat.clone();
+    /// Checks a value.
+    pub(crate) fn draft(&self, name: &str, value: Value) -> Result<PolicyDraft, PolicyFault> {
+        match self.entries.get(name) {
+            Some(entry) => entry.draft(value),
+            None => Err(PolicyFault { path: String::new(), message: format!("no policy `{name}` is registered") }),
         }
-        Ok(built)
     }
 }
 

@@ -6,7 +6,11 @@
 mod hyper;
 mod rng;
 mod tasks;
+#[cfg(feature = "file")]
+mod watch;
 
+#[cfg(feature = "file")]
+pub(crate) use self::watch::FileWatch;
 pub(crate) use self::{
     hyper::{HyperTimer, StreamExecutor},
     rng::Rng,
@@ -14,7 +18,12 @@ pub(crate) use self::{
 };
 pub(crate) use tokio::time::{Instant, Sleep};
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    task::{Context, Poll},
+    time::Duration,
+};
 
 /// The monotonic clock, paused with tokio's.
 pub(crate) fn now() -> Instant {
@@ -34,4 +43,10 @@ pub(crate) async fn sleep(duration: Duration) {
 /// Ends `future` after `duration`.
 pub(crate) async fn timeout<F: Future>(duration: Duration, future: F) -> Option<F::Output> {
     tokio::time::timeout(duration, future).await.ok()
+}
+
+/// Polls a future without spending the task's budget: its `Pending` always means that the waker is registered, so a
+/// caller may rely on the wake-up and not poll again before.
+pub(crate) fn poll_registered<F: Future>(future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
+    pin!(tokio::task::unconstrained(future)).poll(cx)
 }

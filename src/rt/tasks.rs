@@ -47,7 +47,8 @@ impl TaskSet {
                 }
             },
         };
-        let cancel = self.cancel.clone();
+        // A token of its own: the group's is behind a lock that every poll of every task would take.
+        let cancel = self.cancel.child_token();
         self.tracker.spawn_on(
             async move {
                 tokio::select! {

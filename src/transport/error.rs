@@ -1,8 +1,106 @@
-//! What a failed connection says.
+//! What a failed connection or stream means: the only place that says whether a request was delivered.
+//!
+//! | what happened | delivery |
+//! |---|---|
+//! | no connection; a stream that could not be opened | `Unsent` |
+//! | remote GOAWAY that names a lower stream | `GoawayUnprocessed` |
+//! | remote RST_STREAM(REFUSED_STREAM) | `RefusedStream` |
+//! | anything else, an IO error above all | `Maybe` |
+//!
+//! h2 sets a remote GOAWAY on a stream only if its id is above the last one the peer took (RFC 9113 §6.8).
 
-use crate::error::{Code, Delivery, Error};
+use std::io;
+
+use crate::{
+    error::{Code, Delivery, Error, Origin},
+    model::Address,
+};
 
 pub(crate) fn memory_refused(name: &str, why: &str) -> Error {
     Error::new(Code::ConnectFailed, format!("connection refused by memory:{name}: {why}"))
         .with_delivery(Delivery::Unsent)
+}
+
+pub(crate) fn connect(address: &Address, error: io::Error) -> Error {
+    let code = if error.kind() == io::ErrorKind::TimedOut { Code::ConnectTimeout } else { Code::ConnectFailed };
+    Error::new(code, format!("no connection to {address}: {error}")).with_delivery(Delivery::Unsent).with_source(error)
+}
+
+pub(crate) fn connect_timeout(label: &str, after: std::time::Duration) -> Error {
+    Error::new(Code::ConnectTimeout, format!("no connection to {label} within {after:?}, the `timeouts.connect`"))
+        .with_delivery(Delivery::Unsent)
+}
+
+/// The peer speaks, but not what was needed.
+pub(crate) fn not_supported(label: &str, wanted: &str) -> Error {
+    Error::new(
+        Code::ProtocolError,
+        format!("{label} does not speak {wanted}; set the service's `protocol`, or look at what listens there"),
+    )
+    .with_delivery(Delivery::Unsent)
+}
+
+/// The HTTP/2 connection went away before the stream was opened on it.
+pub(crate) fn unopened(error: Option<h2::Error>) -> Error {
+    let unsent = Error::new(Code::ConnectionClosed, "the connection closed before the request was sent on it")
+        .with_delivery(Delivery::Unsent);
+    match error {
+        Some(error) => unsent.with_source(error),
+        None => unsent,
+    }
+}
+
+/// A request waiting for its response.
+pub(crate) fn h2_response(error: h2::Error) -> Error {
+    let delivery = if !error.is_remote() {
+        Delivery::Maybe
+    } else if error.is_go_away() {
+        Delivery::GoawayUnprocessed
+    } else if error.reason() == Some(h2::Reason::REFUSED_STREAM) {
+        Delivery::RefusedStream
+    } else {
+        Delivery::Maybe
+    };
+    h2(error).with_delivery(delivery)
+}
+
+/// A response whose headers were read: it was processed.
+pub(crate) fn h2_body(error: h2::Error) -> Error {
+    h2(error)
+}
+
+fn h2(error: h2::Error) -> Error {
+    let (code, origin, message) = match error.reason() {
+        Some(h2::Reason::ENHANCE_YOUR_CALM) if error.is_remote() => {
+            (Code::PeerCalmed, Origin::Peer, "the peer closed the connection with ENHANCE_YOUR_CALM".to_owned())
+        }
+        Some(reason) if error.is_go_away() && error.is_remote() => {
+            (Code::ConnectionClosed, Origin::Peer, format!("the peer closed the connection: GOAWAY({reason:?})"))
+        }
+        Some(reason) if error.is_remote() => {
+            (Code::PeerReset, Origin::Peer, format!("the peer reset the stream: {reason:?}"))
+        }
+        Some(reason) => (Code::ProtocolError, Origin::Peer, format!("the peer broke HTTP/2: {reason:?}")),
+        None => (Code::ConnectionClosed, Origin::Transport, format!("the connection ended early: {error}")),
+    };
+    Error::new(code, message).with_origin(origin).with_source(error)
+}
+
+/// hyper gave the request back: nothing of it was written.
+pub(crate) fn h1_unsent(error: hyper::Error) -> Error {
+    Error::new(Code::ConnectionClosed, "the connection closed before the request was sent on it")
+        .with_delivery(Delivery::Unsent)
+        .with_source(error)
+}
+
+pub(crate) fn h1_response(error: hyper::Error) -> Error {
+    if error.is_user() {
+        return Error::new(Code::ClientGone, "the request's body failed")
+            .with_origin(Origin::Caller)
+            .with_source(error);
+    }
+    if error.is_parse() {
+        return Error::new(Code::ProtocolError, format!("the peer broke HTTP/1.1: {error}")).with_source(error);
+    }
+    Error::new(Code::ConnectionClosed, "the connection closed before a complete response").with_source(error)
 }

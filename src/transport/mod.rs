@@ -4,8 +4,14 @@
 //! where [`Dial`] stands: a dialler that wraps another.
 
 pub(crate) mod accept;
-pub(crate) mod error;
-pub(crate) mod io;
+mod connect;
+mod error;
+mod io;
 pub(crate) mod memory;
 
-pub(crate) use self::io::{Alpn, Dial, Dialed, Io};
+pub(crate) use self::{
+    connect::{
+        Acquire, ConnectionLimit, Dialer, Pool, PoolEvent, PoolPolicy, PoolTarget, Readiness, Slot, SlotBody, Want,
+    },
+    io::{Alpn, Dial, Dialed, Io},
+};

@@ -250,6 +250,26 @@ where
     let (mut watching, mut armed) = (false, false);
     let mut step = move |cx: &mut Context<'_>| -> Poll<Ended> {
         loop {
+            // Before the connection, so that a response that is made now already says that it is the last.
+            while !watching || watch.has_changed() {
+                let phase = watch.seen();
+                // A new wait for each phase: the version moves before the waiters are told, so one that already waits
+                // may answer that nothing has changed, and would not be asked again.
+                turn.set(watch.clone().after(phase));
+                watching = rt::poll_registered(turn.as_mut(), cx).is_pending();
+                if phase == Phase::Forced {
+                    return Poll::Ready(Ended::Forced);
+                }
+                if phase > seen {
+                    seen = phase;
+                    if phase == Phase::Stopping && timers.http1 {
+                        timers.quiet_at = Some(rt::now() + timers.limits.closing_grace);
+                    }
+                    if timers.age.take().is_some() {
+                        close(connection.as_mut());
+                    }
+                }
+            }
             if let Poll::Ready(result) = connection.as_mut().poll(cx) {
                 return Poll::Ready(match result {
                     _ if state.was_flooded() => Ended::Flood,
@@ -259,25 +279,6 @@ where
                         Ended::Failed
                     }
                 });
-            }
-            if !watching || watch.has_changed() {
-                watching = true;
-                watch.seen();
-                if let Poll::Ready(phase) = turn.as_mut().poll(cx) {
-                    turn.set(watch.clone().after(phase));
-                    watching = false;
-                    if phase == Phase::Forced {
-                        return Poll::Ready(Ended::Forced);
-                    }
-                    if phase >= Phase::Stopping && timers.http1 {
-                        timers.quiet_at = Some(rt::now() + timers.limits.closing_grace);
-                    }
-                    if seen < phase && timers.age.take().is_some() {
-                        close(connection.as_mut());
-                    }
-                    seen = phase;
-                    continue;
-                }
             }
             let before = timers.mark;
             let mark = state.mark();
@@ -292,7 +293,7 @@ where
             if rt::now() < due {
                 timer.as_mut().reset(due);
                 armed = true;
-                if timer.as_mut().poll(cx).is_pending() {
+                if rt::poll_registered(timer.as_mut(), cx).is_pending() {
                     return Poll::Pending;
                 }
                 continue;

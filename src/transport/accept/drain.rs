@@ -59,7 +59,7 @@ struct Shared {
 /// How a drain ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct DrainReport {
-    /// Connections that were closed with work on them.
+    /// Connections that were still open when the drain forced them.
     pub(crate) forced: usize,
     /// How long it took.
     pub(crate) took: Duration,
@@ -87,8 +87,9 @@ impl Drain {
             self.force();
         } else {
             self.advance(Phase::LameDuck);
-            let forced = self.watch();
-            let _ = rt::timeout(lame_duck.min(deadline), forced.reached(Phase::Forced)).await;
+            if !lame_duck.is_zero() {
+                let _ = rt::timeout(lame_duck.min(deadline), self.watch().reached(Phase::Forced)).await;
+            }
             self.advance(Phase::Stopping);
         }
         self.shared.open.close();
@@ -130,7 +131,7 @@ impl Drain {
         self.shared.open.token()
     }
 
-    /// A connection was closed with work on it.
+    /// A connection was closed because the drain forced it.
     pub(super) fn count_forced(&self) {
         self.shared.forced.fetch_add(1, Relaxed);
     }

@@ -131,7 +131,7 @@ async fn what_waits_in_the_backlog_is_served() {
     let draining = tokio::spawn(async move { drain.start(Duration::ZERO, 25 * SECOND).await });
     for client in &mut clients {
         let response = read_response(client).await;
-        assert!(response.contains("connection: close") && response.ends_with("ok"));
+        assert!(response.contains("connection: close") && response.ends_with("ok"), "{response:?}");
     }
     assert_eq!(draining.await.unwrap().forced, 0);
     assert!(TcpStream::connect(address).await.is_err());

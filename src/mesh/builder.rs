@@ -1,0 +1,314 @@
+//! Putting a mesh together.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex, atomic::AtomicBool},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tower_layer::Layer;
+
+use super::{
+    Mesh,
+    control::{Inner, Origins, Seats},
+};
+use crate::{
+    client::{ServiceHandle, ServiceRuntime, Services},
+    discover::{Discover, DnsSettings, Sources},
+    error::{Code, Error},
+    instrument::Registry,
+    model::{Policy, PolicyRegistry, Snapshot},
+    name::ServiceName,
+    ops::Readiness,
+    rt::TaskSet,
+    seat::{LayerSeat, NextService, Seat},
+    server::ServerShared,
+    source::{
+        self, Rejection, Store,
+        builder::{DocumentBuilder, ServiceBuilder},
+    },
+    telemetry::{CallSeries, Direction},
+    transport::{
+        Dialer,
+        accept::{Acceptor, Drain, ListenerLimits},
+        memory::MemoryNetwork,
+    },
+};
+
+/// Collects what a mesh is made of. Mistakes are told by [`build`](Builder::build), all at once.
+#[must_use = "a mesh is made by `build`"]
+pub struct Builder {
+    service: String,
+    pub(super) document: DocumentBuilder,
+    pub(super) policies: PolicyRegistry,
+    pub(super) mistakes: Vec<String>,
+    pub(super) origins: Origins,
+    seats: Seats,
+    discovery: Vec<(String, Arc<dyn Discover>)>,
+    dns: DnsSettings,
+    network: Network,
+}
+
+impl Builder {
+    pub(super) fn new(service: &str) -> Self {
+        Self {
+            service: service.to_owned(),
+            document: DocumentBuilder::new(),
+            policies: PolicyRegistry::default(),
+            mistakes: Vec::new(),
+            origins: Origins::default(),
+            seats: Seats::default(),
+            discovery: Vec::new(),
+            dns: DnsSettings::system(),
+            network: Network::default(),
+        }
+    }
+
+    /// Adds a service, or more about one: what code sets is a default that the file may change, except inside `pin`.
+    pub fn service(mut self, name: &str, build: impl FnOnce(ServiceBuilder) -> ServiceBuilder) -> Self {
+        self.document.service(name, build);
+        self
+    }
+
+    /// Defaults for every service: balancing, timeouts, limits, policies.
+    pub fn defaults(mut self, build: impl FnOnce(ServiceBuilder) -> ServiceBuilder) -> Self {
+        self.document.defaults(build);
+        self
+    }
+
+    /// The version of this service, free text, shown in status and metrics.
+    pub fn version(mut self, version: &str) -> Self {
+        self.document.version(version);
+        self
+    }
+
+    /// The namespace of this service. Default `default`.
+    pub fn namespace(mut self, namespace: &str) -> Self {
+        self.document.namespace(namespace);
+        self
+    }
+
+    /// The ops listener's address: `/livez`, `/readyz`, `/metrics`, `grpc.health.v1`. Default off.
+    pub fn ops(mut self, listen: SocketAddr) -> Self {
+        self.document.ops(listen);
+        self
+    }
+
+    /// How long connections are still accepted while draining, and when what is left is closed. Defaults: 5 s under
+    /// Kubernetes, else 0; 25 s.
+    pub fn drain(mut self, lame_duck: Duration, deadline: Duration) -> Self {
+        self.document.lame_duck(lame_duck);
+        self.document.drain_deadline(deadline);
+        self
+    }
+
+    /// Makes a policy type known, so that configuration can use it by its name.
+    pub fn policy<P: Policy>(mut self) -> Self {
+        match source::check_policy_name(P::NAME) {
+            Ok(()) => self.policies.register::<P>(),
+            Err(reason) => self.mistakes.push(reason),
+        }
+        self
+    }
+
+    /// A policy value for everything that is served, at the server seat.
+    pub fn inbound<P: Policy>(mut self, policy: &P) -> Self {
+        self.document.inbound_policy(policy);
+        self
+    }
+
+    /// A source of endpoints under a name that services refer to: `endpoints: [{custom: NAME}]`.
+    pub fn source(mut self, name: &str, source: impl Discover) -> Self {
+        self.discovery.push((name.to_owned(), Arc::new(source)));
+        self
+    }
+
+    /// How names are resolved. Default: as the system does.
+    pub fn dns(mut self, settings: DnsSettings) -> Self {
+        self.dns = settings;
+        self
+    }
+
+    /// Code around each call of each client, once per call.
+    pub fn outer(mut self, seat: impl Seat) -> Self {
+        self.seats.outer.push(Arc::new(seat));
+        self
+    }
+
+    /// Code around each attempt of each call.
+    pub fn attempt(mut self, seat: impl Seat) -> Self {
+        self.seats.attempt.push(Arc::new(seat));
+        self
+    }
+
+    /// Code around the application, for each request that was admitted.
+    pub fn server(mut self, seat: impl Seat) -> Self {
+        self.seats.server.push(Arc::new(seat));
+        self
+    }
+
+    /// A Tower layer at the `outer` seat.
+    pub fn outer_layer<L, S>(self, layer: L) -> Self
+    where
+        L: Layer<NextService, Service = S>,
+        LayerSeat<S>: Seat,
+    {
+        self.outer(LayerSeat::new(&layer))
+    }
+
+    /// A Tower layer at the `attempt` seat.
+    pub fn attempt_layer<L, S>(self, layer: L) -> Self
+    where
+        L: Layer<NextService, Service = S>,
+        LayerSeat<S>: Seat,
+    {
+        self.attempt(LayerSeat::new(&layer))
+    }
+
+    /// A Tower layer at the `server` seat.
+    pub fn server_layer<L, S>(self, layer: L) -> Self
+    where
+        L: Layer<NextService, Service = S>,
+        LayerSeat<S>: Seat,
+    {
+        self.server(LayerSeat::new(&layer))
+    }
+
+    /// The in-memory network that `memory:name` addresses belong to. Meshes that share it reach each other. Default: a
+    /// network of its own.
+    pub fn network(mut self, network: &Network) -> Self {
+        self.network = network.clone();
+        self
+    }
+
+    /// Joins: checks everything, then begins to discover endpoints and to watch the configuration.
+    ///
+    /// # Errors
+    /// Everything that is wrong, with dotted paths, and places where a file is concerned.
+    pub async fn build(self) -> Result<Mesh, BuildError> {
+        let mesh = self.build_lazy()?;
+        mesh.inner.start();
+        Ok(mesh)
+    }
+
+    /// Checks everything and joins with the first call, in the runtime of that call. For libraries, which own no
+    /// runtime.
+    ///
+    /// # Errors
+    /// As [`build`](Builder::build).
+    pub fn build_lazy(self) -> Result<Mesh, BuildError> {
+        let Self { service, document, policies, mistakes, origins, seats, discovery, dns, network } = self;
+        let service = ServiceName::new(&service).map_err(|error| BuildError { report: error.to_string() })?;
+        let mut base = Snapshot::new(service.clone());
+        if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
+            base.drain.lame_duck = Duration::from_secs(5);
+        }
+        let mut store = Store::new(base);
+        let mut report = mistakes;
+        match document.build() {
+            Ok(update) => report.extend(store.apply(update).rejected.iter().map(Rejection::to_string)),
+            Err(rejected) => report.extend(rejected.iter().map(Rejection::to_string)),
+        }
+        if !report.is_empty() {
+            return Err(BuildError { report: report.join("\n") });
+        }
+        let registry = Registry::default();
+        let tasks = TaskSet::new();
+        let drain = Drain::new();
+        let readiness = Readiness::new(&drain);
+        let names = registry.clone();
+        let services = Services::new(move |name| {
+            let name = ServiceName::new(name).map_err(|error| Error::new(Code::UnknownService, error.to_string()))?;
+            Ok(ServiceHandle::new(name.clone(), ServiceRuntime::unknown(&name, &names)))
+        });
+        let mut discover = Sources::new(dns);
+        for (name, source) in discovery {
+            discover.insert(name, source);
+        }
+        let inner = Arc::new_cyclic(|this| Inner {
+            snapshot: ArcSwap::new(Arc::clone(store.snapshot())),
+            store: Mutex::new(store),
+            policies,
+            services,
+            running: Mutex::default(),
+            server: ServerShared::new(CallSeries::new(&registry, Direction::Inbound, service.as_str(), "_inbound")),
+            acceptor: Acceptor::new("mesh", ListenerLimits::default(), drain.clone(), tasks.clone(), &registry),
+            drain,
+            drained: watch::Sender::new(false),
+            draining: AtomicBool::new(false),
+            serving: readiness.condition("listeners", "nothing is served yet"),
+            readiness,
+            memory: network.inner.clone(),
+            dial: Dialer::new(network.inner.clone()),
+            tasks,
+            registry,
+            seats,
+            discovery: discover,
+            sources: Mutex::default(),
+            started: AtomicBool::new(false),
+            assembled: AtomicBool::new(false),
+            watched: Mutex::default(),
+            ops: Mutex::default(),
+            this: this.clone(),
+        });
+        origins.load(&inner)?;
+        let snapshot = Arc::clone(inner.lock_store().snapshot());
+        for lint in snapshot.lints.iter() {
+            tracing::warn!("{lint}");
+        }
+        tracing::warn!("no identity is configured: calls are plaintext and everyone is admitted");
+        inner.reconcile(snapshot);
+        inner.assembled.store(true, std::sync::atomic::Ordering::Relaxed);
+        Ok(Mesh { inner })
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("service", &self.service).finish_non_exhaustive()
+    }
+}
+
+/// An in-memory network: `memory:name` addresses of meshes that share it reach each other without sockets.
+#[derive(Clone, Default)]
+pub struct Network {
+    inner: MemoryNetwork,
+}
+
+impl Network {
+    /// A network on which nobody listens.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Network")
+    }
+}
+
+/// Why a mesh could not be built: everything that is wrong, one paragraph each.
+#[derive(Clone, PartialEq, Eq)]
+pub struct BuildError {
+    pub(super) report: String,
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.report)
+    }
+}
+
+impl fmt::Debug for BuildError {
+    /// As `Display`: `main` prints errors by `Debug`, and carets want their own lines.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\n")?;
+        f.write_str(&self.report)
+    }
+}
+
+impl std::error::Error for BuildError {}

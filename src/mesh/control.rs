@@ -1,0 +1,242 @@
+//! What a mesh is made of, and the order in which it starts and ends.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use super::{reconcile::Running, status::SourceStatus};
+use crate::{
+    client::{Join, Services},
+    discover,
+    error::Error,
+    instrument::Registry,
+    model::{PolicyRegistry, Snapshot},
+    name::ServiceName,
+    ops::{Condition, OpsServer, Readiness},
+    rt::{self, TaskSet},
+    seat::Seat,
+    server::ServerShared,
+    source::Store,
+    transport::{
+        Dial,
+        accept::{self, Acceptor, Drain},
+        memory::MemoryNetwork,
+    },
+};
+
+/// How often metrics are handed to the recorder.
+const FLUSH: Duration = Duration::from_secs(5);
+
+pub(crate) struct Inner {
+    pub(super) snapshot: ArcSwap<Snapshot>,
+    pub(super) store: Mutex<Store>,
+    pub(super) policies: PolicyRegistry,
+    pub(super) services: Services,
+    pub(super) running: Mutex<BTreeMap<ServiceName, Running>>,
+    pub(super) server: Arc<ServerShared>,
+    pub(super) acceptor: Acceptor,
+    pub(super) drain: Drain,
+    /// True once the drain has ended.
+    pub(super) drained: watch::Sender<bool>,
+    pub(super) draining: AtomicBool,
+    pub(super) readiness: Readiness,
+    /// Met once something is served.
+    pub(super) serving: Condition,
+    pub(super) memory: MemoryNetwork,
+    pub(super) dial: Arc<dyn Dial>,
+    pub(super) tasks: TaskSet,
+    pub(super) registry: Registry,
+    pub(super) seats: Seats,
+    pub(super) discovery: discover::Sources,
+    pub(super) sources: Mutex<Vec<SourceStatus>>,
+    pub(super) started: AtomicBool,
+    /// True once the first configuration is in use.
+    pub(super) assembled: AtomicBool,
+    /// The file to follow.
+    pub(super) watched: Mutex<Option<std::path::PathBuf>>,
+    pub(super) ops: Mutex<Option<OpsServer>>,
+    pub(super) this: Weak<Inner>,
+}
+
+/// Where the configuration comes from besides the builder.
+#[derive(Default)]
+pub(super) struct Origins {
+    pub(super) text: Option<super::file::Text>,
+}
+
+/// The seats set by code.
+#[derive(Default)]
+pub(super) struct Seats {
+    pub(super) outer: Vec<Arc<dyn Seat>>,
+    pub(super) attempt: Vec<Arc<dyn Seat>>,
+    pub(super) server: Vec<Arc<dyn Seat>>,
+}
+
+impl Inner {
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// What a client does before a call: joins, if the mesh has not joined yet.
+    pub(super) fn join(&self) -> Join {
+        let this = self.this.clone();
+        let started = AtomicBool::new(false);
+        // The weak reference lets the mesh end while clients of it are still around.
+        Join(Arc::new(move || {
+            if started.load(Relaxed) {
+                return;
+            }
+            if let Some(inner) = this.upgrade() {
+                inner.start();
+                started.store(true, Relaxed);
+            }
+        }))
+    }
+
+    /// Begins the background work, once, in the runtime of the caller. Outside a runtime it does nothing, and the next
+    /// call tries again.
+    pub(super) fn start(&self) {
+        let Ok(handle) = tokio::runtime::Handle::try_current() else { return };
+        let Some(this) = self.this.upgrade() else { return };
+        if self.started.swap(true, Relaxed) {
+            return;
+        }
+        self.tasks.bind(handle);
+        this.subscribe_all();
+        this.watch_file();
+        if let Err(error) = this.serve_ops() {
+            tracing::error!("the ops listener does not run: {error}");
+            self.readiness.condition("ops", error.to_string());
+        }
+        let flushed = Arc::downgrade(&this);
+        self.tasks.spawn(async move {
+            loop {
+                rt::sleep(FLUSH).await;
+                match flushed.upgrade() {
+                    Some(inner) => inner.flush(),
+                    None => return,
+                }
+            }
+        });
+    }
+
+    fn serve_ops(&self) -> Result<(), Error> {
+        let snapshot = self.snapshot();
+        let Some(address) = snapshot.listeners.ops else { return Ok(()) };
+        let listener = accept::Listener::bind(address)?;
+        tracing::info!(listener = %listener.local_addr(), "ops");
+        let name = snapshot.mesh.service.as_str();
+        let ops = OpsServer::serve(listener, name, self.readiness.clone(), &self.registry, &self.tasks);
+        *lock(&self.ops) = Some(ops);
+        Ok(())
+    }
+
+    /// Waits until every condition is met.
+    pub(super) async fn ready(&self) {
+        let mut changes = self.readiness.changes();
+        while !self.readiness.is_ready() {
+            changes.next().await;
+        }
+    }
+
+    pub(super) fn serves(&self) {
+        self.serving.met();
+    }
+
+    pub(super) fn lock_store(&self) -> MutexGuard<'_, Store> {
+        lock(&self.store)
+    }
+
+    pub(super) fn lock_watched(&self) -> MutexGuard<'_, Option<std::path::PathBuf>> {
+        lock(&self.watched)
+    }
+
+    pub(super) fn is_assembled(&self) -> bool {
+        self.assembled.load(Relaxed)
+    }
+
+    pub(super) fn note_source(&self, status: SourceStatus) {
+        let mut sources = lock(&self.sources);
+        sources.retain(|source| source.name != status.name);
+        sources.push(status);
+    }
+
+    pub(super) fn refuse_source(&self, name: &str, report: String) {
+        for source in lock(&self.sources).iter_mut().filter(|source| source.name == name) {
+            source.error = Some(report.clone());
+        }
+    }
+
+    pub(super) fn flush(&self) {
+        for handle in self.services.all() {
+            if let Some(cluster) = &handle.runtime().cluster {
+                cluster.report();
+            }
+        }
+        self.registry.gauge("sinew_config_generation", &[]).set(self.snapshot().generation as i64);
+        self.registry.flush();
+    }
+
+    /// Drains with the configured times, or within `deadline`. Everybody who asks waits for the same drain.
+    pub(super) async fn drain(&self, deadline: Option<Duration>) {
+        if !self.draining.swap(true, Relaxed) {
+            let spec = self.snapshot().drain;
+            let deadline = deadline.map_or(spec.deadline, |limit| limit.min(spec.deadline));
+            let lame_duck = spec.lame_duck.min(deadline);
+            tracing::info!(?lame_duck, ?deadline, "draining");
+            let (drain, drained) = (self.drain.clone(), self.drained.clone());
+            let ops = lock(&self.ops).take();
+            // A task of its own: whoever asked may go away, the drain goes on.
+            self.tasks.spawn(async move {
+                let report = drain.start(lame_duck, deadline).await;
+                tracing::info!(forced = report.forced, took = ?report.took, "drained");
+                // Last, so that whoever watches readiness sees the whole drain.
+                if let Some(ops) = ops {
+                    ops.close().await;
+                }
+                drained.send_replace(true);
+            });
+        }
+        let mut drained = self.drained.subscribe();
+        wait_true(&mut drained).await;
+    }
+
+    /// Ends every background task.
+    pub(super) async fn end(&self, limit: Duration) {
+        self.flush();
+        for handle in self.services.all() {
+            if let Some(cluster) = &handle.runtime().cluster {
+                cluster.close();
+            }
+        }
+        if !self.tasks.shutdown(limit).await {
+            tracing::warn!(left = self.tasks.len(), "background tasks did not end in time");
+        }
+    }
+
+    pub(super) fn sources(&self) -> Vec<SourceStatus> {
+        lock(&self.sources).clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn wait_true(drained: &mut watch::Receiver<bool>) {
+    let _ = drained.wait_for(|drained| *drained).await;
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.tasks.cancel();
+    }
+}

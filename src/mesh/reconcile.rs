@@ -1,0 +1,146 @@
+//! From one configuration to the next without losing a call: make before break.
+//!
+//! A cluster lives as long as its service is configured, whatever else changes about it: its limits keep their counts,
+//! its endpoints their connections, calls in flight the route they began with. A service that is gone ends when its last
+//! call does.
+
+use std::sync::{Arc, PoisonError};
+
+use super::control::Inner;
+use crate::{
+    client::ServiceRuntime,
+    cluster::Cluster,
+    discover,
+    model::{EndpointSource, ServiceSpec, Snapshot},
+    name::ServiceName,
+    rt::TaskSet,
+    seat::{Position, chain},
+};
+
+/// A configured service while it runs.
+pub(super) struct Running {
+    spec: Arc<ServiceSpec>,
+    cluster: Arc<Cluster>,
+    /// The subscription's tasks; `None` before the mesh has started.
+    discovery: Option<TaskSet>,
+    error: Arc<arc_swap::ArcSwapOption<String>>,
+}
+
+impl Inner {
+    /// Brings a configuration into use.
+    pub(super) fn reconcile(self: &Arc<Self>, next: Arc<Snapshot>) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, spec) in &next.services {
+            match running.get_mut(name) {
+                Some(service) if Arc::ptr_eq(&service.spec, spec) || service.spec == *spec => {}
+                Some(service) => self.change(service, spec),
+                None => {
+                    let service = self.add(spec);
+                    running.insert(name.clone(), service);
+                }
+            }
+        }
+        running.retain(|name, service| {
+            let kept = next.services.contains_key(name);
+            if !kept {
+                self.remove(name, service);
+            }
+            kept
+        });
+        drop(running);
+        let seats = self.seats.server.iter().chain(next.inbound.policies.seats(Position::Server)).cloned();
+        self.server.set_seat(chain(seats));
+        self.snapshot.store(next);
+    }
+
+    fn add(self: &Arc<Self>, spec: &Arc<ServiceSpec>) -> Running {
+        let cluster = Cluster::new(spec, Arc::clone(&self.dial), self.tasks.clone(), &self.registry);
+        let mut service = Running { spec: Arc::clone(spec), cluster, discovery: None, error: Arc::default() };
+        if self.has_started() {
+            self.subscribe(&mut service);
+        }
+        self.install(&service);
+        service
+    }
+
+    fn change(self: &Arc<Self>, service: &mut Running, spec: &Arc<ServiceSpec>) {
+        let before = std::mem::replace(&mut service.spec, Arc::clone(spec));
+        service.cluster.update(spec);
+        if before.endpoints != spec.endpoints && self.has_started() {
+            // The endpoints there are stay in use until the new sources have spoken.
+            self.subscribe(service);
+        }
+        self.install(service);
+    }
+
+    fn remove(self: &Arc<Self>, name: &ServiceName, service: &mut Running) {
+        if let Some(tasks) = service.discovery.take() {
+            tasks.cancel();
+        }
+        if let Ok(handle) = self.services.get(name.as_str()) {
+            handle.store(ServiceRuntime::unknown(name, &self.registry));
+        }
+        service.cluster.close();
+    }
+
+    /// Gives calls the new routes.
+    fn install(&self, service: &Running) {
+        if let Ok(handle) = self.services.get(service.spec.name.as_str()) {
+            let previous = handle.runtime();
+            handle.store(ServiceRuntime::new(
+                &service.spec,
+                &service.cluster,
+                &self.registry,
+                &self.seats.outer,
+                &self.seats.attempt,
+                Some(&previous),
+            ));
+        }
+    }
+
+    /// Subscribes every service to its sources.
+    pub(super) fn subscribe_all(self: &Arc<Self>) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        for service in running.values_mut() {
+            self.subscribe(service);
+        }
+    }
+
+    fn subscribe(self: &Arc<Self>, service: &mut Running) {
+        let sources: &[EndpointSource] = &service.spec.endpoints;
+        let discovery = discover::subscribe(sources, &self.discovery);
+        let cluster = Arc::downgrade(&service.cluster);
+        service.cluster.set_refresh(discovery.refresh.clone());
+        let tasks = self.tasks.child();
+        let error = Arc::clone(&service.error);
+        let name = service.spec.name.clone();
+        let mut updates = discovery.updates;
+        tasks.spawn(async move {
+            while let Some(update) = std::future::poll_fn(|cx| updates.as_mut().poll_next(cx)).await {
+                let Some(cluster) = cluster.upgrade() else { return };
+                match update {
+                    Ok(update) => {
+                        error.store(None);
+                        cluster.apply(update);
+                    }
+                    Err(failure) => {
+                        tracing::warn!(service = %name, "endpoints: {failure}");
+                        error.store(Some(Arc::new(failure.to_string())));
+                    }
+                }
+            }
+        });
+        if let Some(before) = service.discovery.replace(tasks) {
+            before.cancel();
+        }
+    }
+
+    pub(super) fn discovery_error(&self, name: &ServiceName) -> Option<String> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.get(name).and_then(|service| service.error.load_full()).map(|error| error.to_string())
+    }
+
+    fn has_started(&self) -> bool {
+        self.started.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,223 @@
+//! Serving, and stopping to serve.
+
+use std::{
+    fmt,
+    future::{Future, IntoFuture},
+    net::{SocketAddr, ToSocketAddrs},
+    pin::Pin,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body as HttpBody;
+use tower_service::Service;
+
+use super::control::Inner;
+use crate::{
+    body::Body,
+    error::{BoxError, Code, Error},
+    peer::PeerAddr,
+    server,
+    transport::accept,
+};
+
+/// Where to listen: an address, `host:port`, or `memory:name` for the in-memory transport.
+#[derive(Debug)]
+pub struct Listen(Result<Vec<PeerAddr>, String>);
+
+impl From<SocketAddr> for Listen {
+    fn from(addr: SocketAddr) -> Self {
+        Self(Ok(vec![PeerAddr::Tcp(addr)]))
+    }
+}
+
+impl From<&str> for Listen {
+    fn from(text: &str) -> Self {
+        if let Some(name) = text.strip_prefix("memory:").filter(|name| !name.is_empty()) {
+            return Self(Ok(vec![PeerAddr::Memory(name.into())]));
+        }
+        Self(match text.to_socket_addrs() {
+            Ok(addrs) => Ok(addrs.map(PeerAddr::Tcp).collect()),
+            Err(error) => {
+                Err(format!("`{text}` is not an address to listen on ({error}); use `IP:PORT`, such as `0.0.0.0:9080`"))
+            }
+        })
+    }
+}
+
+impl From<String> for Listen {
+    fn from(text: String) -> Self {
+        text.as_str().into()
+    }
+}
+
+/// A bound address that is not served yet.
+pub struct Listener {
+    inner: Arc<Inner>,
+    listener: accept::Listener,
+}
+
+impl Listener {
+    pub(super) async fn bind(inner: Arc<Inner>, listen: Listen) -> Result<Self, Error> {
+        let addrs = listen.0.map_err(|message| Error::new(Code::BadRequest, message))?;
+        let mut failed = None;
+        for addr in addrs {
+            let bound = match &addr {
+                PeerAddr::Tcp(addr) => accept::Listener::bind(*addr),
+                PeerAddr::Memory(name) => inner.memory.listen(name).map(accept::Listener::memory),
+            };
+            match bound {
+                Ok(listener) => return Ok(Self { inner, listener }),
+                Err(error) => failed = Some(error),
+            }
+        }
+        Err(failed.unwrap_or_else(|| Error::new(Code::BadRequest, "the name to listen on has no address")))
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> &PeerAddr {
+        self.listener.local_addr()
+    }
+
+    /// Where it listens, unless in memory only.
+    ///
+    /// # Panics
+    /// On an in-memory listener, which has no socket address; use [`addr`](Listener::addr) there.
+    pub fn local_addr(&self) -> SocketAddr {
+        match self.listener.local_addr() {
+            PeerAddr::Tcp(addr) => *addr,
+            PeerAddr::Memory(name) => panic!("`memory:{name}` has no socket address"),
+        }
+    }
+
+    /// Serves an application on it.
+    pub fn serve<S>(self, app: S) -> Serve<S> {
+        Serve { inner: Arc::clone(&self.inner), on: On::Bound(self), app, signal: None }
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Listener").field(self.addr()).finish()
+    }
+}
+
+/// Serves once it is awaited.
+///
+/// Drains at SIGTERM and Ctrl-C, unless given a signal of its own; a second one forces. While it drains, readiness is
+/// withdrawn first, connections are still accepted for `drain.lame_duck`, then nothing new is accepted, and what is open
+/// finishes or is closed at `drain.deadline`.
+///
+/// # Cancellation
+/// Dropping the future stops nothing: connections belong to the mesh. End them by the signal or by
+/// [`Mesh::shutdown`](super::Mesh::shutdown).
+#[must_use = "serving begins when this is awaited"]
+pub struct Serve<S> {
+    inner: Arc<Inner>,
+    on: On,
+    app: S,
+    signal: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+enum On {
+    Unbound(Listen),
+    Bound(Listener),
+}
+
+impl<S> Serve<S> {
+    pub(super) fn new(inner: Arc<Inner>, listen: Listen, app: S) -> Self {
+        Self { inner, on: On::Unbound(listen), app, signal: None }
+    }
+
+    /// Drains when `signal` resolves, instead of at SIGTERM and Ctrl-C.
+    pub fn with_graceful_shutdown(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.signal = Some(Box::pin(signal));
+        self
+    }
+}
+
+impl<S> fmt::Debug for Serve<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Serve")
+    }
+}
+
+impl<S, B> IntoFuture for Serve<S>
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Output = Result<(), Error>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let Self { inner, on, app, signal } = self;
+            let Listener { listener, .. } = match on {
+                On::Bound(listener) => listener,
+                On::Unbound(listen) => Listener::bind(Arc::clone(&inner), listen).await?,
+            };
+            inner.start();
+            tracing::info!(listener = %listener.local_addr(), "serving");
+            let shared = Arc::clone(&inner.server);
+            inner.acceptor.serve(listener, move |peer| server::connection(Arc::clone(&shared), app.clone(), peer));
+            inner.serves();
+            let own_signal = signal.is_some();
+            let stop = async {
+                match signal {
+                    Some(signal) => signal.await,
+                    None => terminated().await,
+                }
+            };
+            let begun = inner.drain.watch();
+            tokio::select! {
+                biased;
+                () = stop => {}
+                // Somebody else began the drain: this listener goes with it.
+                () = begun.reached(accept::Phase::LameDuck) => {}
+            }
+            let draining = inner.drain(None);
+            if own_signal {
+                draining.await;
+            } else {
+                tokio::select! {
+                    biased;
+                    () = draining => {}
+                    () = terminated() => {
+                        tracing::warn!("told to stop a second time: closing everything");
+                        inner.drain.force();
+                        inner.drain(None).await;
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// SIGTERM or Ctrl-C.
+async fn terminated() {
+    let interrupt = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut terminate) => {
+                tokio::select! {
+                    biased;
+                    _ = terminate.recv() => {}
+                    _ = interrupt => {}
+                }
+            }
+            Err(error) => {
+                tracing::warn!("SIGTERM cannot be watched: {error}");
+                let _ = interrupt.await;
+            }
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = interrupt.await;
+}

@@ -1,0 +1,97 @@
+//! What the mesh knows and does, as plain data.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::control::Inner;
+use crate::cluster::ClusterStatus;
+
+/// A snapshot of the mesh, for logs, tests and pages. Its JSON form may gain fields.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct MeshStatus {
+    /// The service this process is an instance of.
+    pub service: String,
+    /// Whether it is ready to be sent requests.
+    pub ready: bool,
+    /// What it still waits for.
+    pub waiting_for: Vec<String>,
+    /// Whether callers and peers prove who they are. Without an identity: `off`.
+    pub mtls: &'static str,
+    /// The configuration in use.
+    pub generation: u64,
+    /// Each source of configuration: what it last delivered, and why its last change was refused, if it was.
+    pub sources: Vec<SourceStatus>,
+    /// What is valid and probably not meant.
+    pub lints: Vec<String>,
+    /// Connections accepted and open.
+    pub connections: usize,
+    /// Background tasks.
+    pub tasks: usize,
+    /// Every service that is configured or was asked for.
+    pub services: BTreeMap<String, ServiceStatus>,
+}
+
+/// A source of configuration.
+#[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct SourceStatus {
+    /// `file sinew.yaml`.
+    pub name: String,
+    /// The generation it last brought into use.
+    pub generation: u64,
+    /// Why its last change is not in use; the one before still is.
+    pub error: Option<String>,
+}
+
+/// A service.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct ServiceStatus {
+    /// False if it was asked for and nothing is known about it.
+    pub configured: bool,
+    /// Its routes in evaluation order.
+    pub routes: Vec<String>,
+    /// The last complaint of discovery; the endpoints below are the last good ones.
+    pub discovery_error: Option<String>,
+    /// Its endpoints and limits.
+    pub cluster: Option<ClusterStatus>,
+}
+
+pub(super) fn collect(inner: &Inner) -> MeshStatus {
+    let snapshot = inner.snapshot();
+    let services = inner
+        .services
+        .all()
+        .into_iter()
+        .map(|handle| {
+            let runtime = handle.runtime();
+            let status = ServiceStatus {
+                configured: runtime.spec.is_some(),
+                routes: runtime
+                    .spec
+                    .iter()
+                    .flat_map(|spec| spec.routes.iter().map(|route| route.name.to_string()))
+                    .collect(),
+                discovery_error: inner.discovery_error(&handle.name),
+                cluster: runtime.cluster.as_ref().map(|cluster| cluster.status()),
+            };
+            (handle.name.to_string(), status)
+        })
+        .collect();
+    let unmet = |(name, reason): (&str, Option<_>)| reason.map(|reason| format!("{name}: {reason}"));
+    let waiting_for: Vec<_> = inner.readiness.report().into_iter().filter_map(unmet).collect();
+    MeshStatus {
+        service: snapshot.mesh.service.to_string(),
+        ready: waiting_for.is_empty(),
+        waiting_for,
+        mtls: "off",
+        generation: snapshot.generation,
+        sources: inner.sources(),
+        lints: snapshot.lints.iter().map(ToString::to_string).collect(),
+        connections: inner.acceptor.open(),
+        tasks: inner.tasks.len(),
+        services,
+    }
+}

@@ -1,0 +1,25 @@
+//! `grpc.health.v1` without the feature `tonic`.
+
+use std::{convert::Infallible, future::Future, pin::Pin};
+
+use http::{Request, Response, StatusCode};
+
+use super::{readiness::Readiness, server::text};
+use crate::{body::Body, rt::TaskSet};
+
+pub(super) struct Health;
+
+impl Health {
+    pub(super) fn new(_service: &str, _readiness: &Readiness, _tasks: &TaskSet) -> Self {
+        Self
+    }
+
+    pub(super) fn call(
+        &self,
+        _request: Request<Body>,
+    ) -> Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>> {
+        let answer =
+            text(StatusCode::NOT_FOUND, "not found: build sinew with its feature `tonic` for grpc.health.v1\n");
+        Box::pin(std::future::ready(Ok(answer)))
+    }
+}

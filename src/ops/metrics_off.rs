@@ -1,0 +1,18 @@
+//! `/metrics` without the feature `prometheus`.
+
+use http::{Response, StatusCode};
+
+use super::server::text;
+use crate::{body::Body, instrument::Registry};
+
+pub(super) struct Metrics;
+
+impl Metrics {
+    pub(super) fn new(_registry: Registry) -> Self {
+        Self
+    }
+
+    pub(super) fn render(&self) -> Response<Body> {
+        text(StatusCode::NOT_FOUND, "not found: build sinew with its feature `prometheus` for /metrics\n")
+    }
+}

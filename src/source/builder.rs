@@ -1,0 +1,410 @@
+//! Configuration made by code, as the same partial documents that a file makes.
+//!
+//! What code sets is a default that the file may change, unless it stands inside `pin`. Mistakes are collected and
+//! returned together, with the dotted path a file would have.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use super::{
+    dns_name,
+    document::{
+        Document, Drafts, Field, PartialBreakers, PartialRoute, PartialService, PartialSource, PartialTimeouts, Set,
+        Tunables,
+    },
+    store::{Rejection, Update},
+};
+use crate::{
+    balance::BalancePolicy,
+    breaker::BreakerPolicy,
+    matching::HostPattern,
+    model::{Address, EndpointSource, EndpointSpec, Labels, Origin, Policy, PolicyDraft, Protocol, SourceKind},
+    name::{ServiceName, SubsetName},
+    route::Route,
+    seat::Position,
+    timeout::TimeoutPolicy,
+};
+
+/// The builder's whole document.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DocumentBuilder {
+    document: Document,
+    pins: Document,
+    rejected: Vec<Rejection>,
+}
+
+impl DocumentBuilder {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// `mesh.version`.
+    pub(crate) fn version(&mut self, version: &str) {
+        self.document.mesh.version = Some(Set::new(version.into(), Origin::Builder));
+    }
+
+    /// `mesh.namespace`.
+    pub(crate) fn namespace(&mut self, namespace: &str) {
+        self.document.mesh.namespace = Some(Set::new(namespace.into(), Origin::Builder));
+    }
+
+    /// `listeners.ops.listen`.
+    pub(crate) fn ops(&mut self, listen: std::net::SocketAddr) {
+        self.document.ops = Some(Set::new(listen, Origin::Builder));
+    }
+
+    /// `drain.lame_duck`.
+    pub(crate) fn lame_duck(&mut self, duration: Duration) {
+        self.document.drain.lame_duck = Some(Set::new(duration, Origin::Builder));
+    }
+
+    /// `drain.deadline`.
+    pub(crate) fn drain_deadline(&mut self, duration: Duration) {
+        self.document.drain.deadline = Some(Set::new(duration, Origin::Builder));
+    }
+
+    /// `defaults`, by what a service has in common with them; endpoints, hosts, subsets and routes are refused.
+    pub(crate) fn defaults(&mut self, build: impl FnOnce(ServiceBuilder) -> ServiceBuilder) {
+        let built = build(ServiceBuilder::new("defaults"));
+        let refuse = |service: &PartialService| {
+            service.endpoints.is_some()
+                || service.hosts.is_some()
+                || service.routes.is_some()
+                || !service.subsets.is_empty()
+        };
+        if refuse(&built.service) || refuse(&built.pins) {
+            let reason = "endpoints, hosts, subsets and routes belong to a service, not to the defaults";
+            self.rejected.push(rejection("defaults", "", reason.into()));
+        }
+        self.rejected.extend(built.rejected);
+        let lower = std::mem::take(&mut self.document.defaults);
+        self.document.defaults = built.service.tunables.over(lower);
+        let lower = std::mem::take(&mut self.pins.defaults);
+        self.pins.defaults = built.pins.tunables.over(lower);
+    }
+
+    /// `services.<name>`; called again for the same name, it adds to it.
+    pub(crate) fn service(&mut self, name: &str, build: impl FnOnce(ServiceBuilder) -> ServiceBuilder) {
+        let built = build(ServiceBuilder::new(&format!("services.{name}")));
+        self.rejected.extend(built.rejected);
+        let name = match ServiceName::new(name) {
+            Ok(name) => name,
+            Err(error) => {
+                self.rejected.push(rejection(&built.path, "", error.to_string()));
+                return;
+            }
+        };
+        let merge = |document: &mut Document, service: PartialService| {
+            let merged = match document.services.remove(&name) {
+                Some(lower) => service.over(lower),
+                None => service,
+            };
+            document.services.insert(name.clone(), merged);
+        };
+        merge(&mut self.document, built.service);
+        if built.pinned {
+            merge(&mut self.pins, built.pins);
+        }
+    }
+
+    /// `inbound`: a policy at the server seat.
+    pub(crate) fn inbound_policy<P: Policy>(&mut self, policy: &P) {
+        match draft(policy, &[Position::Server]) {
+            Ok((name, draft)) => {
+                self.document.inbound.insert(name, Set::new(draft, Origin::Builder));
+            }
+            Err(reason) => self.rejected.push(rejection("inbound", P::NAME, reason)),
+        }
+    }
+
+    /// As [`inbound_policy`](Self::inbound_policy); no source overrides it.
+    pub(crate) fn pin_inbound_policy<P: Policy>(&mut self, policy: &P) {
+        match draft(policy, &[Position::Server]) {
+            Ok((name, draft)) => {
+                self.pins.inbound.insert(name, Set::new(draft, Origin::Pinned));
+            }
+            Err(reason) => self.rejected.push(rejection("inbound", P::NAME, reason)),
+        }
+    }
+
+    /// The update for the store.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub(crate) fn build(self) -> Result<Update, Vec<Rejection>> {
+        if self.rejected.is_empty() {
+            Ok(Update::Builder { document: self.document, pins: self.pins })
+        } else {
+            Err(self.rejected)
+        }
+    }
+}
+
+fn rejection(path: &str, key: &str, reason: String) -> Rejection {
+    let resource = match path.strip_prefix("services.") {
+        Some(name) => format!("service {name}"),
+        None => path.to_owned(),
+    };
+    let path = if key.is_empty() { path.to_owned() } else { format!("{path}.{key}") };
+    Rejection { resource, path, place: None, reason, help: None, related: None }
+}
+
+fn draft<P: Policy>(policy: &P, positions: &[Position]) -> Result<(Arc<str>, PolicyDraft), String> {
+    super::check_policy_name(P::NAME)?;
+    if !positions.contains(&P::SEAT) {
+        return Err(format!("the policy acts at {:?}, which is not here", P::SEAT));
+    }
+    let draft = PolicyDraft::of(policy).map_err(|fault| match fault.path.as_str() {
+        "" => fault.message,
+        path => format!("{path}: {}", fault.message),
+    })?;
+    Ok((P::NAME.into(), draft))
+}
+
+/// One service made by code.
+#[derive(Clone, Debug)]
+pub struct ServiceBuilder {
+    path: String,
+    service: PartialService,
+    pins: PartialService,
+    /// Whether anything is pinned.
+    pinned: bool,
+    /// Whether what is set now is pinned.
+    pinning: bool,
+    rejected: Vec<Rejection>,
+}
+
+impl ServiceBuilder {
+    fn new(path: &str) -> Self {
+        Self {
+            path: path.into(),
+            service: PartialService::new(Origin::Builder),
+            pins: PartialService::new(Origin::Pinned),
+            pinned: false,
+            pinning: false,
+            rejected: Vec::new(),
+        }
+    }
+
+    /// What `build` sets wins over every source.
+    pub fn pin(mut self, build: impl FnOnce(Self) -> Self) -> Self {
+        let outer = std::mem::replace(&mut self.pinning, true);
+        let mut built = build(self);
+        (built.pinning, built.pinned) = (outer, true);
+        built
+    }
+
+    fn origin(&self) -> Origin {
+        if self.pinning { Origin::Pinned } else { Origin::Builder }
+    }
+
+    fn set<T>(&mut self, value: T, field: impl FnOnce(&mut PartialService) -> &mut Field<T>) {
+        let origin = self.origin();
+        *field(self.target()) = Some(Set::new(value, origin));
+    }
+
+    fn target(&mut self) -> &mut PartialService {
+        if self.pinning { &mut self.pins } else { &mut self.service }
+    }
+
+    fn reject(&mut self, key: &str, reason: String) {
+        self.rejected.push(rejection(&self.path, key, reason));
+    }
+
+    fn source(&mut self, source: EndpointSource, items: usize) {
+        let origin = self.origin();
+        let source = PartialSource { source, origin: origin.clone(), items: vec![origin.clone(); items] };
+        let endpoints = &mut self.target().endpoints;
+        endpoints.get_or_insert_with(|| Set::new(Vec::new(), origin)).value.push(source);
+    }
+
+    /// Adds a fixed list of addresses: `127.0.0.1:9080`.
+    pub fn endpoints<A: AsRef<str>>(mut self, addresses: impl IntoIterator<Item = A>) -> Self {
+        let mut specs = Vec::new();
+        for (index, address) in addresses.into_iter().enumerate() {
+            match address.as_ref().parse::<Address>() {
+                Ok(address) => specs.push(EndpointSpec::new(address)),
+                Err(reason) => self.reject(&format!("endpoints[{index}]"), reason),
+            }
+        }
+        self.static_endpoints(specs)
+    }
+
+    /// Adds a fixed list of endpoints.
+    pub fn static_endpoints(mut self, endpoints: impl IntoIterator<Item = EndpointSpec>) -> Self {
+        let specs: Vec<_> = endpoints.into_iter().collect();
+        let items = specs.len();
+        self.source(EndpointSource::new(SourceKind::Static(specs)), items);
+        self
+    }
+
+    /// Adds a name to resolve: `reviews.prod:9080`.
+    pub fn dns(self, name: &str) -> Self {
+        self.dns_with(name, |source| source)
+    }
+
+    /// Adds a name to resolve, with what holds for all it yields.
+    pub fn dns_with(mut self, name: &str, with: impl FnOnce(EndpointSource) -> EndpointSource) -> Self {
+        match dns_name(name) {
+            Ok((name, port)) => self.source(with(EndpointSource::new(SourceKind::Dns { name, port })), 0),
+            Err((reason, help)) => self.reject("endpoints", format!("{reason}: {help}")),
+        }
+        self
+    }
+
+    /// Adds a watched file of endpoints.
+    pub fn endpoint_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.source(EndpointSource::new(SourceKind::File(path.into())), 0);
+        self
+    }
+
+    /// Adds a source that is registered under this name.
+    pub fn custom(mut self, name: &str) -> Self {
+        self.source(EndpointSource::new(SourceKind::Custom(name.into())), 0);
+        self
+    }
+
+    /// Adds a host by which the service is found.
+    pub fn host(mut self, pattern: &str) -> Self {
+        match HostPattern::new(pattern) {
+            Ok(host) => {
+                let origin = self.origin();
+                let hosts = &mut self.target().hosts;
+                let hosts = hosts.get_or_insert_with(|| Set::new(Vec::new(), origin.clone()));
+                hosts.value.push(Set::new(host, origin));
+            }
+            Err(error) => self.reject("hosts", error.to_string()),
+        }
+        self
+    }
+
+    /// Sets the HTTP version towards the endpoints.
+    pub fn protocol(mut self, protocol: Protocol) -> Self {
+        self.set(protocol, |service| &mut service.protocol);
+        self
+    }
+
+    /// Sets how an endpoint is chosen.
+    pub fn load_balancer(mut self, policy: BalancePolicy) -> Self {
+        match policy {
+            BalancePolicy::LeastRequest { choice_count } if BalancePolicy::least_request(choice_count).is_err() => {
+                self.reject("load_balancer.least_request.choice_count", format!("{choice_count} is not 2 to 10"));
+            }
+            policy => self.set(policy, |service| &mut service.tunables.load_balancer),
+        }
+        self
+    }
+
+    /// Names the endpoints that have these labels.
+    pub fn subset<K, V>(mut self, name: &str, labels: impl IntoIterator<Item = (K, V)>) -> Self
+    where
+        K: Into<Arc<str>>,
+        V: Into<Arc<str>>,
+    {
+        match SubsetName::new(name) {
+            Ok(name) => {
+                let labels: Labels = labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
+                let set = Set::new(labels, self.origin());
+                self.target().subsets.insert(name, set);
+            }
+            Err(error) => self.reject("subsets", error.to_string()),
+        }
+        self
+    }
+
+    /// Sets every limit.
+    pub fn circuit_breakers(mut self, policy: BreakerPolicy) -> Self {
+        if policy.max_connections == 0 {
+            self.reject("circuit_breakers.max_connections", "0 is out of bounds: it must be at least 1".into());
+        }
+        let origin = self.origin();
+        let set = |value| Some(Set::new(value, origin.clone()));
+        let limits = PartialBreakers {
+            max_connections: set(policy.max_connections),
+            max_pending_requests: set(policy.max_pending_requests),
+            max_requests: set(policy.max_requests),
+            max_streams: set(policy.max_streams),
+        };
+        self.target().tunables.circuit_breakers = limits;
+        self
+    }
+
+    /// Sets the whole call's timeout: `timeouts.request`.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        if timeout.is_zero() {
+            self.reject("timeouts.request", "a timeout of zero fails every call".into());
+        }
+        self.set(Some(timeout), |service| &mut service.tunables.timeouts.request);
+        self
+    }
+
+    /// Sets every timeout.
+    pub fn timeouts(mut self, policy: TimeoutPolicy) -> Self {
+        let zero = [
+            ("request", policy.request),
+            ("per_try", policy.per_try),
+            ("response", policy.response),
+            ("connect", Some(policy.connect)),
+        ];
+        for (key, value) in zero {
+            if value == Some(Duration::ZERO) {
+                self.reject(&format!("timeouts.{key}"), "a timeout of zero fails every call".into());
+            }
+        }
+        let origin = self.origin();
+        let timeouts = PartialTimeouts {
+            request: Some(Set::new(policy.request, origin.clone())),
+            per_try: Some(Set::new(policy.per_try, origin.clone())),
+            response: Some(Set::new(policy.response, origin.clone())),
+            connect: Some(Set::new(policy.connect, origin.clone())),
+            connect_wait: Some(Set::new(policy.connect_wait, origin.clone())),
+            limit_wait: Some(Set::new(policy.limit_wait, origin)),
+        };
+        self.target().tunables.timeouts = timeouts;
+        self
+    }
+
+    /// Adds a route.
+    pub fn route(self, route: Route) -> Self {
+        self.route_with(route, Drafts::new())
+    }
+
+    fn route_with(mut self, route: Route, policies: Drafts) -> Self {
+        let origin = self.origin();
+        let route = PartialRoute {
+            name: Some(Set::new(route.name.clone(), origin.clone())),
+            targets: Vec::new(),
+            timeout: route.timeout.map(|_| origin.clone()),
+            origin: origin.clone(),
+            route,
+            policies,
+        };
+        let routes = &mut self.target().routes;
+        routes.get_or_insert_with(|| Set::new(Vec::new(), origin)).value.push(route);
+        self
+    }
+
+    /// Adds a route with a policy of the user's own.
+    pub fn route_policy<P: Policy>(mut self, route: Route, policy: &P) -> Self {
+        let mut policies = Drafts::new();
+        match draft(policy, &[Position::Outer, Position::Attempt]) {
+            Ok((name, draft)) => {
+                policies.insert(name, Set::new(draft, self.origin()));
+            }
+            Err(reason) => self.reject(&format!("routes.{}.{}", route.name, P::NAME), reason),
+        }
+        self.route_with(route, policies)
+    }
+
+    /// Adds a policy of the user's own for every route.
+    pub fn policy<P: Policy>(mut self, policy: &P) -> Self {
+        match draft(policy, &[Position::Outer, Position::Attempt]) {
+            Ok((name, draft)) => {
+                let set = Set::new(draft, self.origin());
+                let tunables: &mut Tunables = &mut self.target().tunables;
+                tunables.policies.insert(name, set);
+            }
+            Err(reason) => self.reject(P::NAME, reason),
+        }
+        self
+    }
+}

@@ -1,0 +1,245 @@
+//! The partial document: what one source says, and nothing of what it leaves open.
+//!
+//! Builder, file and pins all make the same type, so there is one way to lay one over another and one place that
+//! turns the result into a [`Snapshot`](crate::model::Snapshot). Every value remembers who set it. Groups overlay
+//! field by field, maps by key, and lists (`endpoints`, `hosts`, `routes`) as a whole, because half a list of routes
+//! from one author and half from another is what neither meant.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use crate::{
+    balance::BalancePolicy,
+    matching::HostPattern,
+    model::{EndpointSource, Labels, Origin, Place, PolicyDraft, Protocol},
+    name::{RouteName, ServiceName, SubsetName},
+    route::Route,
+};
+
+/// A value and who set it.
+#[derive(Clone, Debug)]
+pub(crate) struct Set<T> {
+    pub(crate) value: T,
+    pub(crate) origin: Origin,
+}
+
+impl<T> Set<T> {
+    pub(crate) fn new(value: T, origin: Origin) -> Self {
+        Self { value, origin }
+    }
+
+    /// Where it stands, if in a file.
+    pub(crate) fn place(&self) -> Option<Place> {
+        place_of(&self.origin)
+    }
+}
+
+/// The place of an origin, if it is a file.
+pub(crate) fn place_of(origin: &Origin) -> Option<Place> {
+    match origin {
+        Origin::File(place) => Some(place.clone()),
+        _ => None,
+    }
+}
+
+/// A value that a source may leave open.
+pub(crate) type Field<T> = Option<Set<T>>;
+
+/// Policies of the user's own at one place, by name.
+pub(crate) type Drafts = BTreeMap<Arc<str>, Set<PolicyDraft>>;
+
+/// Lays `self` over `lower`, field by field.
+macro_rules! over {
+    ($upper:expr, $lower:expr; fields: $($field:ident),* ; groups: $($group:ident),* ; maps: $($map:ident),* $(,)?) => {
+        Self {
+            $($field: $upper.$field.or($lower.$field),)*
+            $($group: $upper.$group.over($lower.$group),)*
+            $($map: map_over($upper.$map, $lower.$map),)*
+        }
+    };
+}
+
+fn map_over<K: Ord, V>(upper: BTreeMap<K, V>, mut lower: BTreeMap<K, V>) -> BTreeMap<K, V> {
+    lower.extend(upper);
+    lower
+}
+
+/// One source's word on everything.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Document {
+    pub(crate) version: Field<u32>,
+    pub(crate) mesh: PartialMesh,
+    /// `listeners.ops.listen`.
+    pub(crate) ops: Field<SocketAddr>,
+    pub(crate) drain: PartialDrain,
+    pub(crate) defaults: Tunables,
+    pub(crate) services: BTreeMap<ServiceName, PartialService>,
+    /// `inbound`: policies at the server seat.
+    pub(crate) inbound: Drafts,
+}
+
+impl Document {
+    pub(crate) fn over(self, lower: Self) -> Self {
+        let mut services = lower.services;
+        for (name, upper) in self.services {
+            let merged = match services.remove(&name) {
+                Some(lower) => upper.over(lower),
+                None => upper,
+            };
+            services.insert(name, merged);
+        }
+        Self {
+            version: self.version.or(lower.version),
+            mesh: self.mesh.over(lower.mesh),
+            ops: self.ops.or(lower.ops),
+            drain: self.drain.over(lower.drain),
+            defaults: self.defaults.over(lower.defaults),
+            services,
+            inbound: map_over(self.inbound, lower.inbound),
+        }
+    }
+}
+
+/// `mesh`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PartialMesh {
+    pub(crate) service: Field<ServiceName>,
+    pub(crate) version: Field<Arc<str>>,
+    pub(crate) namespace: Field<Arc<str>>,
+    pub(crate) trust_domain: Field<Arc<str>>,
+}
+
+impl PartialMesh {
+    fn over(self, lower: Self) -> Self {
+        over!(self, lower; fields: service, version, namespace, trust_domain; groups: ; maps: )
+    }
+}
+
+/// `drain`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PartialDrain {
+    pub(crate) lame_duck: Field<Duration>,
+    pub(crate) deadline: Field<Duration>,
+}
+
+impl PartialDrain {
+    fn over(self, lower: Self) -> Self {
+        over!(self, lower; fields: lame_duck, deadline; groups: ; maps: )
+    }
+}
+
+/// What `defaults` and a service have in common.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tunables {
+    pub(crate) load_balancer: Field<BalancePolicy>,
+    pub(crate) timeouts: PartialTimeouts,
+    pub(crate) circuit_breakers: PartialBreakers,
+    pub(crate) policies: Drafts,
+}
+
+impl Tunables {
+    pub(crate) fn over(self, lower: Self) -> Self {
+        over!(self, lower; fields: load_balancer; groups: timeouts, circuit_breakers; maps: policies)
+    }
+}
+
+/// `timeouts`. The outer `Option` is "not said", the inner "off".
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PartialTimeouts {
+    pub(crate) request: Field<Option<Duration>>,
+    pub(crate) per_try: Field<Option<Duration>>,
+    pub(crate) response: Field<Option<Duration>>,
+    pub(crate) connect: Field<Duration>,
+    pub(crate) connect_wait: Field<Duration>,
+    pub(crate) limit_wait: Field<Duration>,
+}
+
+impl PartialTimeouts {
+    pub(crate) fn over(self, lower: Self) -> Self {
+        over!(self, lower; fields: request, per_try, response, connect, connect_wait, limit_wait; groups: ; maps: )
+    }
+}
+
+/// `circuit_breakers`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PartialBreakers {
+    pub(crate) max_connections: Field<u32>,
+    pub(crate) max_pending_requests: Field<u32>,
+    pub(crate) max_requests: Field<u32>,
+    pub(crate) max_streams: Field<u32>,
+}
+
+impl PartialBreakers {
+    fn over(self, lower: Self) -> Self {
+        over!(self, lower;
+            fields: max_connections, max_pending_requests, max_requests, max_streams; groups: ; maps: )
+    }
+}
+
+/// One entry of `services`.
+#[derive(Clone, Debug)]
+pub(crate) struct PartialService {
+    /// Who mentioned the service.
+    pub(crate) origin: Origin,
+    /// Part of it could not be read, so that cross checks on it would report what is not so.
+    pub(crate) tainted: bool,
+    pub(crate) endpoints: Field<Vec<PartialSource>>,
+    pub(crate) hosts: Field<Vec<Set<HostPattern>>>,
+    pub(crate) protocol: Field<Protocol>,
+    pub(crate) subsets: BTreeMap<SubsetName, Set<Labels>>,
+    pub(crate) tunables: Tunables,
+    pub(crate) routes: Field<Vec<PartialRoute>>,
+}
+
+impl PartialService {
+    pub(crate) fn new(origin: Origin) -> Self {
+        Self {
+            origin,
+            tainted: false,
+            endpoints: None,
+            hosts: None,
+            protocol: None,
+            subsets: BTreeMap::new(),
+            tunables: Tunables::default(),
+            routes: None,
+        }
+    }
+
+    pub(crate) fn over(self, lower: Self) -> Self {
+        Self {
+            origin: self.origin,
+            tainted: self.tainted || lower.tainted,
+            endpoints: self.endpoints.or(lower.endpoints),
+            hosts: self.hosts.or(lower.hosts),
+            protocol: self.protocol.or(lower.protocol),
+            subsets: map_over(self.subsets, lower.subsets),
+            tunables: self.tunables.over(lower.tunables),
+            routes: self.routes.or(lower.routes),
+        }
+    }
+}
+
+/// One source of endpoints.
+#[derive(Clone, Debug)]
+pub(crate) struct PartialSource {
+    pub(crate) source: EndpointSource,
+    /// Who set it.
+    pub(crate) origin: Origin,
+    /// For a static source, who set each endpoint, in order.
+    pub(crate) items: Vec<Origin>,
+}
+
+/// One route.
+#[derive(Clone, Debug)]
+pub(crate) struct PartialRoute {
+    /// The rule; its name stands in for a missing one until translation.
+    pub(crate) route: Route,
+    /// Who set it.
+    pub(crate) origin: Origin,
+    /// Its name as written, if it has one.
+    pub(crate) name: Field<RouteName>,
+    /// `to`, or the keys of `split`: who set each target, in the order of the action's targets.
+    pub(crate) targets: Vec<Origin>,
+    /// Who set `timeout`.
+    pub(crate) timeout: Option<Origin>,
+    pub(crate) policies: Drafts,
+}

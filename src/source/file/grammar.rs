@@ -1,0 +1,289 @@
+//! The grammar of `sinew.yaml`: the document, its defaults, and its services.
+//!
+//! One function per group; each names its keys, their documentation, and how their values read. Keys are Envoy's where
+//! Envoy has the thing. A key of a later version is known by name and refused by place, because a mesh that ignores
+//! `mtls: strict` is worse than one that does not start.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use serde_json::json;
+
+use super::{
+    cursor::{Cursor, Fields, Wrong},
+    endpoints, routes,
+};
+use crate::{
+    balance::BalancePolicy,
+    matching::HostPattern,
+    model::{Labels, Origin, Protocol},
+    name::{ServiceName, SubsetName},
+    seat::Position,
+    source::document::{
+        Document, PartialBreakers, PartialDrain, PartialMesh, PartialService, PartialTimeouts, Tunables,
+    },
+};
+
+/// Shortest timeout that is not a mistake.
+pub(super) const MIN_TIMEOUT: Duration = Duration::from_millis(1);
+
+/// The whole document.
+pub(super) fn document(at: Cursor<'_, '_, '_>) -> Option<Document> {
+    at.map("a map with `version` and `services`", |fields| {
+        let version = fields
+            .field("version", "Edition of the defaults. Default 1, the only one there is.", |at| at.integer(1..=1));
+        let mesh = fields.group("mesh", "Who this process is.", mesh);
+        fields.field("mtls", "Mutual TLS towards peers. Only `off` in this build.", |at| {
+            at.choice("a mode of `mtls`", &[("off", ())], &["strict", "permissive"])
+        });
+        let ops = fields.group("listeners", "Listeners of the mesh itself. Default: none.", |at| {
+            at.map("a map of listeners", |fields| {
+                let ops =
+                    fields.field("ops", "`/livez`, `/readyz`, `/metrics` and `grpc.health.v1`. Default: off.", |at| {
+                        at.map("a map with `listen`", |fields| {
+                            let listen = fields
+                                .field("listen", "Address, such as `0.0.0.0:9901`.", |cursor| cursor.socket_address());
+                            fields.exactly_one(&["listen"]);
+                            listen
+                        })
+                    });
+                fields.later(&["mesh", "edge"]);
+                ops.and_then(|ops| ops.value)
+            })
+        });
+        let drain = fields.group("drain", "How the process stops.", drain);
+        let defaults = fields.group("defaults", "What holds for every service that does not say otherwise.", |at| {
+            at.map("a map", |fields| tunables(fields, "`defaults`"))
+        });
+        let services = fields.group("services", "What can be called, by name.", services);
+        let inbound = fields.group("inbound", "What holds for everything that is served.", |at| {
+            at.map("a map", |fields| {
+                fields.later(&["authz", "rate_limit"]);
+                fields.policies(&[Position::Server], "`inbound`")
+            })
+        });
+        fields.later(&["identity"]);
+        Document { version, mesh, ops, drain, defaults, services, inbound }
+    })
+}
+
+fn mesh(at: Cursor<'_, '_, '_>) -> Option<PartialMesh> {
+    at.map("a map", |fields| PartialMesh {
+        service: fields.field("service", "The service this process is an instance of. Default: given by code.", |at| {
+            at.parsed::<ServiceName>("a service name")
+        }),
+        version: fields.field("version", "Its version, free text. Default: none.", |at| at.text("a version")),
+        namespace: fields.field("namespace", "Its namespace. Default `default`.", |at| name(at, "namespace")),
+        trust_domain: fields
+            .field("trust_domain", "Its trust domain; only used with an identity.", |at| name(at, "trust domain")),
+    })
+}
+
+fn name(at: Cursor<'_, '_, '_>, what: &str) -> Option<Arc<str>> {
+    at.scalar("a name", json!({ "type": "string" }), |text| match ServiceName::new(text) {
+        Ok(_) => Ok(text.into()),
+        Err(error) => Err(Wrong::plain(error.to_string().replace("service name", what))),
+    })
+}
+
+fn drain(at: Cursor<'_, '_, '_>) -> Option<PartialDrain> {
+    at.map("a map", |fields| PartialDrain {
+        lame_duck: fields.field(
+            "lame_duck",
+            "How long new connections are still served after readiness was withdrawn. Default 5s under Kubernetes, else \
+             0s.",
+            |at| at.duration(Duration::ZERO),
+        ),
+        deadline: fields.field("deadline", "After this everything left is closed. Default 25s, at least 0s.", |at| {
+            at.duration(Duration::ZERO)
+        }),
+    })
+}
+
+/// The keys that `defaults` and services share.
+fn tunables(fields: &mut Fields<'_, '_, '_>, place: &str) -> Tunables {
+    let load_balancer = fields.field(
+        "load_balancer",
+        "How an endpoint is chosen: `least_request` (default), `round_robin` or `random`; or a map of one of them to \
+         its settings.",
+        load_balancer,
+    );
+    let mut timeouts = fields.group("timeouts", "How long things may take.", timeouts);
+    let short = fields.field("timeout", "Short for `timeouts.request`.", |at| at.duration_or_off(MIN_TIMEOUT));
+    if let (Some(_), Some(long)) = (&short, &timeouts.request) {
+        let line = long.place().map_or(0, |place| place.line);
+        let wrong = Wrong::new(
+            format!("`timeout` is short for `timeouts.request`, which line {line} sets as well"),
+            "keep one of the two",
+        );
+        fields.report("timeout", wrong);
+    }
+    timeouts.request = timeouts.request.or(short);
+    let circuit_breakers =
+        fields.group("circuit_breakers", "Exact limits on what is in flight towards one service.", circuit_breakers);
+    fields.later(&["retry", "hedge", "outlier_detection", "health_checks", "rate_limit"]);
+    let policies = fields.policies(&[Position::Outer, Position::Attempt], place);
+    Tunables { load_balancer, timeouts, circuit_breakers, policies }
+}
+
+fn load_balancer(at: Cursor<'_, '_, '_>) -> Option<BalancePolicy> {
+    at.scalar_or(
+        |at| {
+            let words = [
+                ("least_request", BalancePolicy::default()),
+                ("round_robin", BalancePolicy::RoundRobin),
+                ("random", BalancePolicy::Random),
+            ];
+            at.choice("a load balancer", &words, &["ring_hash", "maglev"])
+        },
+        |at| {
+            at.map("a load balancer's name, or a map of it to its settings", |fields| {
+                let empty = |at: Cursor<'_, '_, '_>| at.map("a map without settings", |_| ());
+                let least = fields.field("least_request", "The less loaded of some random endpoints.", |at| {
+                    at.map("a map", |fields| {
+                        let doc = "How many endpoints are compared. Default 2, 2 to 10.";
+                        fields.field("choice_count", doc, |at| at.integer(2..=10)).map_or(2, |set| set.value)
+                    })
+                });
+                let round_robin = fields.field("round_robin", "Endpoints in turn, by weight.", empty);
+                let random = fields.field("random", "A random endpoint, by weight.", empty);
+                fields.later(&["ring_hash", "maglev"]);
+                fields.exactly_one(&["least_request", "round_robin", "random"]);
+                let least = least.and_then(|count| BalancePolicy::least_request(count.value as u8).ok());
+                least.or(round_robin.map(|_| BalancePolicy::RoundRobin)).or(random.map(|_| BalancePolicy::Random))
+            })
+            .flatten()
+        },
+    )
+}
+
+fn timeouts(at: Cursor<'_, '_, '_>) -> Option<PartialTimeouts> {
+    at.map("a map", |fields| PartialTimeouts {
+        request: fields.field(
+            "request",
+            "The whole call, response body included: all attempts and all waiting. Default off; at least 1ms.",
+            |at| at.duration_or_off(MIN_TIMEOUT),
+        ),
+        per_try: fields.field(
+            "per_try",
+            "One attempt, from dispatch to response headers. Default off; at least 1ms, at most `request`.",
+            |at| at.duration_or_off(MIN_TIMEOUT),
+        ),
+        response: fields.field(
+            "response",
+            "From the end of the request body to response headers, for plain HTTP calls with neither timeout nor \
+             deadline. Default 15s; at least 1ms, or `off`.",
+            |at| at.duration_or_off(MIN_TIMEOUT),
+        ),
+        connect: fields.field("connect", "One connection attempt, TLS included. Default 5s; at least 1ms.", |at| {
+            at.duration(MIN_TIMEOUT)
+        }),
+        connect_wait: fields.field(
+            "connect_wait",
+            "How long a call waits while endpoints are unknown, connecting or at their stream limit. Default 3s; 0s \
+             fails at once.",
+            |at| at.duration(Duration::ZERO),
+        ),
+        limit_wait: fields.field("limit_wait", "How long a call waits for `max_requests`. Default 0s.", |at| {
+            at.duration(Duration::ZERO)
+        }),
+    })
+}
+
+fn circuit_breakers(at: Cursor<'_, '_, '_>) -> Option<PartialBreakers> {
+    const LARGEST: u32 = 10_000_000;
+    at.map("a map", |fields| PartialBreakers {
+        max_connections: fields.field(
+            "max_connections",
+            "Connections to all endpoints. Default 1024; at least 1.",
+            |at| at.integer(1..=LARGEST),
+        ),
+        max_pending_requests: fields.field(
+            "max_pending_requests",
+            "Calls that wait for a connection. Default 1024; 0 refuses instead of waiting.",
+            |at| at.integer(0..=LARGEST),
+        ),
+        max_requests: fields.field("max_requests", "Calls in flight. Default 1024; 0 refuses every call.", |at| {
+            at.integer(0..=LARGEST)
+        }),
+        max_streams: fields.field(
+            "max_streams",
+            "Upgraded connections, event streams, and streams older than 30s. Default 100000.",
+            |at| at.integer(0..=LARGEST),
+        ),
+    })
+}
+
+fn services(at: Cursor<'_, '_, '_>) -> Option<BTreeMap<ServiceName, PartialService>> {
+    let services =
+        at.keyed("a map from service names to services", |key| ServiceName::new(key).map_err(Wrong::plain), service)?;
+    let with_origin = |(name, set): (ServiceName, crate::source::document::Set<PartialService>)| {
+        (name, PartialService { origin: set.origin, ..set.value })
+    };
+    Some(services.into_iter().map(with_origin).collect())
+}
+
+fn service(at: Cursor<'_, '_, '_>) -> Option<PartialService> {
+    let problems = at.reading.diagnostics.len();
+    at.map("a map", |fields| {
+        let endpoints = fields.field(
+            "endpoints",
+            "Where its endpoints come from: one source or a list. Without any, calls fail with SINEW-E002.",
+            |at| at.one_or_list("a source of endpoints, or a list of them", endpoints::source),
+        );
+        let endpoints = endpoints.map(|sources| crate::source::document::Set {
+            value: sources.value.into_iter().map(|set| set.value).collect(),
+            origin: sources.origin,
+        });
+        let hosts = fields.field(
+            "hosts",
+            "Authorities by which it is found, besides its name: `a.example` or `*.example`.",
+            |at| {
+                at.one_or_list("a host, or a list of hosts", |at| {
+                    at.scalar("a host", json!({ "type": "string" }), |text| {
+                        HostPattern::new(text).map_err(Wrong::plain)
+                    })
+                })
+            },
+        );
+        let protocol = fields.field("protocol", "HTTP version towards its endpoints. Default `auto`.", |at| {
+            let words = [("auto", Protocol::Auto), ("http1", Protocol::Http1), ("http2", Protocol::Http2)];
+            at.choice("a protocol", &words, &["http3"])
+        });
+        fields.field("tls", "TLS towards its endpoints. Only `off` in this build.", |at| {
+            at.scalar_or(
+                |at| at.choice("a mode of `tls`", &[("off", ())], &["mesh", "public"]),
+                |at| at.map("a mode of `tls`", |fields| fields.later(&["private"])),
+            )
+        });
+        let subsets =
+            fields.group("subsets", "Endpoints by labels: a name, and the labels an endpoint must have.", |at| {
+                at.keyed("a map from subset names to labels", |key| SubsetName::new(key).map_err(Wrong::plain), labels)
+            });
+        let routes = fields.field(
+            "routes",
+            "Rules, evaluated in order of precedence. Without any, everything goes to all endpoints.",
+            |at| {
+                let routes = at.list("a list of routes", routes::route)?;
+                Some(routes.into_iter().map(|set| set.value).collect())
+            },
+        );
+        fields.later(&["identities"]);
+        let tunables = tunables(fields, "a service");
+        PartialService {
+            origin: Origin::Default,
+            tainted: fields.reading.diagnostics.len() > problems,
+            endpoints,
+            hosts,
+            protocol,
+            subsets: subsets.into_iter().collect(),
+            tunables,
+            routes,
+        }
+    })
+}
+
+/// A map of labels.
+pub(super) fn labels(at: Cursor<'_, '_, '_>) -> Option<Labels> {
+    let labels = at.keyed("a map of labels", |key| Ok(Arc::<str>::from(key)), |at| at.text("a label's value"))?;
+    Some(labels.into_iter().map(|(key, set)| (key, set.value)).collect())
+}

@@ -1,0 +1,26 @@
+//! `sinew.yaml`: one document, strict, read as a whole, with every mistake in it reported at once.
+//!
+//! Strictness is the point: what is misspelt is refused and never ignored, because a timeout that silently does not
+//! apply is found in an outage. The price is that a document for a newer version does not load in an older one.
+
+mod cursor;
+mod endpoints;
+mod grammar;
+mod interpolate;
+mod loader;
+mod node;
+mod report;
+mod routes;
+#[cfg(feature = "schema")]
+mod schema;
+mod show;
+pub(crate) mod suggest;
+
+pub(crate) use self::loader::{read, read_bounded, refused};
+#[cfg(feature = "schema")]
+pub use self::schema::schema;
+pub use self::{
+    loader::Loader,
+    report::{Diagnostic, Report},
+    show::show,
+};

@@ -1,0 +1,348 @@
+//! The configuration in effect, as a document of its own: what is printed loads again and means the same.
+//!
+//! Defaults are printed too, since "what is it really" is the question, and every value says in a comment where it
+//! comes from.
+
+use std::fmt::Write;
+
+use crate::{
+    balance::BalancePolicy,
+    matching::{PathPattern, StringMatch},
+    model::{
+        Address, EndpointSource, EndpointSpec, Labels, PolicySet, Protocol, ServiceSpec, SetKind, Snapshot, SourceKind,
+    },
+    route::{HeaderChanges, PathRewrite, Route, RouteAction},
+    source::duration::format as duration,
+};
+
+/// Column at which the comments begin, if the line leaves room.
+const COMMENT: usize = 56;
+
+/// The whole configuration in effect as YAML, with the origin of each value as a comment. Routes are in the order in
+/// which they are tried.
+pub fn show(snapshot: &Snapshot) -> String {
+    let mut out = Printer { out: String::new(), snapshot };
+    out.line(0, "version: 1", None);
+    let mesh = &snapshot.mesh;
+    out.line(0, "mesh:", None);
+    out.value(2, "service", mesh.service.as_str(), "mesh.service");
+    if let Some(version) = &mesh.version {
+        out.value(2, "version", &quoted(version), "mesh.version");
+    }
+    out.value(2, "namespace", &mesh.namespace, "mesh.namespace");
+    if let Some(domain) = &mesh.trust_domain {
+        out.value(2, "trust_domain", domain, "mesh.trust_domain");
+    }
+    if let Some(listen) = snapshot.listeners.ops {
+        out.line(0, "listeners:", None);
+        out.line(2, "ops:", None);
+        out.value(4, "listen", &quoted(&listen.to_string()), "listeners.ops.listen");
+    }
+    out.line(0, "drain:", None);
+    out.value(2, "lame_duck", &duration(snapshot.drain.lame_duck), "drain.lame_duck");
+    out.value(2, "deadline", &duration(snapshot.drain.deadline), "drain.deadline");
+    if !snapshot.services.is_empty() {
+        out.line(0, "services:", None);
+        for (name, service) in &snapshot.services {
+            out.line(2, &format!("{name}:"), Some(&format!("services.{name}")));
+            out.service(service);
+        }
+    }
+    if snapshot.inbound.policies.names().next().is_some() {
+        out.line(0, "inbound:", None);
+        out.policies(2, &snapshot.inbound.policies, "inbound");
+    }
+    out.out
+}
+
+struct Printer<'s> {
+    out: String,
+    snapshot: &'s Snapshot,
+}
+
+impl Printer<'_> {
+    /// One line; `path` asks for the comment with its origin.
+    fn line(&mut self, indent: usize, text: &str, path: Option<&str>) {
+        let line = format!("{:indent$}{text}", "");
+        match path {
+            None => self.out.push_str(&line),
+            Some(path) => {
+                let _ = write!(self.out, "{line:<COMMENT$}  # {}", self.snapshot.provenance.of(path));
+            }
+        }
+        self.out.push('\n');
+    }
+
+    fn value(&mut self, indent: usize, key: &str, value: &str, path: &str) {
+        self.line(indent, &format!("{key}: {value}"), Some(path));
+    }
+
+    fn service(&mut self, service: &ServiceSpec) {
+        let path = format!("services.{}", service.name);
+        if !service.endpoints.is_empty() {
+            self.line(4, "endpoints:", Some(&format!("{path}.endpoints")));
+            for (index, source) in service.endpoints.iter().enumerate() {
+                self.line(6, &format!("- {}", endpoint_source(source)), Some(&format!("{path}.endpoints[{index}]")));
+            }
+        }
+        if !service.hosts.is_empty() {
+            let hosts: Vec<String> = service.hosts.iter().map(|host| quoted(&host.to_string())).collect();
+            self.value(4, "hosts", &format!("[{}]", hosts.join(", ")), &format!("{path}.hosts"));
+        }
+        let protocol = match service.protocol {
+            Protocol::Auto => "auto",
+            Protocol::Http1 => "http1",
+            Protocol::Http2 => "http2",
+        };
+        self.value(4, "protocol", protocol, &format!("{path}.protocol"));
+        let balancer = match service.load_balancer {
+            BalancePolicy::LeastRequest { choice_count } => {
+                format!("{{least_request: {{choice_count: {choice_count}}}}}")
+            }
+            other => other.as_str().to_owned(),
+        };
+        self.value(4, "load_balancer", &balancer, &format!("{path}.load_balancer"));
+        if !service.subsets.is_empty() {
+            self.line(4, "subsets:", None);
+            for (name, set) in &service.subsets {
+                self.value(6, name.as_str(), &labels(set), &format!("{path}.subsets.{name}"));
+            }
+        }
+        let limits = &service.circuit_breakers;
+        self.line(4, "circuit_breakers:", None);
+        for (key, value) in [
+            ("max_connections", limits.max_connections),
+            ("max_pending_requests", limits.max_pending_requests),
+            ("max_requests", limits.max_requests),
+            ("max_streams", limits.max_streams),
+        ] {
+            self.value(6, key, &value.to_string(), &format!("{path}.circuit_breakers.{key}"));
+        }
+        let timeouts = &service.timeouts;
+        self.line(4, "timeouts:", None);
+        for (key, value) in [
+            ("request", timeouts.request),
+            ("per_try", timeouts.per_try),
+            ("response", timeouts.response),
+            ("connect", Some(timeouts.connect)),
+            ("connect_wait", Some(timeouts.connect_wait)),
+            ("limit_wait", Some(timeouts.limit_wait)),
+        ] {
+            let value = value.map_or_else(|| "off".to_owned(), duration);
+            self.value(6, key, &value, &format!("{path}.timeouts.{key}"));
+        }
+        self.policies(4, &service.policies, &path);
+        if !service.routes.is_empty() {
+            self.line(4, "routes:", Some(&format!("{path}.routes")));
+            for (index, route) in service.routes.iter().enumerate() {
+                let path = format!("{path}.routes[{index}]");
+                self.route(route, &path);
+                if let Some(policies) = service.route_policies.get(index) {
+                    self.policies(8, policies, &path);
+                }
+            }
+        }
+    }
+
+    fn policies(&mut self, indent: usize, policies: &PolicySet, path: &str) {
+        for (name, policy) in policies.iter() {
+            // JSON is YAML.
+            self.value(indent, name, &policy.value.to_string(), &format!("{path}.{name}"));
+        }
+    }
+
+    fn route(&mut self, route: &Route, path: &str) {
+        self.line(6, &format!("- name: {}", route.name), Some(path));
+        let conditions = conditions(route);
+        if !conditions.is_empty() {
+            self.line(8, &format!("match: {}", map(&conditions)), None);
+        }
+        match &route.action {
+            RouteAction::Forward(targets) => match targets.as_slice() {
+                [target] => {
+                    if let Some(subset) = &target.subset {
+                        self.line(8, &format!("to: {}", quoted(subset.as_str())), None);
+                    }
+                }
+                targets => {
+                    let pair = |target: &crate::route::WeightedTarget| {
+                        target.subset.as_ref().map(|subset| (quoted(subset.as_str()), target.weight.to_string()))
+                    };
+                    let pairs: Vec<_> = targets.iter().filter_map(pair).collect();
+                    self.line(8, &format!("split: {}", map(&pairs)), None);
+                }
+            },
+            RouteAction::Redirect(redirect) => {
+                let mut parts = Vec::new();
+                parts.extend(redirect.scheme.as_ref().map(|scheme| ("scheme".to_owned(), scheme.to_string())));
+                parts.extend(redirect.host.as_ref().map(|host| ("host".to_owned(), quoted(host))));
+                parts.extend(redirect.port.map(|port| ("port".to_owned(), port.to_string())));
+                parts.extend(redirect.path.as_ref().map(|path| ("path".to_owned(), path_rewrite(path))));
+                parts.push(("status".to_owned(), redirect.status.as_u16().to_string()));
+                self.line(8, &format!("redirect: {}", map(&parts)), None);
+            }
+            RouteAction::Direct(direct) => {
+                let body = quoted(&String::from_utf8_lossy(&direct.body));
+                self.line(8, &format!("direct_response: {{status: {}, body: {body}}}", direct.status.as_u16()), None);
+            }
+        }
+        let mut parts = Vec::new();
+        parts.extend(route.rewrite.path.as_ref().map(|path| ("path".to_owned(), path_rewrite(path))));
+        let host = route.rewrite.host.as_ref();
+        parts.extend(host.map(|host| ("host".to_owned(), quoted(&String::from_utf8_lossy(host.as_bytes())))));
+        if !parts.is_empty() {
+            self.line(8, &format!("rewrite: {}", map(&parts)), None);
+        }
+        for (key, changes) in
+            [("request_headers", &route.request_headers), ("response_headers", &route.response_headers)]
+        {
+            if !changes.is_empty() {
+                self.line(8, &format!("{key}: {}", header_changes(changes)), None);
+            }
+        }
+        if let Some(timeout) = route.timeout {
+            self.line(8, &format!("timeout: {}", duration(timeout)), None);
+        }
+    }
+}
+
+/// A text in double quotes: JSON's escapes are YAML's, and `${` must not become a variable when it is read again.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text.replace("${", "$${")).to_string()
+}
+
+fn map(pairs: &[(String, String)]) -> String {
+    let pairs: Vec<String> = pairs.iter().map(|(key, value)| format!("{key}: {value}")).collect();
+    format!("{{{}}}", pairs.join(", "))
+}
+
+/// Keys are not interpolated, so only their quotes matter.
+fn key(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn labels(labels: &Labels) -> String {
+    map(&labels.iter().map(|(name, value)| (key(name), quoted(value))).collect::<Vec<_>>())
+}
+
+fn endpoint_source(source: &EndpointSource) -> String {
+    let mut parts = vec![match &source.source {
+        SourceKind::Static(specs) => {
+            let specs: Vec<String> = specs.iter().flat_map(endpoint).collect();
+            ("static".to_owned(), format!("[{}]", specs.join(", ")))
+        }
+        SourceKind::Dns { name, port } => {
+            ("dns".to_owned(), quoted(&port.map_or_else(|| name.to_string(), |port| format!("{name}:{port}"))))
+        }
+        SourceKind::File(path) => ("file".to_owned(), quoted(&path.display().to_string())),
+        SourceKind::Custom(name) => ("custom".to_owned(), quoted(name)),
+    }];
+    if !source.labels.is_empty() {
+        parts.push(("labels".into(), labels(&source.labels)));
+    }
+    if !source.locality.zone.is_empty() {
+        parts.push(("zone".into(), quoted(&source.locality.zone)));
+    }
+    parts.extend(source.weight.map(|weight| ("weight".to_owned(), weight.to_string())));
+    parts.extend(source.priority.map(|priority| ("priority".to_owned(), priority.to_string())));
+    let kind = source.kind.map(|kind| match kind {
+        SetKind::Replicas => "replicas",
+        SetKind::Vip => "vip",
+    });
+    parts.extend(kind.map(|kind| ("kind".to_owned(), kind.to_owned())));
+    map(&parts)
+}
+
+fn endpoint(spec: &EndpointSpec) -> Option<String> {
+    let address: &Address = spec.addresses.first()?;
+    let mut parts = vec![("address".to_owned(), quoted(&address.to_string()))];
+    if !spec.labels.is_empty() {
+        parts.push(("labels".into(), labels(&spec.labels)));
+    }
+    if !spec.locality.zone.is_empty() {
+        parts.push(("zone".into(), quoted(&spec.locality.zone)));
+    }
+    if spec.weight != 1 {
+        parts.push(("weight".into(), spec.weight.to_string()));
+    }
+    if spec.priority != 0 {
+        parts.push(("priority".into(), spec.priority.to_string()));
+    }
+    Some(if parts.len() == 1 { parts.remove(0).1 } else { map(&parts) })
+}
+
+fn string_match(condition: &StringMatch) -> String {
+    match condition {
+        StringMatch::Exact(text) => quoted(text),
+        StringMatch::Prefix(text) => format!("{{prefix: {}}}", quoted(text)),
+        StringMatch::Regex(pattern) => format!("{{regex: {}}}", quoted(pattern.as_str())),
+        StringMatch::Present(present) => format!("{{present: {present}}}"),
+    }
+}
+
+fn conditions(route: &Route) -> Vec<(String, String)> {
+    let matches = &route.matches;
+    let mut parts = Vec::new();
+    if !matches.hosts.is_empty() {
+        let hosts: Vec<String> = matches.hosts.iter().map(|host| quoted(&host.to_string())).collect();
+        parts.push(("hosts".to_owned(), format!("[{}]", hosts.join(", "))));
+    }
+    let path = matches.path.as_ref().map(|path| match path {
+        PathPattern::Exact(path) => format!("{{exact: {}}}", quoted(path)),
+        PathPattern::Prefix(path) if path.is_empty() => "{prefix: /}".to_owned(),
+        PathPattern::Prefix(path) => format!("{{prefix: {}}}", quoted(path)),
+        PathPattern::Regex(pattern) => format!("{{regex: {}}}", quoted(pattern.as_str())),
+        PathPattern::Template(template) => format!("{{template: {}}}", quoted(template.as_str())),
+    });
+    parts.extend(path.map(|path| ("path".to_owned(), path)));
+    parts.extend(matches.method.as_ref().map(|method| ("method".to_owned(), method.to_string())));
+    if !matches.headers.is_empty() {
+        let headers: Vec<_> =
+            matches.headers.iter().map(|(name, value)| (key(name.as_str()), string_match(value))).collect();
+        parts.push(("headers".into(), map(&headers)));
+    }
+    if !matches.query.is_empty() {
+        let query: Vec<_> = matches.query.iter().map(|(name, value)| (key(name), string_match(value))).collect();
+        parts.push(("query".into(), map(&query)));
+    }
+    if let Some(grpc) = &matches.grpc {
+        let mut names = Vec::new();
+        names.extend(grpc.service.as_ref().map(|name| ("service".to_owned(), quoted(name))));
+        names.extend(grpc.method.as_ref().map(|name| ("method".to_owned(), quoted(name))));
+        parts.push(("grpc".into(), map(&names)));
+    }
+    let percent = |millionths: u32| {
+        let text = format!("{}.{:04}", millionths / 10_000, millionths % 10_000);
+        format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))
+    };
+    parts.extend(matches.fraction.map(|fraction| ("fraction".to_owned(), percent(fraction))));
+    parts
+}
+
+fn path_rewrite(path: &PathRewrite) -> String {
+    match path {
+        PathRewrite::Full(path) => format!("{{full: {}}}", quoted(path)),
+        PathRewrite::Prefix(path) => format!("{{prefix: {}}}", quoted(path)),
+    }
+}
+
+fn header_changes(changes: &HeaderChanges) -> String {
+    let pairs = |pairs: &[(http::HeaderName, http::HeaderValue)]| {
+        let pair = |(name, value): &(http::HeaderName, http::HeaderValue)| {
+            (key(name.as_str()), quoted(&String::from_utf8_lossy(value.as_bytes())))
+        };
+        map(&pairs.iter().map(pair).collect::<Vec<_>>())
+    };
+    let mut parts = Vec::new();
+    if !changes.set.is_empty() {
+        parts.push(("set".to_owned(), pairs(&changes.set)));
+    }
+    if !changes.add.is_empty() {
+        parts.push(("add".to_owned(), pairs(&changes.add)));
+    }
+    if !changes.remove.is_empty() {
+        let names: Vec<String> = changes.remove.iter().map(|name| key(name.as_str())).collect();
+        parts.push(("remove".to_owned(), format!("[{}]", names.join(", "))));
+    }
+    map(&parts)
+}

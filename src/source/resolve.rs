@@ -1,0 +1,204 @@
+//! From the merged documents to a snapshot: precedence inside a service, defaults, provenance.
+//!
+//! What a service says wins over `defaults`, and a pin wins over everything, a pinned default over a service's own
+//! value included: code that pins means "whatever any source says".
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    document::{Document, Drafts, Field, PartialRoute, PartialService, PartialTimeouts, Tunables},
+    order, unnamed_route,
+};
+use crate::{
+    balance::BalancePolicy,
+    breaker::BreakerPolicy,
+    model::{InboundSpec, Origin, PolicySet, Protocol, Provenance, ServiceSpec, Snapshot},
+    name::{RouteName, ServiceName},
+    timeout::TimeoutPolicy,
+};
+
+/// A service in effect, with the partial documents that its parts came from.
+pub(super) struct Resolved {
+    pub(super) spec: ServiceSpec,
+    pub(super) partial: PartialService,
+    /// Own values and defaults, laid over each other.
+    pub(super) tunables: Tunables,
+    /// For each route of `spec`, its index in the document.
+    pub(super) indices: Vec<usize>,
+}
+
+/// Everything in effect, without generation and lints.
+pub(super) struct Resolution {
+    pub(super) snapshot: Snapshot,
+    pub(super) services: Vec<Resolved>,
+}
+
+/// Lays pins over the merged document and both over the crate's defaults in `base`.
+pub(super) fn resolve(base: &Snapshot, merged: Document, pins: &Document, previous: &Snapshot) -> Resolution {
+    let document = pins.clone().over(merged.clone());
+    let mut provenance = Provenance::default();
+    let mut snapshot = Snapshot { services: BTreeMap::new(), ..base.clone() };
+
+    let mesh = document.mesh;
+    take(&mut provenance, "mesh.service", mesh.service, |value| snapshot.mesh.service = value);
+    take(&mut provenance, "mesh.version", mesh.version, |value| snapshot.mesh.version = Some(value));
+    take(&mut provenance, "mesh.namespace", mesh.namespace, |value| snapshot.mesh.namespace = value);
+    take(&mut provenance, "mesh.trust_domain", mesh.trust_domain, |value| snapshot.mesh.trust_domain = Some(value));
+    take(&mut provenance, "listeners.ops.listen", document.ops, |value| snapshot.listeners.ops = Some(value));
+    take(&mut provenance, "drain.lame_duck", document.drain.lame_duck, |value| snapshot.drain.lame_duck = value);
+    take(&mut provenance, "drain.deadline", document.drain.deadline, |value| snapshot.drain.deadline = value);
+
+    let policies = seated(&document.inbound, &previous.inbound.policies, &mut provenance, "inbound");
+    snapshot.inbound = match (InboundSpec { policies }) {
+        inbound if inbound == *previous.inbound => previous.inbound.clone(),
+        inbound => Arc::new(inbound),
+    };
+
+    let mut services = Vec::new();
+    for (name, partial) in document.services {
+        let pinned = pins.services.get(&name).map(|service| service.tunables.clone()).unwrap_or_default();
+        let own = merged.services.get(&name).map(|service| service.tunables.clone()).unwrap_or_default();
+        let tunables = pinned.over(pins.defaults.clone()).over(own).over(merged.defaults.clone());
+        let before = previous.services.get(&name);
+        let (spec, indices) = service(&name, &partial, &tunables, before.map(|spec| &**spec), &mut provenance);
+        let shared = match before {
+            Some(before) if **before == spec => before.clone(),
+            _ => Arc::new(spec.clone()),
+        };
+        snapshot.services.insert(name, shared);
+        services.push(Resolved { spec, partial, tunables, indices });
+    }
+    snapshot.provenance = Arc::new(provenance);
+    Resolution { snapshot, services }
+}
+
+fn take<T>(provenance: &mut Provenance, path: &str, field: Field<T>, set: impl FnOnce(T)) {
+    if let Some(field) = field {
+        provenance.record(path, field.origin);
+        set(field.value);
+    }
+}
+
+fn service(
+    name: &ServiceName,
+    partial: &PartialService,
+    tunables: &Tunables,
+    before: Option<&ServiceSpec>,
+    provenance: &mut Provenance,
+) -> (ServiceSpec, Vec<usize>) {
+    let path = format!("services.{name}");
+    provenance.record(path.as_str(), partial.origin.clone());
+    let mut spec = ServiceSpec::new(name.clone());
+    if let Some(endpoints) = &partial.endpoints {
+        provenance.record(format!("{path}.endpoints"), endpoints.origin.clone());
+        for (index, source) in endpoints.value.iter().enumerate() {
+            provenance.record(format!("{path}.endpoints[{index}]"), source.origin.clone());
+            spec.endpoints.push(source.source.clone());
+        }
+    }
+    if let Some(hosts) = &partial.hosts {
+        provenance.record(format!("{path}.hosts"), hosts.origin.clone());
+        spec.hosts = hosts.value.iter().map(|host| host.value.clone()).collect();
+    }
+    let origin = partial.protocol.as_ref().map_or(&Origin::Default, |set| &set.origin);
+    provenance.record(format!("{path}.protocol"), origin.clone());
+    spec.protocol = partial.protocol.as_ref().map_or(Protocol::default(), |set| set.value);
+    for (subset, labels) in &partial.subsets {
+        provenance.record(format!("{path}.subsets.{subset}"), labels.origin.clone());
+        spec.subsets.insert(subset.clone(), labels.value.clone());
+    }
+    spec.load_balancer =
+        effective(provenance, format!("{path}.load_balancer"), &tunables.load_balancer, BalancePolicy::default());
+    spec.timeouts = timeouts(provenance, &path, &tunables.timeouts);
+    let limits = &tunables.circuit_breakers;
+    let base = BreakerPolicy::default();
+    let at = |key| format!("{path}.circuit_breakers.{key}");
+    spec.circuit_breakers = BreakerPolicy {
+        max_connections: effective(provenance, at("max_connections"), &limits.max_connections, base.max_connections),
+        max_pending_requests: effective(
+            provenance,
+            at("max_pending_requests"),
+            &limits.max_pending_requests,
+            base.max_pending_requests,
+        ),
+        max_requests: effective(provenance, at("max_requests"), &limits.max_requests, base.max_requests),
+        max_streams: effective(provenance, at("max_streams"), &limits.max_streams, base.max_streams),
+    };
+    let none = PolicySet::default();
+    spec.policies = seated(&tunables.policies, before.map_or(&none, |before| &before.policies), provenance, &path);
+    let indices = routes(&mut spec, partial, before, provenance, &path);
+    (spec, indices)
+}
+
+/// The value of a field, and a record of who set it; that nobody did hides what encloses it.
+fn effective<T: Clone>(provenance: &mut Provenance, path: String, field: &Field<T>, default: T) -> T {
+    match field {
+        Some(set) => {
+            provenance.record(path, set.origin.clone());
+            set.value.clone()
+        }
+        None => {
+            provenance.record(path, Origin::Default);
+            default
+        }
+    }
+}
+
+fn timeouts(provenance: &mut Provenance, path: &str, partial: &PartialTimeouts) -> TimeoutPolicy {
+    let base = TimeoutPolicy::default();
+    let at = |key| format!("{path}.timeouts.{key}");
+    TimeoutPolicy {
+        request: effective(provenance, at("request"), &partial.request, base.request),
+        per_try: effective(provenance, at("per_try"), &partial.per_try, base.per_try),
+        response: effective(provenance, at("response"), &partial.response, base.response),
+        connect: effective(provenance, at("connect"), &partial.connect, base.connect),
+        connect_wait: effective(provenance, at("connect_wait"), &partial.connect_wait, base.connect_wait),
+        limit_wait: effective(provenance, at("limit_wait"), &partial.limit_wait, base.limit_wait),
+    }
+}
+
+/// The name of a route: as written, else by its place among the routes.
+pub(super) fn route_name(index: usize, route: &PartialRoute) -> RouteName {
+    route.name.as_ref().map_or_else(|| unnamed_route(index), |name| name.value.clone())
+}
+
+fn routes(
+    spec: &mut ServiceSpec,
+    partial: &PartialService,
+    before: Option<&ServiceSpec>,
+    provenance: &mut Provenance,
+    path: &str,
+) -> Vec<usize> {
+    let Some(written) = &partial.routes else { return Vec::new() };
+    provenance.record(format!("{path}.routes"), written.origin.clone());
+    let mut order: Vec<usize> = (0..written.value.len()).collect();
+    order.sort_by_key(|index| order::rank(&written.value[*index].route));
+    for (position, index) in order.iter().enumerate() {
+        let partial = &written.value[*index];
+        let mut route = partial.route.clone();
+        route.name = route_name(*index, partial);
+        // A route is the same one as long as its name is; its place among the others may change.
+        let same = before
+            .and_then(|before| before.routes.iter().position(|old| old.name == route.name).map(|at| (before, at)));
+        let path = format!("{path}.routes[{position}]");
+        provenance.record(path.as_str(), partial.origin.clone());
+        let none = PolicySet::default();
+        let old = same.and_then(|(before, at)| before.route_policies.get(at)).unwrap_or(&none);
+        spec.route_policies.push(seated(&partial.policies, old, provenance, &path));
+        spec.routes.push(match same {
+            Some((before, at)) if *before.routes[at] == route => before.routes[at].clone(),
+            _ => Arc::new(route),
+        });
+    }
+    order
+}
+
+/// The policies of a place with their seats; equal ones keep the seat they had.
+fn seated(drafts: &Drafts, before: &PolicySet, provenance: &mut Provenance, path: &str) -> PolicySet {
+    let mut set = PolicySet::default();
+    for (name, draft) in drafts {
+        provenance.record(format!("{path}.{name}"), draft.origin.clone());
+        set.insert(name.clone(), draft.value.seated(before.get(name)));
+    }
+    set
+}

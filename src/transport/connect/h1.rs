@@ -1,0 +1,211 @@
+//! HTTP/1.1 connections: one request at a time, kept for the next one.
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, Uri, Version,
+    header::{self, HeaderName},
+    uri::{PathAndQuery, Scheme},
+};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+
+use super::{
+    limit::ConnectionPermit,
+    pool::Pool,
+    slot::{SlotBody, SlotGuard},
+};
+use crate::{
+    body::{Body, GuardedBody},
+    error::Error,
+    rt::{self, Instant},
+    transport::{Io, error},
+};
+
+/// Most servers keep an idle connection for five seconds or longer; who closes first decides whether a request can cross
+/// the closing.
+const IDLE: Duration = Duration::from_secs(4);
+const MAX_BUFFER: usize = 64 * 1024;
+
+/// A connection without a request on it.
+pub(super) struct H1Connection {
+    send: SendRequest<Body>,
+    permit: ConnectionPermit,
+    idle_since: Instant,
+    idle_limit: Duration,
+}
+
+impl H1Connection {
+    pub(super) async fn open(io: Box<dyn Io>, permit: ConnectionPermit, pool: &Pool) -> Result<Self, hyper::Error> {
+        let (send, connection) =
+            http1::Builder::new().max_buf_size(MAX_BUFFER).handshake::<_, Body>(TokioIo::new(io)).await?;
+        pool.tasks().spawn(async move {
+            // What ended it is told to whoever waits for a response on it.
+            let _ = connection.with_upgrades().await;
+        });
+        Ok(Self { send, permit, idle_since: rt::now(), idle_limit: IDLE })
+    }
+
+    pub(super) fn fresh(&self, now: Instant) -> bool {
+        !self.send.is_closed() && now.saturating_duration_since(self.idle_since) < self.idle_limit
+    }
+}
+
+/// The right to send one request over HTTP/1.1: on an idle connection, or on one that is still to be made.
+pub(super) struct H1Lease {
+    pub(super) pool: Weak<Pool>,
+    pub(super) connection: Option<H1Connection>,
+    /// For the connection that is still to be made.
+    pub(super) permit: Option<ConnectionPermit>,
+    reused: bool,
+}
+
+impl H1Lease {
+    pub(super) fn idle(pool: &Arc<Pool>, connection: H1Connection) -> Self {
+        Self { pool: Arc::downgrade(pool), connection: Some(connection), permit: None, reused: true }
+    }
+
+    pub(super) fn new(pool: &Arc<Pool>, permit: ConnectionPermit) -> Self {
+        Self { pool: Arc::downgrade(pool), connection: None, permit: Some(permit), reused: false }
+    }
+
+    /// Back to the pool, for the next request.
+    pub(super) fn give_back(mut self) {
+        if let (Some(pool), Some(mut connection)) = (self.pool.upgrade(), self.connection.take())
+            && !connection.send.is_closed()
+        {
+            connection.idle_since = rt::now();
+            pool.idle(connection);
+        }
+    }
+
+    pub(super) async fn send(mut self, pool: Arc<Pool>, request: Request<Body>) -> Result<Response<SlotBody>, Error> {
+        let (parts, body) = request.into_parts();
+        let mut head = Request::from_parts(parts, ());
+        origin_form(&mut head, &pool);
+        let again = self.reused && safe_to_repeat(head.method(), head.headers());
+        let saved = again.then(|| (head.clone(), body.as_full()));
+        let result = self.attempt(&pool, head, body).await;
+        let response = match (result, saved) {
+            // A kept connection was closed as the request crossed: nothing came back, and the method may be repeated.
+            (Err(Failure { silent: true, error }), Some((head, Some(full)))) => {
+                tracing::debug!("a kept connection was closed by its peer, sending again on a new one: {error}");
+                self.connection = None;
+                self.permit = self.permit.take().or_else(|| pool.h1_permit());
+                self.attempt(&pool, head, Body::from(full)).await.map_err(|failure| failure.error)?
+            }
+            (result, _) => result.map_err(|failure| failure.error)?,
+        };
+        let (parts, body) = response.into_parts();
+        if let Some(connection) = &mut self.connection {
+            connection.idle_limit = idle_limit(&parts.headers);
+        }
+        Ok(Response::from_parts(parts, GuardedBody::new(Body::incoming(body), SlotGuard::h1(self))))
+    }
+
+    async fn attempt(
+        &mut self,
+        pool: &Arc<Pool>,
+        head: Request<()>,
+        body: Body,
+    ) -> Result<Response<hyper::body::Incoming>, Failure> {
+        if self.connection.is_none() {
+            let Some(permit) = self.permit.take() else {
+                return Err(Failure::sure(error::unopened(None).returning(body)));
+            };
+            match pool.dial_h1(permit).await {
+                Ok(connection) => self.connection = Some(connection),
+                Err(error) => return Err(Failure::sure(error.returning(body))),
+            }
+        }
+        let Some(connection) = &mut self.connection else {
+            return Err(Failure::sure(error::unopened(None).returning(body)));
+        };
+        if let Err(failure) = connection.send.ready().await {
+            return Err(Failure { silent: true, error: error::h1_unsent(failure).returning(body) });
+        }
+        connection.send.try_send_request(head.map(|()| body)).await.map_err(|mut failure| {
+            match failure.take_message() {
+                Some(request) => Failure {
+                    silent: true,
+                    error: error::h1_unsent(failure.into_error()).returning(request.into_body()),
+                },
+                None => {
+                    let failure = failure.into_error();
+                    let silent = failure.is_incomplete_message() || failure.is_closed() || is_reset(&failure);
+                    Failure { silent, error: error::h1_response(failure) }
+                }
+            }
+        })
+    }
+}
+
+struct Failure {
+    /// Not one byte of a response came back.
+    silent: bool,
+    error: Error,
+}
+
+impl Failure {
+    fn sure(error: Error) -> Self {
+        Self { silent: false, error }
+    }
+}
+
+fn is_reset(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
+    source.is_some_and(|error| {
+        matches!(error.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe)
+    })
+}
+
+fn safe_to_repeat(method: &Method, headers: &HeaderMap) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) || headers.contains_key("idempotency-key")
+}
+
+/// A second less than the peer keeps it, at most four.
+fn idle_limit(headers: &HeaderMap) -> Duration {
+    let told = headers
+        .get(HeaderName::from_static("keep-alive"))
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(',').find_map(|part| part.trim().strip_prefix("timeout=")?.parse::<u64>().ok()));
+    told.map_or(IDLE, |seconds| IDLE.min(Duration::from_secs(seconds.saturating_sub(1))))
+}
+
+/// Path and query in the request line, the authority in `Host` (RFC 9112 §3.2.1); CONNECT keeps its authority.
+fn origin_form(head: &mut Request<()>, pool: &Pool) {
+    *head.version_mut() = Version::HTTP_11;
+    if !head.headers().contains_key(header::HOST) {
+        let authority = head.uri().authority().cloned().unwrap_or_else(|| pool.authority());
+        if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
+            head.headers_mut().insert(header::HOST, host);
+        }
+    }
+    if *head.method() == Method::CONNECT {
+        return;
+    }
+    let path = head.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    *head.uri_mut() = Uri::from(path);
+    debug_assert!(head.uri().scheme() != Some(&Scheme::HTTP));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peers_keep_alive_shortens_ours() {
+        let limit = |value: &'static str| {
+            idle_limit(
+                &[(HeaderName::from_static("keep-alive"), HeaderValue::from_static(value))].into_iter().collect(),
+            )
+        };
+        assert_eq!(limit("timeout=3, max=100"), Duration::from_secs(2));
+        assert_eq!(limit("timeout=60"), IDLE);
+        assert_eq!(limit("timeout=0"), Duration::ZERO);
+        assert_eq!(idle_limit(&HeaderMap::new()), IDLE);
+    }
+}

@@ -1,0 +1,482 @@
+//! The connections of one endpoint.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use http::uri::Authority;
+
+use super::{
+    dial,
+    h1::{H1Connection, H1Lease},
+    h2::H2Connection,
+    limit::{ConnectionLimit, ConnectionPermit},
+    slot::{Slot, Way},
+};
+use crate::{
+    error::Error,
+    model::{Address, Protocol, SetKind},
+    rt::{self, Instant, Rng, TaskSet},
+    transport::{Alpn, Dial, Dialed, error},
+};
+
+/// The back-off between attempts to connect: 100 ms × 1.6 up to 1 s, ±20 %.
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// How long an endpoint may take to show that it speaks HTTP/2 before it is asked in HTTP/1.1.
+const DETECT: Duration = Duration::from_secs(1);
+/// A pool that lost its connections connects again at once if it was used this recently.
+const RECENT: Duration = Duration::from_secs(30);
+
+/// What a pool is for.
+#[derive(Clone, Debug)]
+pub(crate) struct PoolTarget {
+    pub(crate) addresses: Arc<[Address]>,
+    pub(crate) protocol: Protocol,
+    pub(crate) kind: SetKind,
+    pub(crate) label: Arc<str>,
+}
+
+/// How it connects.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PoolPolicy {
+    pub(crate) connect_timeout: Duration,
+}
+
+impl Default for PoolPolicy {
+    fn default() -> Self {
+        Self { connect_timeout: Duration::from_secs(5) }
+    }
+}
+
+/// Whether a pool can be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Readiness {
+    Idle = 0,
+    Connecting = 1,
+    Ready = 2,
+    TransientFailure = 3,
+}
+
+/// What a pool tells its owner.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum PoolEvent {
+    /// Its readiness changed.
+    Changed(Readiness),
+    /// A stream or connection is free that somebody may wait for.
+    Freed,
+}
+
+/// The HTTP version a request needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Want {
+    Any,
+    Http1,
+    Http2,
+}
+
+/// An attempt to get a [`Slot`].
+pub(crate) enum Acquire {
+    Slot(Slot),
+    /// Every connection is at its limit; one more may be on its way.
+    Full,
+    /// This endpoint cannot do it.
+    Refused(Error),
+}
+
+/// The connections of one endpoint.
+pub(crate) struct Pool {
+    target: PoolTarget,
+    policy: PoolPolicy,
+    dial: Arc<dyn Dial>,
+    limit: Arc<ConnectionLimit>,
+    tasks: TaskSet,
+    waiting: Arc<AtomicU32>,
+    on_event: Box<dyn Fn(PoolEvent) + Send + Sync>,
+    readiness: AtomicU8,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    h2: Vec<Arc<H2Connection>>,
+    h1_idle: Vec<H1Connection>,
+    /// Where each address says by ALPN or by its first bytes.
+    speaks: Option<Alpn>,
+    /// A further HTTP/2 connection is being made.
+    growing: bool,
+    /// Connections that the new one is to take the place of.
+    renewing: Vec<Arc<H2Connection>>,
+    used: Option<Instant>,
+    last_error: Option<(Arc<str>, Instant)>,
+    closed: bool,
+}
+
+impl Pool {
+    pub(crate) fn new(
+        target: PoolTarget,
+        policy: PoolPolicy,
+        dial: Arc<dyn Dial>,
+        limit: Arc<ConnectionLimit>,
+        tasks: TaskSet,
+        waiting: Arc<AtomicU32>,
+        on_event: impl Fn(PoolEvent) + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let speaks = match target.protocol {
+            Protocol::Auto => None,
+            Protocol::Http1 => Some(Alpn::Http1),
+            Protocol::Http2 => Some(Alpn::Http2),
+        };
+        Arc::new(Self {
+            target,
+            policy,
+            dial,
+            limit,
+            tasks,
+            waiting,
+            on_event: Box::new(on_event),
+            readiness: AtomicU8::new(Readiness::Idle as u8),
+            state: Mutex::new(State { speaks, ..State::default() }),
+        })
+    }
+
+    pub(crate) fn readiness(&self) -> Readiness {
+        match self.readiness.load(Relaxed) {
+            0 => Readiness::Idle,
+            1 => Readiness::Connecting,
+            2 => Readiness::Ready,
+            _ => Readiness::TransientFailure,
+        }
+    }
+
+    /// Why the last attempt to connect failed, and when, unless one has succeeded since.
+    pub(crate) fn last_error(&self) -> Option<(Arc<str>, Instant)> {
+        self.lock().last_error.clone()
+    }
+
+    /// Wakes an idle pool. In every other state it does nothing.
+    pub(crate) fn connect(self: &Arc<Self>) {
+        let idle = Readiness::Idle as u8;
+        if self.readiness.compare_exchange(idle, Readiness::Connecting as u8, Relaxed, Relaxed).is_ok() {
+            self.tell(PoolEvent::Changed(Readiness::Connecting));
+            self.tasks.spawn(Arc::clone(self).connect_until_ready());
+        }
+    }
+
+    /// A stream or connection for one request, if one is free now.
+    pub(crate) fn acquire(self: &Arc<Self>, want: Want) -> Acquire {
+        let mut state = self.lock();
+        if state.closed {
+            return Acquire::Full;
+        }
+        let http1 = match (want, state.speaks) {
+            (Want::Http1, Some(Alpn::Http2)) if self.target.protocol == Protocol::Http2 => {
+                return Acquire::Refused(error::not_supported(&self.target.label, "HTTP/1.1, which upgrades need"));
+            }
+            (Want::Http2, Some(Alpn::Http1)) => {
+                return Acquire::Refused(error::not_supported(&self.target.label, "HTTP/2, which gRPC needs"));
+            }
+            (Want::Http1, _) => true,
+            (_, speaks) => speaks == Some(Alpn::Http1),
+        };
+        let slot = |way| Acquire::Slot(Slot { pool: Arc::clone(self), way });
+        if http1 {
+            let now = rt::now();
+            while let Some(connection) = state.h1_idle.pop() {
+                if connection.fresh(now) {
+                    return slot(Way::H1(H1Lease::idle(self, connection)));
+                }
+            }
+            return match self.limit.acquire(state.h2.len()) {
+                Some(permit) => slot(Way::H1(H1Lease::new(self, permit))),
+                None => Acquire::Full,
+            };
+        }
+        let best =
+            state.h2.iter().filter(|connection| connection.usable()).min_by_key(|connection| connection.streams());
+        let Some(best) = best else { return Acquire::Full };
+        let grow = best.nearly_full() && state.h2.len() < self.max_connections();
+        let ticket = best.ticket();
+        if grow && !state.growing {
+            state.growing = true;
+            self.tasks.spawn(Arc::clone(self).grow());
+        }
+        match ticket {
+            Some(ticket) => slot(Way::H2(ticket)),
+            None => Acquire::Full,
+        }
+    }
+
+    /// Takes no more requests; connections end when their last stream does.
+    pub(crate) fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        let (h2, h1) = (std::mem::take(&mut state.h2), std::mem::take(&mut state.h1_idle));
+        drop(state);
+        for connection in &h2 {
+            connection.drain();
+        }
+        drop(h1);
+    }
+
+    pub(super) fn tasks(&self) -> &TaskSet {
+        &self.tasks
+    }
+
+    /// For requests that name no host.
+    pub(super) fn authority(&self) -> Authority {
+        let address = self.target.addresses.first().map(ToString::to_string).unwrap_or_default();
+        address.parse().unwrap_or_else(|_| Authority::from_static("localhost"))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, event: PoolEvent) {
+        (self.on_event)(event);
+    }
+
+    fn set(&self, readiness: Readiness) {
+        if self.readiness.swap(readiness as u8, Relaxed) != readiness as u8 {
+            self.tell(PoolEvent::Changed(readiness));
+        }
+    }
+
+    fn max_connections(&self) -> usize {
+        match self.target.kind {
+            SetKind::Vip => 16,
+            SetKind::Replicas => 4,
+        }
+    }
+
+    fn max_age(&self) -> Duration {
+        match self.target.kind {
+            SetKind::Vip => Duration::from_secs(5 * 60),
+            SetKind::Replicas => Duration::from_secs(25 * 60),
+        }
+    }
+
+    /// The background work of a pool without a connection: one attempt per back-off until one succeeds.
+    async fn connect_until_ready(self: Arc<Self>) {
+        let mut backoff = BACKOFF_FIRST;
+        loop {
+            if self.lock().closed {
+                return;
+            }
+            match self.establish().await {
+                Ok(()) => {
+                    self.lock().last_error = None;
+                    self.set(Readiness::Ready);
+                    self.tell(PoolEvent::Freed);
+                    if self.target.kind == SetKind::Vip {
+                        // One address, many backends: two connections reach two of them.
+                        self.want_more();
+                    }
+                    return;
+                }
+                Err(error) => {
+                    self.lock().last_error = Some((error.message().into(), rt::now()));
+                    tracing::debug!(endpoint = %self.target.label, "connecting failed, again in about {backoff:?}: {error}");
+                    self.set(Readiness::TransientFailure);
+                }
+            }
+            rt::sleep(Rng::local().jitter(backoff, 20)).await;
+            backoff = (backoff * 8 / 5).min(BACKOFF_MAX);
+        }
+    }
+
+    fn want_more(self: &Arc<Self>) {
+        let mut state = self.lock();
+        if !state.growing && !state.closed && state.speaks != Some(Alpn::Http1) {
+            state.growing = true;
+            drop(state);
+            self.tasks.spawn(Arc::clone(self).grow());
+        }
+    }
+
+    /// One more HTTP/2 connection. A failure is left to the pool's own reconnecting, at most once per back-off.
+    async fn grow(self: Arc<Self>) {
+        let result = self.establish().await;
+        if let Err(error) = &result {
+            tracing::debug!(endpoint = %self.target.label, "no further connection: {error}");
+            rt::sleep(BACKOFF_MAX).await;
+        }
+        let mut state = self.lock();
+        state.growing = false;
+        let replaced = if result.is_ok() { std::mem::take(&mut state.renewing) } else { Vec::new() };
+        drop(state);
+        for connection in replaced {
+            connection.drain();
+        }
+        if result.is_ok() {
+            self.tell(PoolEvent::Freed);
+        }
+    }
+
+    /// Connects once and adds the connection.
+    async fn establish(self: &Arc<Self>) -> Result<(), Error> {
+        let timeout = self.policy.connect_timeout;
+        rt::timeout(timeout, self.establish_untimed())
+            .await
+            .unwrap_or_else(|| Err(error::connect_timeout(&self.target.label, timeout)))
+    }
+
+    async fn establish_untimed(self: &Arc<Self>) -> Result<(), Error> {
+        let speaks = self.lock().speaks;
+        let dialed = self.dial().await?;
+        match dialed.alpn.or(speaks) {
+            Some(Alpn::Http1) => self.add_h1(dialed).await,
+            Some(Alpn::Http2) => self.add_h2(dialed).await,
+            None => match rt::timeout(DETECT.min(self.policy.connect_timeout), self.add_h2(dialed)).await {
+                Some(Ok(())) => {
+                    self.lock().speaks = Some(Alpn::Http2);
+                    Ok(())
+                }
+                // Anything but SETTINGS, or silence. No request was sent, so the other protocol can be tried.
+                _ => {
+                    let dialed = self.dial().await?;
+                    self.add_h1(dialed).await?;
+                    self.lock().speaks = Some(Alpn::Http1);
+                    tracing::debug!(endpoint = %self.target.label, "speaks HTTP/1.1");
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    async fn dial(&self) -> Result<Dialed, Error> {
+        dial::race(&*self.dial, &self.target.addresses).await
+    }
+
+    fn permit(&self) -> Result<ConnectionPermit, Error> {
+        let open = self.lock().h2.len();
+        self.limit.acquire(open).ok_or_else(|| {
+            Error::new(
+                crate::error::Code::Overflow,
+                format!("no connection to {}: the service's `max_connections` is reached", self.target.label),
+            )
+        })
+    }
+
+    async fn add_h2(self: &Arc<Self>, dialed: Dialed) -> Result<(), Error> {
+        let permit = self.permit()?;
+        let (connection, driver) =
+            H2Connection::open(dialed.io, permit, Arc::downgrade(self), Arc::clone(&self.waiting), self.max_age())
+                .await
+                .map_err(|failure| {
+                    let text = format!(
+                        "no HTTP/2 with {}: {failure}; set the service's `protocol` if it does not speak it",
+                        self.target.label
+                    );
+                    error::unopened(Some(failure)).with_endpoint(text.into())
+                })?;
+        let mut state = self.lock();
+        if state.closed {
+            connection.drain();
+        }
+        state.h2.push(connection);
+        drop(state);
+        self.tasks.spawn(driver);
+        Ok(())
+    }
+
+    async fn add_h1(self: &Arc<Self>, dialed: Dialed) -> Result<(), Error> {
+        let permit = self.permit()?;
+        let connection = H1Connection::open(dialed.io, permit, self).await.map_err(error::h1_unsent)?;
+        self.lock().h1_idle.push(connection);
+        Ok(())
+    }
+
+    /// A connection for one HTTP/1.1 request.
+    pub(super) async fn dial_h1(self: &Arc<Self>, permit: ConnectionPermit) -> Result<H1Connection, Error> {
+        let timeout = self.policy.connect_timeout;
+        let connected = async {
+            let dialed = self.dial().await?;
+            H1Connection::open(dialed.io, permit, self).await.map_err(error::h1_unsent)
+        };
+        let result = rt::timeout(timeout, connected)
+            .await
+            .unwrap_or_else(|| Err(error::connect_timeout(&self.target.label, timeout)));
+        if let Err(error) = &result {
+            self.failed(error);
+        }
+        result
+    }
+
+    pub(super) fn h1_permit(&self) -> Option<ConnectionPermit> {
+        self.limit.acquire(0)
+    }
+
+    /// A connection for HTTP/1.1 could not be made: the endpoint is not offered until one can.
+    fn failed(self: &Arc<Self>, error: &Error) {
+        let mut state = self.lock();
+        state.last_error = Some((error.message().into(), rt::now()));
+        let lost = state.speaks == Some(Alpn::Http1) || state.h2.is_empty();
+        drop(state);
+        let (ready, failure) = (Readiness::Ready as u8, Readiness::TransientFailure as u8);
+        if lost && self.readiness.compare_exchange(ready, failure, Relaxed, Relaxed).is_ok() {
+            self.tell(PoolEvent::Changed(Readiness::TransientFailure));
+            let pool = Arc::clone(self);
+            self.tasks.spawn(async move {
+                rt::sleep(Rng::local().jitter(BACKOFF_FIRST, 20)).await;
+                pool.connect_until_ready().await;
+            });
+        }
+    }
+
+    /// An HTTP/1.1 connection finished its request.
+    pub(super) fn idle(&self, connection: H1Connection) {
+        let mut state = self.lock();
+        if !state.closed {
+            let now = rt::now();
+            state.h1_idle.retain(|idle| idle.fresh(now));
+            state.h1_idle.push(connection);
+            state.used = Some(now);
+        }
+        drop(state);
+        if self.waiting.load(Relaxed) > 0 {
+            self.tell(PoolEvent::Freed);
+        }
+    }
+
+    /// A stream ended while somebody waits.
+    pub(super) fn stream_ended(&self) {
+        self.tell(PoolEvent::Freed);
+    }
+
+    /// A connection reached its age: another one takes its place, then it drains.
+    pub(super) fn renew(self: &Arc<Self>, connection: &Arc<H2Connection>) {
+        self.lock().renewing.push(Arc::clone(connection));
+        self.want_more();
+    }
+
+    /// An HTTP/2 connection takes no more streams.
+    pub(super) fn lost(self: &Arc<Self>, connection: &Arc<H2Connection>) {
+        let mut state = self.lock();
+        let before = state.h2.len();
+        state.h2.retain(|open| !Arc::ptr_eq(open, connection));
+        if state.h2.len() == before || !state.h2.is_empty() || state.closed || state.speaks == Some(Alpn::Http1) {
+            return;
+        }
+        let now = rt::now();
+        let recent =
+            connection.streams() > 0 || state.used.is_none_or(|used| now.saturating_duration_since(used) < RECENT);
+        state.used = Some(now);
+        if self.target.protocol == Protocol::Auto {
+            // Whatever listens there next may speak something else.
+            state.speaks = None;
+        }
+        drop(state);
+        if recent {
+            self.set(Readiness::Connecting);
+            self.tasks.spawn(Arc::clone(self).connect_until_ready());
+        } else {
+            self.set(Readiness::Idle);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The five lines: a service, a client, and what travels between them.
+
+use std::time::Duration;
+
+use axum::{Router, routing::get};
+use sinew::{Context, Mesh, Network, Peer, ResponseExt};
+
+async fn serve(app: Router) -> std::net::SocketAddr {
+    let mesh = Mesh::builder("server").build().await.unwrap();
+    let listener = mesh.listen("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr();
+    tokio::spawn(async move { listener.serve(app).with_graceful_shutdown(std::future::pending()).await });
+    addr
+}
+
+async fn client(addr: std::net::SocketAddr) -> Mesh {
+    Mesh::builder("client").service("hello", |s| s.endpoints([addr.to_string()])).build().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_call_reaches_an_axum_service() {
+    let addr = serve(Router::new().route("/hello", get(|| async { "hello" }))).await;
+    let mesh = client(addr).await;
+    let hello = mesh.client("hello");
+    for _ in 0..10 {
+        let text = hello.get("/hello").send().await.unwrap().error_for_status().unwrap().text().await.unwrap();
+        assert_eq!(text, "hello");
+    }
+    let status = mesh.status();
+    let cluster = status.services["hello"].cluster.as_ref().unwrap();
+    assert_eq!(cluster.requests.0, 0);
+    assert_eq!(cluster.endpoints[0].state, "ready");
+    assert_eq!(cluster.endpoints[0].in_flight, 0);
+}
+
+#[tokio::test]
+async fn the_handler_sees_the_context_and_the_peer() {
+    let app = Router::new().route(
+        "/",
+        get(|context: Context, peer: Peer| async move {
+            format!("{:?} {}", context.remaining().is_some(), peer.remote_addr())
+        }),
+    );
+    let mesh = client(serve(app).await).await;
+    let text =
+        mesh.client("hello").get("/").timeout(Duration::from_secs(5)).send().await.unwrap().text().await.unwrap();
+    assert!(text.starts_with("true 127.0.0.1:"), "{text}");
+}
+
+#[tokio::test]
+async fn meshes_that_share_a_network_need_no_sockets() {
+    let network = Network::new();
+    let server = Mesh::builder("server").network(&network).build().await.unwrap();
+    let app = Router::new().route("/", get(|| async { "in memory" }));
+    let listener = server.listen("memory:hello").await.unwrap();
+    tokio::spawn(async move { listener.serve(app).with_graceful_shutdown(std::future::pending()).await });
+    let mesh = Mesh::builder("client")
+        .network(&network)
+        .service("hello", |s| s.endpoints(["memory:hello"]))
+        .build()
+        .await
+        .unwrap();
+    let text = mesh.client("hello").get("/").send().await.unwrap().text().await.unwrap();
+    assert_eq!(text, "in memory");
+}
+
+#[tokio::test]
+async fn unknown_services_and_unreachable_endpoints_say_so() {
+    let mesh = Mesh::builder("client").service("hello", |s| s.endpoints(["127.0.0.1:1"])).build().await.unwrap();
+    let error = mesh.client("nobody").get("/").send().await.unwrap_err();
+    assert_eq!(error.code(), sinew::Code::UnknownService);
+    let error = mesh.client("hello").get("/").send().await.unwrap_err();
+    assert_eq!(error.code(), sinew::Code::ConnectFailed, "{error}");
+    assert!(error.message().contains("127.0.0.1:1"), "{error}");
+}

@@ -1,0 +1,3 @@
+//! Whole meshes on real sockets and in memory.
+
+mod calls;
