@@ -14,7 +14,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::transport::{Channel, Endpoint, Server, server::TcpIncoming};
 
-use super::{BoxError, Echo, EchoService, Grpc, answer, read, request};
+use super::{
+    BoxError, Echo, answer,
+    grpc::{EchoService, Grpc},
+    read, request,
+};
 
 /// A caller with an HTTP/1.1 connection of its own.
 pub(crate) struct Http1(http1::SendRequest<Full<Bytes>>);

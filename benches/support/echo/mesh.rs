@@ -7,7 +7,11 @@ use sinew::{Body, Client, Mesh, model::Protocol};
 use tonic::service::Routes;
 use tower::{Service, service_fn};
 
-use super::{BoxError, Echo, EchoService, Grpc, answer, read, request};
+use super::{
+    BoxError, Echo, answer,
+    grpc::{EchoService, Grpc},
+    read, request,
+};
 
 /// A caller through the client stack.
 #[derive(Clone)]

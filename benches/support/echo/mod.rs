@@ -16,9 +16,8 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 
 pub(crate) use self::{
-    bare::{Http1, Http2, bare_grpc, bare_http1, bare_http2},
-    grpc::{EchoService, Grpc},
-    mesh::{Http, mesh_grpc, mesh_http, raw_client},
+    bare::{bare_grpc, bare_http1, bare_http2},
+    mesh::{mesh_grpc, mesh_http, raw_client},
 };
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
