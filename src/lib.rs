@@ -34,6 +34,14 @@ mod ops;
 mod server;
 mod source;
 
+/// Checking configurations: the loader of `sinew.yaml` and its reports.
+#[cfg(feature = "file")]
+pub mod config {
+    #[cfg(feature = "schema")]
+    pub use crate::source::file::schema;
+    pub use crate::source::file::{Diagnostic, Loader, Report, show};
+}
+
 pub use self::{
     body::Body,
     classify::Outcome,

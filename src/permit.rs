@@ -5,20 +5,33 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU32, Ordering::Relaxed},
+    atomic::{
+        AtomicU32,
+        Ordering::{Relaxed, SeqCst},
+    },
 };
+
+use tokio::sync::Notify;
 
 /// An exact limit, shared by clones.
 #[derive(Debug)]
 pub struct Limit {
     used: AtomicU32,
     max: AtomicU32,
+    /// Callers in [`acquire`](Limit::acquire), woken one by one, first come first served.
+    waiting: AtomicU32,
+    returned: Notify,
 }
 
 impl Limit {
     /// A limit of `max` at the same time; 0 admits nothing.
     pub fn new(max: u32) -> Arc<Self> {
-        Arc::new(Self { used: AtomicU32::new(0), max: AtomicU32::new(max) })
+        Arc::new(Self {
+            used: AtomicU32::new(0),
+            max: AtomicU32::new(max),
+            waiting: AtomicU32::new(0),
+            returned: Notify::new(),
+        })
     }
 
     /// Takes one, unless `max` are taken. Returned when the permit is dropped.
@@ -30,9 +43,29 @@ impl Limit {
             .map(|_| Permit { limit: Arc::clone(self) })
     }
 
+    /// Takes one as soon as one is free. Dropping the future gives up the place in the queue.
+    pub async fn acquire(self: &Arc<Self>) -> Permit {
+        struct Waiting<'a>(&'a Limit);
+        impl Drop for Waiting<'_> {
+            fn drop(&mut self) {
+                self.0.waiting.fetch_sub(1, SeqCst);
+            }
+        }
+        self.waiting.fetch_add(1, SeqCst);
+        let _waiting = Waiting(self);
+        loop {
+            let returned = self.returned.notified();
+            if let Some(permit) = self.try_acquire() {
+                return permit;
+            }
+            returned.await;
+        }
+    }
+
     /// Moves the ceiling. What is taken stays taken: below a lowered ceiling nothing is admitted until enough returned.
     pub fn set_max(&self, max: u32) {
-        self.max.store(max, Relaxed);
+        self.max.store(max, SeqCst);
+        self.returned.notify_waiters();
     }
 
     /// How many are taken.
@@ -54,7 +87,10 @@ pub struct Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.limit.used.fetch_sub(1, Relaxed);
+        self.limit.used.fetch_sub(1, SeqCst);
+        if self.limit.waiting.load(SeqCst) > 0 {
+            self.limit.returned.notify_one();
+        }
     }
 }
 
@@ -83,6 +119,19 @@ mod tests {
             }
         });
         assert!(most.load(Ordering::Relaxed) <= 37);
+        assert_eq!(limit.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn waiting_calls_are_admitted_as_permits_return_and_may_give_up() {
+        let limit = Limit::new(1);
+        let held = limit.try_acquire();
+        let mut first = tokio_test::task::spawn(limit.acquire());
+        let mut second = tokio_test::task::spawn(limit.acquire());
+        assert!(first.poll().is_pending() && second.poll().is_pending());
+        drop(first);
+        drop(held);
+        assert!(second.is_woken() && second.poll().is_ready());
         assert_eq!(limit.used(), 0);
     }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, header::HOST};
+use http::{HeaderValue, Method, Request, Response, header::HOST};
 use http_body::Body as HttpBody;
 use tower_service::Service;
 
@@ -254,9 +254,24 @@ where
     type Output = Result<Response<Body>, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().future.poll(cx).map_ok(|response| {
+        self.project().future.poll(cx).map_ok(|mut response| {
+            take_ours(&mut response);
             response.map(|body| if body.is_end_stream() { Body::empty() } else { Body::erase(body) })
         })
+    }
+}
+
+/// What a peer's mesh said in place of its service: `SINEW-E030; overflow`.
+#[derive(Clone, Debug)]
+pub(crate) struct PeerError(pub(crate) HeaderValue);
+
+/// Our own headers end here; what they said to the application is kept as an extension.
+fn take_ours<B>(response: &mut Response<B>) {
+    while let Some(name) = response.headers().keys().find(|name| name.as_str().starts_with("sinew-")).cloned() {
+        let value = response.headers_mut().remove(&name);
+        if let Some(value) = value.filter(|_| name == "sinew-error") {
+            response.extensions_mut().insert(PeerError(value));
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body::Body as HttpBody;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::Client;
+use super::{Client, handle::PeerError};
 use crate::{
     body::Body,
     context::{Call, Criticality},
@@ -171,7 +171,7 @@ impl ResponseExt for Response<Body> {
         if !self.status().is_client_error() && !self.status().is_server_error() {
             return Ok(self);
         }
-        let mesh = self.headers().get("sinew-error").and_then(|error| error.to_str().ok()).map(str::to_owned);
+        let mesh = self.extensions().get::<PeerError>().and_then(|error| error.0.to_str().ok()).map(str::to_owned);
         Err(StatusError { status: self.status(), mesh })
     }
 

@@ -30,7 +30,7 @@ pub(crate) struct DispatchContext {
 }
 
 type Sent = Pin<Box<dyn Future<Output = Result<Response<SlotBody>, Error>> + Send>>;
-type Waited = Pin<Box<dyn Future<Output = Result<(Picked<Endpoint>, Slot), Error>> + Send>>;
+type Waited = Pin<Box<dyn Future<Output = Result<(Permit, Picked<Endpoint>, Slot), Error>> + Send>>;
 
 /// An attempt on its way. Dropping it resets the stream, or leaves the queue.
 pub(crate) struct DispatchFuture {
@@ -39,39 +39,25 @@ pub(crate) struct DispatchFuture {
 
 enum State {
     Refused(Option<Error>),
-    Waiting {
-        waited: Waited,
-        permit: Option<Permit>,
-        request: Option<Request<Body>>,
-        cluster: Arc<Cluster>,
-        cx: DispatchContext,
-    },
-    Sending {
-        sent: Sent,
-        observe: Option<Observe>,
-    },
+    Waiting { waited: Waited, request: Option<Request<Body>>, cluster: Arc<Cluster>, cx: DispatchContext },
+    Sending { sent: Sent, observe: Option<Observe> },
 }
 
 impl Cluster {
     /// Sends a request to one endpoint. Nothing waits on the common path: the permit, the endpoint and the stream are
     /// taken here, before the future exists.
     pub(crate) fn dispatch(self: &Arc<Self>, request: Request<Body>, cx: DispatchContext) -> DispatchFuture {
-        let Some(permit) = self.requests.try_acquire() else {
-            let message = format!(
-                "{} calls to `{}` are in flight, its `max_requests`; raise it, or call less at a time",
-                self.requests.used(),
-                self.name
-            );
-            return DispatchFuture {
-                state: State::Refused(Some(Error::new(Code::Overflow, message).returning(request.into_body()))),
-            };
-        };
         let want = want(&request, cx.grpc);
+        let Some(permit) = self.requests.try_acquire() else {
+            return DispatchFuture { state: self.at_limit(request, want, cx) };
+        };
         let state = match self.try_ready(cx.subset, want, &cx.tried) {
             Ready::Go(picked, slot) => send(Arc::clone(self), picked, slot, permit, request, &cx),
             Ready::Wait(reason) => State::Waiting {
-                waited: Box::pin(Arc::clone(self).wait_send(cx.subset, want, cx.tried.clone(), reason)),
-                permit: Some(permit),
+                waited: Box::pin(with_permit(
+                    permit,
+                    Arc::clone(self).wait_send(cx.subset, want, cx.tried.clone(), reason),
+                )),
                 request: Some(request),
                 cluster: Arc::clone(self),
                 cx,
@@ -79,6 +65,46 @@ impl Cluster {
             Ready::Fail(error) => State::Refused(Some(error)),
         };
         DispatchFuture { state }
+    }
+}
+
+async fn with_permit(
+    permit: Permit,
+    waited: impl Future<Output = Result<(Picked<Endpoint>, Slot), Error>>,
+) -> Result<(Permit, Picked<Endpoint>, Slot), Error> {
+    waited.await.map(|(picked, slot)| (permit, picked, slot))
+}
+
+impl Cluster {
+    /// `max_requests` is reached: refuses, or waits for `limit_wait`.
+    fn at_limit(self: &Arc<Self>, request: Request<Body>, want: Want, cx: DispatchContext) -> State {
+        let limit = self.policy.load().timeouts.limit_wait;
+        if limit.is_zero() {
+            return State::Refused(Some(self.over_limit(limit)));
+        }
+        let (cluster, subset, tried) = (Arc::clone(self), cx.subset, cx.tried.clone());
+        let waited = async move {
+            let permit = match rt::timeout(limit, cluster.requests.acquire()).await {
+                Some(permit) => permit,
+                None => return Err(cluster.over_limit(limit)),
+            };
+            match cluster.try_ready(subset, want, &tried) {
+                Ready::Go(picked, slot) => Ok((permit, picked, slot)),
+                Ready::Wait(reason) => with_permit(permit, cluster.wait_send(subset, want, tried, reason)).await,
+                Ready::Fail(error) => Err(error),
+            }
+        };
+        State::Waiting { waited: Box::pin(waited), request: Some(request), cluster: Arc::clone(self), cx }
+    }
+
+    fn over_limit(&self, waited: std::time::Duration) -> Error {
+        let waited = if waited.is_zero() { String::new() } else { format!(", also after {waited:?}") };
+        let message = format!(
+            "{} calls to `{}` are in flight{waited}, its `max_requests`; raise it, or call less at a time",
+            self.requests.max(),
+            self.name
+        );
+        Error::new(Code::Overflow, message)
     }
 }
 
@@ -125,13 +151,11 @@ impl Future for DispatchFuture {
                     let error = error.take().unwrap_or_else(ended);
                     return Poll::Ready(Err(error));
                 }
-                State::Waiting { waited, permit, request, cluster, cx } => {
+                State::Waiting { waited, request, cluster, cx } => {
                     let ready = ready!(waited.as_mut().poll(task));
-                    let (Some(permit), Some(request)) = (permit.take(), request.take()) else {
-                        return Poll::Ready(Err(ended()));
-                    };
+                    let Some(request) = request.take() else { return Poll::Ready(Err(ended())) };
                     let next = match ready {
-                        Ok((picked, slot)) => send(Arc::clone(cluster), picked, slot, permit, request, cx),
+                        Ok((permit, picked, slot)) => send(Arc::clone(cluster), picked, slot, permit, request, cx),
                         Err(error) => State::Refused(Some(error)),
                     };
                     self.state = next;

@@ -1,6 +1,9 @@
 //! One endpoint of a cluster.
 
-use std::sync::{Arc, Weak, atomic::AtomicU32};
+use std::sync::{
+    Arc, Weak,
+    atomic::{AtomicU32, Ordering::Relaxed},
+};
 
 use super::Cluster;
 use crate::{
@@ -15,7 +18,13 @@ use crate::{
 pub(crate) struct Endpoint {
     pub(crate) id: Arc<str>,
     pub(crate) pool: Arc<Pool>,
+    /// How many endpoints of the cluster are connecting.
+    connecting: Arc<AtomicU32>,
 }
+
+/// How many endpoints of a cluster connect at the same time because picks came across them. A set of thousands would
+/// otherwise be connected whole by its first call.
+const MAX_CONNECTING: u32 = 100;
 
 impl Endpoint {
     pub(super) fn new(
@@ -27,6 +36,7 @@ impl Endpoint {
         connections: Arc<ConnectionLimit>,
         tasks: TaskSet,
         waiting: Arc<AtomicU32>,
+        connecting: Arc<AtomicU32>,
         cluster: Weak<Cluster>,
     ) -> Self {
         let id: Arc<str> = spec.id.as_str().into();
@@ -36,7 +46,16 @@ impl Endpoint {
             }
         };
         let target = PoolTarget { addresses: Arc::clone(&spec.addresses), protocol, kind, label: Arc::clone(&id) };
-        Self { pool: Pool::new(target, policy, dial, connections, tasks, waiting, on_event), id }
+        Self { pool: Pool::new(target, policy, dial, connections, tasks, waiting, on_event), connecting, id }
+    }
+}
+
+impl Endpoint {
+    /// Begins to connect an idle endpoint, unless many are connecting already.
+    pub(super) fn wake(&self) {
+        if self.connecting.load(Relaxed) < MAX_CONNECTING {
+            self.pool.connect();
+        }
     }
 }
 
@@ -45,8 +64,8 @@ impl Candidate for Endpoint {
         match self.pool.readiness() {
             Readiness::Ready => true,
             Readiness::Idle => {
-                // Wakes it for the calls to come; this one goes elsewhere.
-                self.pool.connect();
+                // For the calls to come; this one goes elsewhere.
+                self.wake();
                 false
             }
             Readiness::Connecting | Readiness::TransientFailure => false,

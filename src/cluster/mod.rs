@@ -64,6 +64,8 @@ pub(crate) struct Cluster {
     /// Woken when an endpoint changes its state, a table is published, or a stream ends while somebody waits.
     changed: Notify,
     waiting: Arc<AtomicU32>,
+    /// Endpoints that are connecting.
+    connecting: Arc<AtomicU32>,
     refresh: ArcSwapOption<Arc<dyn Refresh>>,
     attempts: AttemptSeries,
     dial: Arc<dyn Dial>,
@@ -86,6 +88,7 @@ impl Cluster {
             connections: ConnectionLimit::new(limits.max_connections),
             changed: Notify::new(),
             waiting: Arc::default(),
+            connecting: Arc::default(),
             refresh: ArcSwapOption::empty(),
             attempts: AttemptSeries::new(registry, spec.name.as_str()),
             policy: ArcSwap::new(Arc::clone(spec)),

@@ -51,6 +51,7 @@ pub(crate) struct Observe {
     permit: Option<Permit>,
     started: Instant,
     long_lived: bool,
+    frames: u32,
     grpc: bool,
     again: bool,
     verdict: Option<Verdict>,
@@ -71,6 +72,7 @@ impl Observe {
             permit: Some(permit),
             started,
             long_lived: false,
+            frames: 0,
             grpc,
             again,
             verdict: None,
@@ -114,7 +116,13 @@ impl Observe {
 
 impl Guard for Observe {
     fn data(&mut self, _bytes: usize) {
-        if !self.long_lived && self.grpc && rt::now().saturating_duration_since(self.started) > LONG_LIVED {
+        self.frames = self.frames.saturating_add(1);
+        // The first message of a unary call is no reason to read the clock.
+        if self.frames > 1
+            && !self.long_lived
+            && self.grpc
+            && rt::now().saturating_duration_since(self.started) > LONG_LIVED
+        {
             self.leave_for(&Arc::clone(&self.cluster.streams));
         }
     }

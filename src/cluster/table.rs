@@ -61,7 +61,7 @@ impl Table {
             match member.pool.readiness() {
                 Readiness::Ready => census.ready += 1,
                 Readiness::Idle => {
-                    member.pool.connect();
+                    member.wake();
                     census.connecting += 1;
                 }
                 Readiness::Connecting => census.connecting += 1,

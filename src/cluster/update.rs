@@ -130,6 +130,7 @@ impl Cluster {
             Arc::clone(&self.connections),
             self.tasks.clone(),
             Arc::clone(&self.waiting),
+            Arc::clone(&self.connecting),
             Arc::downgrade(self),
         )
     }

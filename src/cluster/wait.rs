@@ -115,18 +115,17 @@ impl Cluster {
         };
         let limit = self.policy.load().timeouts.connect_wait;
         let deadline = rt::now() + limit;
-        let mut reason = reason;
         let _waiting = Waiting::new(&self);
         loop {
             let changed = self.changed.notified();
             let mut changed = std::pin::pin!(changed);
             // Subscribed before the state is read again, so that no change is lost in between.
             changed.as_mut().enable();
-            match self.try_ready(subset, want, &tried) {
+            let reason = match self.try_ready(subset, want, &tried) {
                 Ready::Go(picked, slot) => return Ok((picked, slot)),
                 Ready::Fail(error) => return Err(error),
-                Ready::Wait(still) => reason = still,
-            }
+                Ready::Wait(reason) => reason,
+            };
             if rt::timeout(deadline.saturating_duration_since(rt::now()), changed).await.is_none() {
                 return Err(self.gave_up(&reason, limit));
             }
@@ -181,13 +180,20 @@ impl Cluster {
 
     /// An endpoint connected, failed, or gave a stream back while somebody waits.
     pub(super) fn endpoint_event(&self, event: PoolEvent) {
-        self.changed.notify_waiters();
-        // A connection could not be made: discovery may know better addresses by now.
-        if event == PoolEvent::Changed(Readiness::TransientFailure)
-            && let Some(refresh) = self.refresh.load().as_deref()
-        {
-            refresh.refresh();
+        if let PoolEvent::Changed { from, to } = event {
+            if to == Readiness::Connecting {
+                self.connecting.fetch_add(1, Relaxed);
+            } else if from == Readiness::Connecting {
+                self.connecting.fetch_sub(1, Relaxed);
+            }
+            // A connection could not be made: discovery may know better addresses by now.
+            if to == Readiness::TransientFailure
+                && let Some(refresh) = self.refresh.load().as_deref()
+            {
+                refresh.refresh();
+            }
         }
+        self.changed.notify_waiters();
     }
 }
 

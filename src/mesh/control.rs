@@ -12,7 +12,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use super::{reconcile::Running, status::SourceStatus};
+use super::{file::Followed, reconcile::Running, status::SourceStatus};
 use crate::{
     client::{Join, Services},
     discover,
@@ -37,7 +37,7 @@ const FLUSH: Duration = Duration::from_secs(5);
 
 pub(crate) struct Inner {
     pub(super) snapshot: ArcSwap<Snapshot>,
-    pub(super) store: Mutex<Store>,
+    pub(super) store: Arc<Mutex<Store>>,
     pub(super) policies: PolicyRegistry,
     pub(super) services: Services,
     pub(super) running: Mutex<BTreeMap<ServiceName, Running>>,
@@ -56,12 +56,8 @@ pub(crate) struct Inner {
     pub(super) registry: Registry,
     pub(super) seats: Seats,
     pub(super) discovery: discover::Sources,
-    pub(super) sources: Mutex<Vec<SourceStatus>>,
+    pub(super) followed: Mutex<Followed>,
     pub(super) started: AtomicBool,
-    /// True once the first configuration is in use.
-    pub(super) assembled: AtomicBool,
-    /// The file to follow.
-    pub(super) watched: Mutex<Option<std::path::PathBuf>>,
     pub(super) ops: Mutex<Option<OpsServer>>,
     pub(super) this: Weak<Inner>,
 }
@@ -111,7 +107,7 @@ impl Inner {
         }
         self.tasks.bind(handle);
         this.subscribe_all();
-        this.watch_file();
+        this.follow_file();
         if let Err(error) = this.serve_ops() {
             tracing::error!("the ops listener does not run: {error}");
             self.readiness.condition("ops", error.to_string());
@@ -155,24 +151,16 @@ impl Inner {
         lock(&self.store)
     }
 
-    pub(super) fn lock_watched(&self) -> MutexGuard<'_, Option<std::path::PathBuf>> {
-        lock(&self.watched)
+    pub(super) fn lock_followed(&self) -> MutexGuard<'_, Followed> {
+        lock(&self.followed)
     }
 
-    pub(super) fn is_assembled(&self) -> bool {
-        self.assembled.load(Relaxed)
-    }
-
-    pub(super) fn note_source(&self, status: SourceStatus) {
-        let mut sources = lock(&self.sources);
-        sources.retain(|source| source.name != status.name);
-        sources.push(status);
-    }
-
-    pub(super) fn refuse_source(&self, name: &str, report: String) {
-        for source in lock(&self.sources).iter_mut().filter(|source| source.name == name) {
-            source.error = Some(report.clone());
+    /// Brings a configuration into use and says what is odd about it.
+    pub(super) fn take(self: &Arc<Self>, snapshot: Arc<Snapshot>) {
+        for lint in snapshot.lints.iter() {
+            tracing::warn!("{lint}");
         }
+        self.reconcile(snapshot);
     }
 
     pub(super) fn flush(&self) {
@@ -223,7 +211,7 @@ impl Inner {
     }
 
     pub(super) fn sources(&self) -> Vec<SourceStatus> {
-        lock(&self.sources).clone()
+        lock(&self.followed).status().into_iter().collect()
     }
 }
 

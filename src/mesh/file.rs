@@ -2,17 +2,19 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Weak},
+    sync::Arc,
 };
+
+use tokio::sync::watch;
 
 use super::{
     builder::{BuildError, Builder},
     control::{Inner, Origins},
     status::SourceStatus,
 };
-use crate::{
-    rt::FileWatch,
-    source::{Update, file},
+use crate::source::{
+    Update,
+    file::{self, FileSource},
 };
 
 const CONFIG: &str = "SINEW_CONFIG";
@@ -21,7 +23,7 @@ const DEFAULT: &str = "sinew.yaml";
 /// Where a document comes from.
 pub(super) enum Text {
     File(PathBuf),
-    Inline { name: String, text: String },
+    Inline(String),
 }
 
 impl Builder {
@@ -34,7 +36,7 @@ impl Builder {
 
     /// Takes the configuration from a text, for tests and examples.
     pub fn config_str(mut self, text: &str) -> Self {
-        self.origins.text = Some(Text::Inline { name: "inline".into(), text: text.to_owned() });
+        self.origins.text = Some(Text::Inline(text.to_owned()));
         self
     }
 
@@ -56,91 +58,71 @@ impl Origins {
     /// Brings the document into use.
     pub(super) fn load(self, inner: &Arc<Inner>) -> Result<(), BuildError> {
         let Some(text) = self.text else { return Ok(()) };
+        let env = |name: &str| std::env::var(name).ok();
         match text {
-            Text::Inline { name, text } => inner.take_document(&name, text.as_bytes()).map(drop),
+            Text::Inline(text) => {
+                let mut store = inner.lock_store();
+                let document = file::read("inline", text.as_bytes(), &inner.policies, &env, &store);
+                let document = document.map_err(|report| BuildError { report: report.to_string() })?;
+                let applied = store.apply(Update::File { document, lints: Vec::new() });
+                match applied.rejected.is_empty() {
+                    true => Ok(()),
+                    false => {
+                        let report = file::refused("inline", text.as_bytes(), applied.rejected).to_string();
+                        Err(BuildError { report })
+                    }
+                }
+            }
             Text::File(path) => {
-                let name = path.display().to_string();
-                let bytes = read(&path)?;
-                let result = inner.take_document(&name, &bytes).map(drop);
-                // Watched from before the mesh starts to run, so that no change is lost in between.
-                inner.lock_watched().replace(path);
-                result
+                let source = FileSource::open(path, inner.policies.clone(), env, &inner.store)
+                    .map_err(|report| BuildError { report: report.to_string() })?;
+                *inner.lock_followed() = Followed { status: Some(source.status()), source: Some(source) };
+                Ok(())
             }
         }
-        .map_err(|report| BuildError { report })
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, BuildError> {
-    file::read_bounded(path).map_err(|error| BuildError {
-        report: format!(
-            "{}: the configuration cannot be read: {error}; check the path and its permissions",
-            path.display()
-        ),
-    })
+/// The file that is followed.
+#[derive(Default)]
+pub(super) struct Followed {
+    /// Until the mesh starts.
+    source: Option<FileSource>,
+    status: Option<watch::Receiver<file::SourceStatus>>,
+}
+
+impl Followed {
+    pub(super) fn status(&self) -> Option<SourceStatus> {
+        let status = self.status.as_ref()?.borrow();
+        Some(SourceStatus {
+            name: format!("file {}", status.path.display()),
+            generation: status.last_good,
+            error: status.last_error.as_ref().map(ToString::to_string),
+            since: status.since.elapsed(),
+        })
+    }
 }
 
 impl Inner {
-    /// Applies a document, or says everything that is wrong with it. True if it changed anything.
-    fn take_document(self: &Arc<Self>, name: &str, bytes: &[u8]) -> Result<bool, String> {
-        let env = |name: &str| std::env::var(name).ok();
-        let mut store = self.lock_store();
-        let document = file::read(name, bytes, &self.policies, &env, &store).map_err(|report| report.to_string())?;
-        let applied = store.apply(Update::File { document, lints: Vec::new() });
-        let generation = store.snapshot().generation;
-        if !applied.rejected.is_empty() {
-            return Err(file::refused(name, bytes, applied.rejected).to_string());
-        }
-        drop(store);
-        self.note_source(SourceStatus { name: format!("file {name}"), generation, error: None });
-        Ok(match applied.snapshot {
-            Some(snapshot) if self.is_assembled() => {
-                for lint in snapshot.lints.iter() {
-                    tracing::warn!("{lint}");
-                }
-                self.reconcile(snapshot);
-                true
-            }
-            Some(_) => true,
-            None => false,
-        })
-    }
-
-    /// Follows the file.
-    pub(super) fn watch_file(self: &Arc<Self>) {
-        let Some(path) = self.lock_watched().clone() else { return };
+    /// Follows the file from now on.
+    pub(super) fn follow_file(self: &Arc<Self>) {
+        let mut followed = self.lock_followed();
+        let Some(source) = followed.source.take() else { return };
         let this = Arc::downgrade(self);
-        let watch = FileWatch::new(path.clone());
-        self.tasks.spawn(follow(this, watch, path));
-    }
-}
-
-async fn follow(inner: Weak<Inner>, mut watch: FileWatch, path: PathBuf) {
-    let name = path.display().to_string();
-    let mut seen: Option<Vec<u8>> = None;
-    loop {
-        watch.changed().await;
-        let Some(inner) = inner.upgrade() else { return };
-        let result = match file::read_bounded(&path) {
-            Ok(bytes) if seen.as_ref() == Some(&bytes) => continue,
-            Ok(bytes) => {
-                let result = inner.take_document(&name, &bytes);
-                seen = Some(bytes);
-                result
+        self.tasks.spawn(source.run(Arc::clone(&self.store), move |snapshot| {
+            if let Some(inner) = this.upgrade() {
+                inner.take(snapshot);
             }
-            Err(error) => Err(format!("{name}: the configuration cannot be read: {error}")),
-        };
-        match result {
-            Ok(true) => {
-                tracing::info!(file = %name, generation = inner.snapshot().generation, "configuration changed");
-                inner.registry.counter("sinew_config_updates_total", &[("source", "file"), ("result", "ack")]).inc();
-            }
-            Ok(false) => {}
-            Err(report) => {
-                tracing::error!(file = %name, "the changed configuration is not used, the last good one stays:\n{report}");
-                inner.registry.counter("sinew_config_updates_total", &[("source", "file"), ("result", "nack")]).inc();
-                inner.refuse_source(&format!("file {name}"), report);
-            }
+        }));
+        if let Some(mut status) = followed.status.clone() {
+            let update = |result| self.registry.counter("sinew_config_updates_total", &[("source", "file"), ("result", result)]);
+            let (ack, nack) = (update("ack"), update("nack"));
+            self.tasks.spawn(async move {
+                while status.changed().await.is_ok() {
+                    let refused = status.borrow_and_update().last_error.is_some();
+                    if refused { &nack } else { &ack }.inc();
+                }
+            });
         }
     }
 }

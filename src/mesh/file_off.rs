@@ -5,7 +5,18 @@ use std::sync::Arc;
 use super::{
     builder::{BuildError, Builder},
     control::{Inner, Origins},
+    status::SourceStatus,
 };
+
+/// No file is followed.
+#[derive(Default)]
+pub(super) struct Followed;
+
+impl Followed {
+    pub(super) fn status(&self) -> Option<SourceStatus> {
+        None
+    }
+}
 
 /// Never made.
 pub(super) enum Text {}
@@ -31,5 +42,5 @@ impl Origins {
 }
 
 impl Inner {
-    pub(super) fn watch_file(self: &Arc<Self>) {}
+    pub(super) fn follow_file(self: &Arc<Self>) {}
 }

@@ -34,7 +34,7 @@ pub struct MeshStatus {
 }
 
 /// A source of configuration.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct SourceStatus {
     /// `file sinew.yaml`.
@@ -43,6 +43,8 @@ pub struct SourceStatus {
     pub generation: u64,
     /// Why its last change is not in use; the one before still is.
     pub error: Option<String>,
+    /// How long this has been so.
+    pub since: std::time::Duration,
 }
 
 /// A service.

@@ -49,9 +49,10 @@ pub(super) fn resolve(base: &Snapshot, merged: Document, pins: &Document, previo
     take(&mut provenance, "drain.deadline", document.drain.deadline, |value| snapshot.drain.deadline = value);
 
     let policies = seated(&document.inbound, &previous.inbound.policies, &mut provenance, "inbound");
-    snapshot.inbound = match (InboundSpec { policies }) {
-        inbound if inbound == *previous.inbound => previous.inbound.clone(),
-        inbound => Arc::new(inbound),
+    snapshot.inbound = if policies == previous.inbound.policies {
+        previous.inbound.clone()
+    } else {
+        Arc::new(InboundSpec { policies })
     };
 
     let mut services = Vec::new();

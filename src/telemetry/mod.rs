@@ -9,7 +9,7 @@ mod record;
 mod series;
 
 pub(crate) use self::{
-    layer::{Telemetry, TelemetryLayer},
+    layer::TelemetryLayer,
     record::Record,
     series::{CallSeries, Direction},
 };

@@ -1,3 +1,11 @@
 //! Whole meshes on real sockets and in memory.
 
 mod calls;
+#[path = "../support/echo.rs"]
+mod echo;
+mod grpc;
+mod reload;
+mod restart;
+mod routing;
+mod streams;
+mod world;

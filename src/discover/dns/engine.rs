@@ -219,6 +219,8 @@ impl Engine {
             wait = wait.min(host.apply(sent, answer));
         }
         self.due = sent + wait;
+        // Remembered even if nobody looks before it expires.
+        self.view(sent);
     }
 
     /// When the next round is due.

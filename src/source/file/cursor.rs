@@ -180,7 +180,11 @@ impl<'r, 'n> Cursor<'_, 'r, 'n> {
                 let bound = if number < i128::from(min) { min } else { max };
                 Err(Wrong::new(
                     format!("{number} is out of bounds"),
-                    format!("the value must be {min} to {max}; the nearest is `{bound}`"),
+                    if min == max {
+                        format!("the only value is `{min}`")
+                    } else {
+                        format!("the value must be {min} to {max}; the nearest is `{bound}`")
+                    },
                 ))
             }
             Err(_) => Err(Wrong::new(
@@ -251,9 +255,11 @@ impl<'r, 'n> Cursor<'_, 'r, 'n> {
     /// One of these words. Words of `later` are known, and refused.
     pub(super) fn choice<T: Copy>(self, what: &str, words: &[(&'static str, T)], later: &[&str]) -> Option<T> {
         let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
+        // A word such as `strict` says little without its key.
+        let key = self.reading.path.rsplit('.').next().unwrap_or_default().to_owned();
         self.scalar(what, json!({ "enum": names }), |text| match words.iter().find(|(name, _)| *name == text) {
             Some((_, value)) => Ok(*value),
-            None if later.contains(&text) => Err(not_yet(text)),
+            None if later.contains(&text) => Err(not_yet(&format!("{key}: {text}"))),
             None => Err(Wrong::new(
                 format!("`{}` is not {what}", text.escape_debug()),
                 suggest::or_list(text, &names, "use one of", ""),
@@ -471,7 +477,8 @@ impl<'r, 'n> Fields<'_, 'r, 'n> {
 
     /// At most one of these keys may stand here. True if that holds.
     pub(super) fn at_most_one(&mut self, keys: &[&'static str]) -> bool {
-        let present: Vec<&str> = keys.iter().copied().filter(|key| self.has(key)).collect();
+        let present: Vec<&str> =
+            self.entries.iter().map(|entry| entry.key.as_str()).filter(|key| keys.contains(key)).collect();
         if present.len() > 1 {
             let wrong = Wrong::new(
                 format!("{} exclude each other", suggest::list(&present)),

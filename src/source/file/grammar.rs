@@ -40,8 +40,8 @@ pub(super) fn document(at: Cursor<'_, '_, '_>) -> Option<Document> {
                 let ops =
                     fields.field("ops", "`/livez`, `/readyz`, `/metrics` and `grpc.health.v1`. Default: off.", |at| {
                         at.map("a map with `listen`", |fields| {
-                            let listen = fields
-                                .field("listen", "Address, such as `0.0.0.0:9901`.", |cursor| cursor.socket_address());
+                            let listen =
+                                fields.field("listen", "Address, such as `0.0.0.0:9901`.", |at| at.socket_address());
                             fields.exactly_one(&["listen"]);
                             listen
                         })

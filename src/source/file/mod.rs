@@ -15,10 +15,14 @@ mod routes;
 mod schema;
 mod show;
 pub(crate) mod suggest;
+mod watch;
 
-pub(crate) use self::loader::{read, read_bounded, refused};
 #[cfg(feature = "schema")]
 pub use self::schema::schema;
+pub(crate) use self::{
+    loader::{read, refused},
+    watch::{FileSource, SourceStatus},
+};
 pub use self::{
     loader::Loader,
     report::{Diagnostic, Report},

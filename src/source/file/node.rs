@@ -259,11 +259,7 @@ impl Tree {
 
     fn depth(&self, mark: Mark, below: usize) -> Result<(), Malformed> {
         if self.open.len() + below > MAX_DEPTH {
-            return self.fail(
-                mark,
-                format!("the document is nested deeper than {MAX_DEPTH} levels"),
-                "no field of a configuration is that deep: look for an unclosed bracket or an alias inside an alias",
-            );
+            return self.fail(mark, too_deep(), TOO_DEEP_HELP);
         }
         Ok(())
     }
@@ -406,6 +402,10 @@ fn syntax(text: &str, error: &saphyr_parser::ScanError) -> Malformed {
         mark = Mark::new(lines.len(), lines[lines.len() - 1].chars().count() + 1);
     }
     let info = error.info();
+    if info.contains("recursion limit") {
+        // The scanner looks ahead, so that its own limit may come before ours.
+        return Malformed::new(mark, too_deep(), TOO_DEEP_HELP);
+    }
     let help = match info {
         info if info.contains("unknown anchor") => {
             "define it first: `&name value`, then `*name`; quote a text that begins with `*`"
@@ -417,8 +417,14 @@ fn syntax(text: &str, error: &saphyr_parser::ScanError) -> Malformed {
         info if info.contains("quoted") || info.contains("escape") => {
             "look for a missing closing quote or a stray `\\`"
         }
-        info if info.contains("recursion") || info.contains("nest") => "no field of a configuration is that deep",
         _ => "look for a wrong indentation, a missing `:` or quote, or an unclosed bracket at or just above this line",
     };
     Malformed::new(mark, format!("this is not valid YAML: {info}"), help)
+}
+
+const TOO_DEEP_HELP: &str =
+    "no field of a configuration is that deep: look for an unclosed bracket or an alias inside an alias";
+
+fn too_deep() -> String {
+    format!("the document is nested deeper than {MAX_DEPTH} levels")
 }

@@ -175,7 +175,16 @@ fn pattern<T>(
     parse: fn(&str) -> Result<T, crate::matching::PatternError>,
 ) -> Option<T> {
     let read = |at: Cursor<'_, '_, '_>| {
-        at.scalar("a pattern", json!({ "type": "string" }), |text| parse(text).map_err(Wrong::plain))
+        at.scalar("a pattern", json!({ "type": "string" }), |text| {
+            parse(text).map_err(|error| match key {
+                "regex" => Wrong::new(
+                    error.to_string(),
+                    "the syntax is that of Rust's `regex`: no look-around or back-references, special characters \
+                     are escaped by `\\`",
+                ),
+                _ => Wrong::plain(error),
+            })
+        })
     };
     fields.field(key, doc, read).map(|set| set.value)
 }
@@ -231,7 +240,7 @@ fn string_match(at: Cursor<'_, '_, '_>) -> Option<StringMatch> {
                 let exact = fields.field("exact", "Equal.", |at| at.text("a text"));
                 let prefix = fields.field("prefix", "Begins with.", |at| at.text("a text"));
                 let regex = pattern(fields, "regex", "The whole value matches.", Pattern::new);
-                let present = fields.field("present", "There (`true`) or not (`false`).", |cursor| cursor.boolean());
+                let present = fields.field("present", "There (`true`) or not (`false`).", |at| at.boolean());
                 fields.exactly_one(&["exact", "prefix", "regex", "present"]);
                 exact
                     .map(|set| StringMatch::Exact(set.value))

@@ -40,6 +40,8 @@ const MAX_PINGS: u32 = 2;
 /// Below the five minutes after which servers, ours too, close an idle connection: who closes first decides whether a
 /// request can cross the closing.
 const IDLE: Duration = Duration::from_secs(240);
+/// A connection without streams for this long is not made again when it is lost, until somebody wants it.
+const QUIET: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_secs(10);
 
 /// A connection that calls may use.
@@ -50,6 +52,8 @@ pub(super) struct H2Connection {
     max: AtomicU32,
     /// No new streams: GOAWAY, age, or closing.
     draining: AtomicBool,
+    /// Without a stream for a while.
+    quiet: AtomicBool,
     /// Wakes the driver.
     notify: Notify,
     pool: Weak<Pool>,
@@ -99,6 +103,7 @@ impl H2Connection {
             streams: AtomicU32::new(0),
             max: AtomicU32::new(clamp(max)),
             draining: AtomicBool::new(false),
+            quiet: AtomicBool::new(false),
             notify: Notify::new(),
             pool,
             waiting,
@@ -121,6 +126,10 @@ impl H2Connection {
 
     pub(super) fn streams(&self) -> u32 {
         self.streams.load(Relaxed)
+    }
+
+    pub(super) fn is_quiet(&self) -> bool {
+        self.quiet.load(Relaxed) && self.streams() == 0
     }
 
     /// Whether a further connection should be opened: at 80 % of the peer's limit.
@@ -290,6 +299,7 @@ impl Watch {
         }
         if driver.this.streams() == 0 {
             let since = *self.idle_since.get_or_insert(now);
+            driver.this.quiet.store(now - since >= QUIET, Relaxed);
             if now - since >= IDLE {
                 driver.this.drain();
             }
@@ -297,6 +307,7 @@ impl Watch {
             return true;
         }
         self.idle_since = None;
+        driver.this.quiet.store(false, Relaxed);
         match self.pinged {
             Some(at) if now - at >= PING_TIMEOUT => return false,
             None if now - self.since >= PING_AFTER && self.pings < MAX_PINGS => {

@@ -1,6 +1,9 @@
 //! How many connections a cluster may hold.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering::Relaxed},
+};
 
 use crate::permit::{Limit, Permit};
 
@@ -11,11 +14,11 @@ pub(crate) struct ConnectionLimit {
     limit: Arc<Limit>,
 }
 
-/// One connection's share; `Free` for the one that is always allowed.
+/// One connection's share of the limit, counted with its pool too.
 #[derive(Debug)]
-pub(super) enum ConnectionPermit {
-    Counted { _permit: Permit },
-    Free,
+pub(super) struct ConnectionPermit {
+    open: Arc<AtomicU32>,
+    _permit: Option<Permit>,
 }
 
 impl ConnectionLimit {
@@ -27,11 +30,37 @@ impl ConnectionLimit {
         self.limit.set_max(max);
     }
 
-    pub(super) fn acquire(&self, open: usize) -> Option<ConnectionPermit> {
-        match self.limit.try_acquire() {
-            Some(permit) => Some(ConnectionPermit::Counted { _permit: permit }),
-            None if open == 0 => Some(ConnectionPermit::Free),
-            None => None,
+    /// A permit for one more connection of a pool that has `open`.
+    pub(super) fn acquire(&self, open: &Arc<AtomicU32>) -> Option<ConnectionPermit> {
+        let permit = self.limit.try_acquire();
+        match permit {
+            Some(_) => _ = open.fetch_add(1, Relaxed),
+            // Beyond the limit: only the first of a pool.
+            None => _ = open.compare_exchange(0, 1, Relaxed, Relaxed).ok()?,
         }
+        Some(ConnectionPermit { open: Arc::clone(open), _permit: permit })
+    }
+}
+
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beyond_the_limit_every_pool_has_one_connection() {
+        let limit = ConnectionLimit::new(1);
+        let (a, b) = (Arc::default(), Arc::default());
+        let first = limit.acquire(&a);
+        assert!(first.is_some() && limit.acquire(&a).is_none());
+        let other = limit.acquire(&b);
+        assert!(other.is_some() && limit.acquire(&b).is_none());
+        drop(first);
+        assert!(limit.acquire(&b).is_some());
     }
 }

@@ -29,8 +29,6 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// How long an endpoint may take to show that it speaks HTTP/2 before it is asked in HTTP/1.1.
 const DETECT: Duration = Duration::from_secs(1);
-/// A pool that lost its connections connects again at once if it was used this recently.
-const RECENT: Duration = Duration::from_secs(30);
 
 /// What a pool is for.
 #[derive(Clone, Debug)]
@@ -62,11 +60,22 @@ pub(crate) enum Readiness {
     TransientFailure = 3,
 }
 
+impl Readiness {
+    fn from_u8(value: u8) -> Self {
+        match value {
+            0 => Self::Idle,
+            1 => Self::Connecting,
+            2 => Self::Ready,
+            _ => Self::TransientFailure,
+        }
+    }
+}
+
 /// What a pool tells its owner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PoolEvent {
     /// Its readiness changed.
-    Changed(Readiness),
+    Changed { from: Readiness, to: Readiness },
     /// A stream or connection is free that somebody may wait for.
     Freed,
 }
@@ -98,6 +107,8 @@ pub(crate) struct Pool {
     waiting: Arc<AtomicU32>,
     on_event: Box<dyn Fn(PoolEvent) + Send + Sync>,
     readiness: AtomicU8,
+    /// Connections, of both kinds.
+    open: Arc<AtomicU32>,
     state: Mutex<State>,
 }
 
@@ -111,7 +122,6 @@ struct State {
     growing: bool,
     /// Connections that the new one is to take the place of.
     renewing: Vec<Arc<H2Connection>>,
-    used: Option<Instant>,
     last_error: Option<(Arc<str>, Instant)>,
     closed: bool,
 }
@@ -140,17 +150,13 @@ impl Pool {
             waiting,
             on_event: Box::new(on_event),
             readiness: AtomicU8::new(Readiness::Idle as u8),
+            open: Arc::default(),
             state: Mutex::new(State { speaks, ..State::default() }),
         })
     }
 
     pub(crate) fn readiness(&self) -> Readiness {
-        match self.readiness.load(Relaxed) {
-            0 => Readiness::Idle,
-            1 => Readiness::Connecting,
-            2 => Readiness::Ready,
-            _ => Readiness::TransientFailure,
-        }
+        Readiness::from_u8(self.readiness.load(Relaxed))
     }
 
     /// Why the last attempt to connect failed, and when, unless one has succeeded since.
@@ -162,7 +168,7 @@ impl Pool {
     pub(crate) fn connect(self: &Arc<Self>) {
         let idle = Readiness::Idle as u8;
         if self.readiness.compare_exchange(idle, Readiness::Connecting as u8, Relaxed, Relaxed).is_ok() {
-            self.tell(PoolEvent::Changed(Readiness::Connecting));
+            self.tell(PoolEvent::Changed { from: Readiness::Idle, to: Readiness::Connecting });
             self.tasks.spawn(Arc::clone(self).connect_until_ready());
         }
     }
@@ -191,7 +197,7 @@ impl Pool {
                     return slot(Way::H1(H1Lease::idle(self, connection)));
                 }
             }
-            return match self.limit.acquire(state.h2.len()) {
+            return match self.limit.acquire(&self.open) {
                 Some(permit) => slot(Way::H1(H1Lease::new(self, permit))),
                 None => Acquire::Full,
             };
@@ -242,8 +248,9 @@ impl Pool {
     }
 
     fn set(&self, readiness: Readiness) {
-        if self.readiness.swap(readiness as u8, Relaxed) != readiness as u8 {
-            self.tell(PoolEvent::Changed(readiness));
+        let from = Readiness::from_u8(self.readiness.swap(readiness as u8, Relaxed));
+        if from != readiness {
+            self.tell(PoolEvent::Changed { from, to: readiness });
         }
     }
 
@@ -354,8 +361,7 @@ impl Pool {
     }
 
     fn permit(&self) -> Result<ConnectionPermit, Error> {
-        let open = self.lock().h2.len();
-        self.limit.acquire(open).ok_or_else(|| {
+        self.limit.acquire(&self.open).ok_or_else(|| {
             Error::new(
                 crate::error::Code::Overflow,
                 format!("no connection to {}: the service's `max_connections` is reached", self.target.label),
@@ -409,7 +415,7 @@ impl Pool {
     }
 
     pub(super) fn h1_permit(&self) -> Option<ConnectionPermit> {
-        self.limit.acquire(0)
+        self.limit.acquire(&self.open)
     }
 
     /// A connection for HTTP/1.1 could not be made: the endpoint is not offered until one can.
@@ -420,7 +426,7 @@ impl Pool {
         drop(state);
         let (ready, failure) = (Readiness::Ready as u8, Readiness::TransientFailure as u8);
         if lost && self.readiness.compare_exchange(ready, failure, Relaxed, Relaxed).is_ok() {
-            self.tell(PoolEvent::Changed(Readiness::TransientFailure));
+            self.tell(PoolEvent::Changed { from: Readiness::Ready, to: Readiness::TransientFailure });
             let pool = Arc::clone(self);
             self.tasks.spawn(async move {
                 rt::sleep(Rng::local().jitter(BACKOFF_FIRST, 20)).await;
@@ -436,7 +442,6 @@ impl Pool {
             let now = rt::now();
             state.h1_idle.retain(|idle| idle.fresh(now));
             state.h1_idle.push(connection);
-            state.used = Some(now);
         }
         drop(state);
         if self.waiting.load(Relaxed) > 0 {
@@ -463,16 +468,13 @@ impl Pool {
         if state.h2.len() == before || !state.h2.is_empty() || state.closed || state.speaks == Some(Alpn::Http1) {
             return;
         }
-        let now = rt::now();
-        let recent =
-            connection.streams() > 0 || state.used.is_none_or(|used| now.saturating_duration_since(used) < RECENT);
-        state.used = Some(now);
         if self.target.protocol == Protocol::Auto {
             // Whatever listens there next may speak something else.
             state.speaks = None;
         }
         drop(state);
-        if recent {
+        // One that nobody used for a while is made again when somebody wants it.
+        if !connection.is_quiet() {
             self.set(Readiness::Connecting);
             self.tasks.spawn(Arc::clone(self).connect_until_ready());
         } else {

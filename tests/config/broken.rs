@@ -1,0 +1,212 @@
+//! Broken documents and the exact text each is refused with. `UPDATE_GOLDEN=1` writes the texts anew; read them.
+
+use std::{fs, path::PathBuf};
+
+use sinew::config::Loader;
+
+fn golden(name: &str, actual: &str) -> Option<String> {
+    let path: PathBuf =
+        [env!("CARGO_MANIFEST_DIR"), "tests", "config", "golden", &format!("{name}.txt")].iter().collect();
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&path, actual).unwrap();
+        return None;
+    }
+    let expected = fs::read_to_string(&path).unwrap_or_default();
+    (expected != actual).then(|| format!("{name}: expected\n{expected}\nfound\n{actual}"))
+}
+
+/// Puts `body` under `services.reviews`, indented.
+fn service(body: &str) -> String {
+    let body: String = body.lines().map(|line| format!("    {line}\n")).collect();
+    format!("services:\n  reviews:\n{body}")
+}
+
+/// Puts `body` into the only route of a service with subsets `v1` and `v2`.
+fn route(body: &str) -> String {
+    let body: String = body.lines().map(|line| format!("  {line}\n")).collect();
+    service(&format!(
+        "endpoints: {{file: e.yaml}}\nsubsets: {{v1: {{version: v1}}, v2: {{version: v2}}}}\nroutes:\n-\n{body}"
+    ))
+}
+
+fn bomb() -> String {
+    let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+    for level in 1..10 {
+        let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
+        text.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
+    }
+    text
+}
+
+fn documents() -> Vec<(&'static str, Vec<u8>)> {
+    let text: Vec<(&str, String)> = vec![
+        // The text itself.
+        ("empty", String::new()),
+        ("only_comments", "# nothing\n".into()),
+        ("tab_indentation", "services:\n\treviews:\n\t\tprotocol: auto\n".into()),
+        ("second_document", "version: 1\n---\nversion: 1\n".into()),
+        ("duplicate_key", "services:\n  reviews: {}\n  reviews: {}\n".into()),
+        ("duplicate_key_top", "version: 1\nmesh: {}\nversion: 1\n".into()),
+        ("alias_bomb", bomb()),
+        ("alias_undefined", "version: *one\n".into()),
+        ("alias_in_itself", "services: &s\n  reviews: *s\n".into()),
+        ("nesting_brackets", "[".repeat(10_000)),
+        ("nesting_maps", (0..100).map(|n| format!("{:n$}a:\n", "")).collect()),
+        ("merge_key", "services:\n  a: &a {protocol: auto}\n  b:\n    <<: *a\n".into()),
+        ("tag", "version: !!int 1\n".into()),
+        ("key_is_a_map", "{a: b}: c\n".into()),
+        ("unclosed_brace", "services: {reviews: {}\n".into()),
+        ("unclosed_quote", "mesh: {version: \"v1}\n".into()),
+        ("missing_colon", "version 1\nmesh: {}\n".into()),
+        ("wrong_indentation", "mesh:\n  service: a\n namespace: b\n".into()),
+        ("document_is_a_list", "- version: 1\n".into()),
+        ("document_is_a_word", "hello\n".into()),
+        ("too_many_values", format!("a: [{}]\n", "1, ".repeat(10_001))),
+        // Top level.
+        ("unknown_top", "service:\n  reviews: {}\n".into()),
+        ("unknown_unlike_any", "telemetry: {}\n".into()),
+        ("version_unknown", "version: 2\n".into()),
+        ("version_quoted", "version: \"1\"\n".into()),
+        ("identity_later", "identity: {source: dev}\n".into()),
+        ("mtls_strict", "mtls: strict\n".into()),
+        ("mtls_unknown", "mtls: of\n".into()),
+        ("listener_mesh_later", "listeners: {mesh: {mtls: strict}}\n".into()),
+        ("listen_without_port", "listeners: {ops: {listen: 0.0.0.0}}\n".into()),
+        ("listen_missing", "listeners: {ops: {}}\n".into()),
+        ("mesh_service_name", "mesh: {service: \"product page\"}\n".into()),
+        ("mesh_is_text", "mesh: productpage\n".into()),
+        ("drain_unitless", "drain: {deadline: 25}\n".into()),
+        ("inbound_authz_later", "inbound: {authz: {allow: []}}\n".into()),
+        ("variable_unset", "mesh: {version: \"${RELEASE}\"}\n".into()),
+        ("variable_unclosed", "mesh: {version: \"${RELEASE\"}\n".into()),
+        ("variable_name", "mesh: {version: \"${my release}\"}\n".into()),
+        ("variable_value", "defaults: {timeout: \"${TIMEOUT}\"}\n".into()),
+        // Durations and numbers.
+        ("timeout_unitless", "defaults:\n  timeout: 3\n".into()),
+        ("timeout_fraction", "defaults: {timeout: 1.5s}\n".into()),
+        ("timeout_unit", "defaults: {timeout: 3sec}\n".into()),
+        ("timeout_zero", "defaults: {timeout: 0s}\n".into()),
+        ("timeout_negative", "defaults: {timeout: -3s}\n".into()),
+        ("timeout_order", "defaults: {timeout: 30s1m}\n".into()),
+        ("timeout_long", "defaults: {timeout: 9000h}\n".into()),
+        ("timeout_null", "defaults:\n  timeout:\n".into()),
+        ("timeout_list", "defaults: {timeout: [3s]}\n".into()),
+        ("timeout_twice", "defaults:\n  timeout: 3s\n  timeouts: {request: 4s}\n".into()),
+        ("per_try_above_request", service("timeouts:\n  request: 1s\n  per_try: 2s")),
+        ("limit_negative", service("circuit_breakers: {max_requests: -1}")),
+        ("limit_zero_connections", service("circuit_breakers: {max_connections: 0}")),
+        ("limit_text", service("circuit_breakers: {max_requests: many}")),
+        ("limit_misspelt", service("circuit_breakers: {max_request: 1}")),
+        ("choice_count", service("load_balancer: {least_request: {choice_count: 1}}")),
+        ("balancer_misspelt", service("load_balancer: least_requests")),
+        ("balancer_unknown", service("load_balancer: {fastest: {}}")),
+        ("balancer_two", service("load_balancer: {random: {}, round_robin: {}}")),
+        // Services.
+        ("service_name", "services:\n  reviews/v1: {}\n".into()),
+        ("service_misspelt_field", service("endpoint: []")),
+        ("retry_later", service("retry: {num_retries: 2}")),
+        ("tls_mesh", service("tls: mesh")),
+        ("tls_private", service("tls: {private: {ca: ca.pem}}")),
+        ("protocol_unknown", service("protocol: h2")),
+        ("endpoints_address_alone", service("endpoints: [127.0.0.1:9080]")),
+        ("endpoints_kubernetes", service("endpoints: kubernetes")),
+        ("endpoints_word", service("endpoints: consul")),
+        ("endpoints_two_sources", service("endpoints: {dns: \"a:1\", static: [\"127.0.0.1:1\"]}")),
+        ("endpoints_no_source", service("endpoints: {zone: a}")),
+        ("static_name", service("endpoints: {static: [\"reviews:9080\"]}")),
+        ("static_duplicate", service("endpoints:\n- static: [\"127.0.0.1:1\", \"127.0.0.1:2\"]\n- static: [\"127.0.0.1:1\"]")),
+        ("static_no_address", service("endpoints: {static: [{weight: 2}]}")),
+        ("static_weight", service("endpoints: {static: [{address: \"127.0.0.1:1\", weight: 1.5}]}")),
+        ("dns_without_port", service("endpoints: {dns: reviews.prod}")),
+        ("dns_address", service("endpoints: {dns: \"10.0.0.1:80\"}")),
+        ("dns_url", service("endpoints: {dns: \"http://reviews:80/\"}")),
+        ("dns_port", service("endpoints: {dns: \"reviews:99999\"}")),
+        ("kind_unknown", service("endpoints: {dns: \"reviews:80\", kind: virtual}")),
+        ("host_pattern", service("hosts: [\"a*.example\"]")),
+        ("host_of_two_services", "services:\n  a: {hosts: [x.example]}\n  b: {hosts: [X.example]}\n".into()),
+        ("subset_labels_list", service("subsets: {v1: [version]}")),
+        // Routes.
+        ("routes_map", service("routes: {a: b}")),
+        ("route_unknown_subset", route("to: v11")),
+        ("route_no_subsets", service("routes: [{to: canary}]")),
+        ("split_unknown_subset", route("split: {v1: 50, v3: 50}")),
+        ("split_all_zero", route("split: {v1: 0, v2: 0}")),
+        ("split_negative", route("split: {v1: -5, v2: 105}")),
+        ("split_nan", route("split: {v1: .nan, v2: 1}")),
+        ("route_two_actions", route("to: v1\nsplit: {v1: 1, v2: 1}")),
+        ("route_name_twice", service("routes:\n- {name: a, match: {path: {exact: /a}}}\n- {name: a}")),
+        ("route_twice", service("routes:\n- {name: a}\n- {name: b}")),
+        ("path_two", route("match: {path: {exact: /a, prefix: /b}}")),
+        ("path_relative", route("match: {path: {prefix: reviews}}")),
+        ("path_regex", route("match: {path: {regex: \"/a(\"}}")),
+        ("path_text", route("match: {path: /reviews}")),
+        ("path_template", route("match: {path: {template: \"/users/{}\"}}")),
+        ("header_regex", route("match: {headers: {end-user: {regex: \"[\"}}}")),
+        ("header_name", route("match: {headers: {\"end user\": jason}}")),
+        ("header_pseudo", route("match: {headers: {\":path\": /}}")),
+        ("method_lower", route("match: {method: get}")),
+        ("fraction_bare", route("match: {fraction: 10}")),
+        ("fraction_above", route("match: {fraction: 101%}")),
+        ("grpc_empty", route("match: {grpc: {}}")),
+        ("grpc_and_path", route("match: {grpc: {service: a.B}, path: {exact: /a}}")),
+        ("mirror_later", route("mirror: {to: v2, percent: 5%}")),
+        ("redirect_status", route("redirect: {host: a.example, status: 200}")),
+        ("redirect_nothing", route("redirect: {status: 301}")),
+        ("rewrite_prefix", route("rewrite: {path: {prefix: /b}}")),
+        ("direct_status", route("direct_response: {status: 99}")),
+        ("direct_body", route(&format!("direct_response: {{status: 200, body: {}}}", "x".repeat(5000)))),
+        ("direct_no_status", route("direct_response: {body: hello}")),
+        ("headers_host", route("request_headers: {set: {host: a}}")),
+        ("headers_ours", route("response_headers: {remove: [sinew-error]}")),
+        ("headers_value", route("request_headers: {add: {x-a: \"a\\nb\"}}")),
+        // Several at once, unreadable and contradictory ones together.
+        (
+            "several",
+            "mtls: on\nservices:\n  reviews:\n    timeouts: {request: 3, per_tri: 1s}\n  ratings:\n    routes:\n    - to: v1\n\
+             \x20 details:\n    endpoints: {static: [details]}\n"
+                .into(),
+        ),
+        ("very_many", format!("services:\n{}", (0..60).map(|n| format!("  s{n}: {{x: 1}}\n")).collect::<String>())),
+    ];
+    let mut documents: Vec<(&str, Vec<u8>)> = text.into_iter().map(|(name, text)| (name, text.into_bytes())).collect();
+    documents.push(("invalid_utf8", b"version: 1\nmesh: {version: \"v\xff\"}\n".to_vec()));
+    documents.push(("too_large", vec![b'#'; (1 << 20) + 1]));
+    documents
+}
+
+#[test]
+fn each_broken_document_is_refused_with_place_path_and_cure() {
+    let loader = Loader::new().env(|name| (name == "TIMEOUT").then(|| "3".to_owned()));
+    let mut differences = Vec::new();
+    let documents = documents();
+    assert!(documents.len() >= 60);
+    for (name, bytes) in documents {
+        let report = match loader.load_bytes("sinew.yaml", &bytes) {
+            Ok(_) => panic!("{name} was taken"),
+            Err(report) => report,
+        };
+        for diagnostic in report.diagnostics() {
+            assert!(diagnostic.place.is_some(), "{name}: no place: {report}");
+            assert!(
+                diagnostic.help.is_some()
+                    || diagnostic.message.contains(": ")
+                    || diagnostic.message.starts_with("expected"),
+                "{name}: no cure: {report}"
+            );
+        }
+        differences.extend(golden(name, &report.to_string()));
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+#[test]
+fn no_text_is_too_strange_to_be_refused_in_order() {
+    use proptest::prelude::*;
+    let loader = Loader::new().env(|_| None);
+    proptest!(ProptestConfig::with_cases(512), |(text in "[a-z:{}\\[\\]&*!|>'\"#%@, \n\t-]{0,80}")| {
+        if let Err(report) = loader.load_str("x", &text) {
+            prop_assert!(!report.diagnostics().is_empty());
+            let _ = report.to_string();
+        }
+    });
+}

@@ -1,0 +1,65 @@
+//! The `sinew` command.
+
+use std::{fs, process::Command};
+
+fn sinew(args: &[&str]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_sinew")).args(args).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+fn file(text: &str) -> (tempfile::TempDir, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sinew.yaml");
+    fs::write(&path, text).unwrap();
+    let path = path.display().to_string();
+    (directory, path)
+}
+
+#[test]
+fn validate_says_what_is_wrong_and_exits_with_2() {
+    let (_keep, good) = file("version: 1\n");
+    assert_eq!(sinew(&["config", "validate", &good]), (0, format!("{good}: valid\n"), String::new()));
+
+    let (_keep, bad) = file("verson: 1\n");
+    let (code, out, err) = sinew(&["config", "validate", &good, &bad]);
+    assert_eq!((code, out), (2, format!("{good}: valid\n")));
+    assert!(err.contains(&format!("{bad}:1:1")) && err.contains("did you mean `version`?"), "{err}");
+
+    let (code, _, err) = sinew(&["config", "validate", "/nowhere/sinew.yaml"]);
+    assert_eq!(code, 2);
+    assert!(err.contains("cannot be read"), "{err}");
+}
+
+#[test]
+fn warnings_refuse_only_when_strict() {
+    let (_keep, path) = file("services: { a: { endpoints: { static: [] } } }\n");
+    let (code, out, err) = sinew(&["config", "validate", &path]);
+    assert_eq!((code, out), (0, format!("{path}: valid, 1 warning\n")));
+    assert!(err.starts_with(&format!("warning: {path}:1:29: services.a.endpoints[0].static:")), "{err}");
+    assert_eq!(sinew(&["config", "validate", "--strict", &path]).0, 2);
+}
+
+#[test]
+fn show_prints_every_value_with_its_origin() {
+    let (_keep, path) = file("services:\n  a:\n    timeout: 2s\n");
+    let (code, out, _) = sinew(&["config", "show", &path]);
+    assert_eq!(code, 0);
+    let line = |text: &str| out.lines().find(|line| line.trim_start().starts_with(text)).unwrap_or_default().to_owned();
+    assert!(line("request: 2s").ends_with(&format!("# {path}:3:14")), "{out}");
+    assert!(line("connect: 5s").ends_with("# default"), "{out}");
+}
+
+#[test]
+fn schema_is_json_and_explain_prints_a_row() {
+    let (code, out, _) = sinew(&["config", "schema"]);
+    assert_eq!(code, 0);
+    let schema: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(schema["additionalProperties"], false);
+    for spelling in ["E010", "SINEW-E010", "10"] {
+        let (code, out, _) = sinew(&["explain", spelling]);
+        assert_eq!(code, 0);
+        assert!(out.starts_with("SINEW-E010 no_healthy_endpoint\n") && out.contains("gRPC status   14"), "{out}");
+    }
+    assert_eq!(sinew(&["explain", "E999"]).0, 2);
+}

@@ -1,0 +1,139 @@
+//! Documents that are taken, and what they mean.
+
+use std::time::Duration;
+
+use sinew::{
+    balance::BalancePolicy,
+    config::{Loader, show},
+    model::{Origin, Protocol, Snapshot, SourceKind},
+    route::RouteAction,
+};
+
+const FULL: &str = r#"
+version: 1
+mesh: { service: productpage, version: v1, trust_domain: bookinfo.example }
+mtls: off
+listeners: { ops: { listen: "0.0.0.0:9901" } }
+drain: { lame_duck: 1s, deadline: 1m30s }
+defaults:
+  timeout: 3s
+  circuit_breakers: { max_requests: 10 }
+services:
+  reviews:
+    endpoints:
+    - { dns: "reviews-v1.prod:9080", labels: { version: v1 } }
+    - { static: ["127.0.0.1:9080", { address: "127.0.0.1:9081", weight: 3, zone: b }], labels: { version: v2 }, zone: a }
+    hosts: [reviews.example, "*.reviews.example"]
+    protocol: http2
+    load_balancer: { least_request: { choice_count: 3 } }
+    subsets: { v1: { version: v1 }, v2: { version: v2 } }
+    timeouts: { per_try: 500ms, response: off }
+    routes:
+    - { split: { v1: 90, v2: 10 } }
+    - { name: jason, match: { headers: { end-user: jason } }, to: v2, timeout: 750ms }
+    - { name: old, match: { path: { prefix: /old } }, redirect: { path: { prefix: /new }, status: 308 } }
+    - { name: health, match: { path: { exact: /health }, method: GET }, direct_response: { status: 200, body: "ok $${x}" } }
+    - name: canary
+      match: { fraction: 0.5%, path: { regex: "/v[0-9]+" }, query: { debug: { present: true } } }
+      to: v2
+      rewrite: { path: { full: "/" }, host: canary.example }
+      request_headers: { set: { x-canary: 1 }, remove: [cookie] }
+  ratings:
+    endpoints: { custom: registry }
+"#;
+
+fn load(text: &str) -> Snapshot {
+    Loader::new().env(|name| (name == "PORT").then(|| "9080".into())).load_str("sinew.yaml", text).unwrap()
+}
+
+#[test]
+fn every_part_reaches_the_snapshot() {
+    let snapshot = load(FULL);
+    assert_eq!(snapshot.mesh.service.as_str(), "productpage");
+    assert_eq!(snapshot.listeners.ops, Some("0.0.0.0:9901".parse().unwrap()));
+    assert_eq!(snapshot.drain.deadline, Duration::from_secs(90));
+    let reviews = &snapshot.services["reviews"];
+    assert_eq!(reviews.protocol, Protocol::Http2);
+    assert_eq!(reviews.load_balancer, BalancePolicy::LeastRequest { choice_count: 3 });
+    assert_eq!(reviews.timeouts.request, Some(Duration::from_secs(3)));
+    assert_eq!(reviews.timeouts.per_try, Some(Duration::from_millis(500)));
+    assert_eq!(reviews.timeouts.response, None);
+    assert_eq!(reviews.circuit_breakers.max_requests, 10);
+    assert_eq!(reviews.circuit_breakers.max_streams, 100_000);
+    let SourceKind::Static(endpoints) = &reviews.endpoints[1].source else { panic!("not static") };
+    assert_eq!((endpoints[0].weight, &*endpoints[0].locality.zone), (1, "a"));
+    assert_eq!((endpoints[1].weight, &*endpoints[1].locality.zone), (3, "b"));
+    assert_eq!(&*endpoints[1].labels["version"], "v2");
+    assert!(snapshot.services["ratings"].routes.is_empty());
+    assert!(snapshot.lints.is_empty(), "{:?}", snapshot.lints);
+}
+
+#[test]
+fn routes_come_in_order_of_precedence() {
+    let snapshot = load(FULL);
+    let names: Vec<&str> = snapshot.services["reviews"].routes.iter().map(|route| route.name.as_str()).collect();
+    assert_eq!(names, ["health", "old", "canary", "jason", "route-1"]);
+    let RouteAction::Direct(direct) = &snapshot.services["reviews"].routes[0].action else { panic!("not direct") };
+    assert_eq!(&direct.body[..], b"ok ${x}");
+}
+
+#[test]
+fn each_value_knows_where_it_comes_from() {
+    let snapshot = load(FULL);
+    let line = |path: &str| match snapshot.provenance.of(path) {
+        Origin::File(place) => place.line,
+        other => panic!("{path}: {other}"),
+    };
+    assert_eq!(line("services.reviews.timeouts.request"), 8);
+    assert_eq!(line("services.reviews.timeouts.per_try"), 19);
+    assert_eq!(line("services.ratings.circuit_breakers.max_requests"), 9);
+    assert_eq!(snapshot.provenance.of("services.reviews.timeouts.connect"), &Origin::Default);
+    assert_eq!(snapshot.provenance.of("mesh.namespace"), &Origin::Default);
+}
+
+#[test]
+fn what_is_shown_loads_again_and_means_the_same() {
+    let first = load(FULL);
+    let shown = show(&first);
+    let second = load(&shown);
+    assert_eq!(first.mesh, second.mesh);
+    assert_eq!(first.drain, second.drain);
+    assert_eq!(first.listeners, second.listeners);
+    assert_eq!(first.services, second.services, "{shown}");
+}
+
+#[test]
+fn variables_stand_in_values_only() {
+    let snapshot = load("services: { a: { endpoints: { dns: \"${HOST:-a.prod}:${PORT}\" } } }");
+    assert_eq!(snapshot.services["a"].endpoints[0].source, SourceKind::Dns { name: "a.prod".into(), port: Some(9080) });
+}
+
+#[test]
+fn an_alias_stands_for_a_whole_value() {
+    let snapshot = load("services:\n  a: { timeouts: &t { request: 2s } }\n  b: { timeouts: *t }\n");
+    assert_eq!(snapshot.services["b"].timeouts.request, Some(Duration::from_secs(2)));
+}
+
+#[test]
+fn what_is_probably_not_meant_is_a_warning() {
+    let snapshot = load(
+        "services:\n  a:\n    endpoints: { static: [] }\n    subsets: { v1: { version: v1 }, v2: {} }\n    routes:\n    \
+         - { split: { v1: 1, v2: 1 } }\n    - { match: { path: { prefix: /a } }, to: v1 }\n    - { name: dead, match: { \
+         path: { prefix: /a }, fraction: 0% }, to: v2 }\n",
+    );
+    let lints: Vec<String> = snapshot.lints.iter().map(ToString::to_string).collect();
+    let has = |text: &str| assert!(lints.iter().any(|lint| lint.contains(text)), "{text}: {lints:#?}");
+    has("sinew.yaml:3:16: services.a.endpoints[0].static: the list of endpoints is empty");
+    has("the weights add up to 2, not 100");
+    has("services.a.routes[2]: this route is never reached: route `route-2` comes first");
+    has("a fraction of 0% matches no request");
+}
+
+#[test]
+fn a_subset_that_no_endpoint_can_have_is_a_warning() {
+    let text = "services: { a: { endpoints: { dns: \"a:1\", labels: { version: v1 } }, subsets: { v1: { version: v1 }, v2: \
+                { version: v2 } } } }";
+    let snapshot = load(text);
+    assert_eq!(snapshot.lints.len(), 1);
+    assert_eq!(snapshot.lints[0].path, "services.a.subsets.v2");
+}

@@ -1,0 +1,72 @@
+//! New configuration while calls run.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+};
+
+use axum::{Router, routing::get};
+use sinew::{Mesh, ResponseExt};
+
+use crate::world::Instance;
+
+fn write(path: &std::path::Path, yaml: &str) {
+    let next = path.with_extension("next");
+    std::fs::write(&next, yaml).unwrap();
+    std::fs::rename(next, path).unwrap();
+}
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let waited = tokio::time::timeout(std::time::Duration::from_secs(20), async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    });
+    waited.await.unwrap_or_else(|_| panic!("{what}"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_file_is_used_a_broken_one_changes_nothing_and_no_call_fails() {
+    let app = |version: &'static str| Router::new().route("/", get(move || async move { version }));
+    let a = Instance::start("a", "127.0.0.1:0", app("a")).await;
+    let b = Instance::start("b", "127.0.0.1:0", app("b")).await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sinew.yaml");
+    let yaml = |addr| format!("services: {{ s: {{ endpoints: {{ static: [\"{addr}\"] }} }} }}");
+    write(&path, &yaml(a.addr));
+    let mesh = Mesh::builder("client").config_file(&path).build().await.unwrap();
+    let client = mesh.client("s");
+    let (done, failed, last) =
+        (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let load = {
+        let (client, done, failed, last) = (client.clone(), done.clone(), failed.clone(), last.clone());
+        tokio::spawn(async move {
+            while !done.load(Relaxed) {
+                match client.get("/").send().await {
+                    Ok(response) => last.store(u64::from(response.text().await.unwrap() == "b"), Relaxed),
+                    Err(_) => _ = failed.fetch_add(1, Relaxed),
+                }
+            }
+        })
+    };
+    until("the first version answers", || last.load(Relaxed) == 0).await;
+    write(&path, &yaml(b.addr));
+    until("the change is used", || last.load(Relaxed) == 1).await;
+    assert_eq!(mesh.snapshot().generation, 2);
+
+    write(&path, "services: { s: { endpoint: 1 } }");
+    until("the broken file is reported", || mesh.status().sources[0].error.is_some()).await;
+    let report = mesh.status().sources[0].error.clone().unwrap();
+    assert!(report.contains("endpoints"), "{report}");
+    assert_eq!(mesh.snapshot().generation, 2);
+    assert_eq!(client.get("/").send().await.unwrap().text().await.unwrap(), "b");
+
+    write(&path, &yaml(a.addr));
+    until("the repaired file is used", || last.load(Relaxed) == 0).await;
+    assert!(mesh.status().sources[0].error.is_none());
+    done.store(true, Relaxed);
+    load.await.unwrap();
+    assert_eq!(failed.load(Relaxed), 0);
+    a.stop().await;
+    b.stop().await;
+}

@@ -1,0 +1,49 @@
+//! Services that can be started, stopped and moved.
+
+use std::{net::SocketAddr, time::Duration};
+
+use http::{Request, Response};
+use sinew::{Body, Mesh};
+use tokio::{sync::oneshot, task::JoinHandle};
+use tower::Service;
+
+/// A running instance.
+pub struct Instance {
+    pub addr: SocketAddr,
+    pub mesh: Mesh,
+    stop: Option<oneshot::Sender<()>>,
+    served: JoinHandle<Result<(), sinew::Error>>,
+}
+
+impl Instance {
+    pub async fn start<S, B>(name: &str, addr: impl Into<sinew::Listen>, app: S) -> Instance
+    where
+        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: Into<sinew::BoxError>,
+        S::Future: Send,
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<sinew::BoxError>,
+    {
+        let mesh = Mesh::builder(name).build().await.unwrap();
+        let listener = mesh.listen(addr).await.unwrap();
+        let addr = listener.local_addr();
+        let (stop, stopped) = oneshot::channel();
+        let serve = listener.serve(app).with_graceful_shutdown(async move {
+            let _ = stopped.await;
+        });
+        let served = tokio::spawn(serve.into_future());
+        Instance { addr, mesh, stop: Some(stop), served }
+    }
+
+    /// Drains and ends.
+    pub async fn stop(mut self) {
+        let _ = self.stop.take().unwrap().send(());
+        self.served.await.unwrap().unwrap();
+        self.mesh.shutdown(Duration::from_secs(5)).await;
+    }
+}
+
+/// A client mesh from a document.
+pub async fn mesh(yaml: &str) -> Mesh {
+    Mesh::builder("client").config_str(yaml).build().await.unwrap()
+}
