@@ -27,6 +27,8 @@ mod topology;
 
 use std::{process::ExitCode, sync::atomic::AtomicU64, time::Duration};
 
+use tracing_subscriber::EnvFilter;
+
 use self::{
     cli::{Command, HELP},
     system::System,
@@ -40,10 +42,6 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into()))
-        .with_writer(std::io::stderr)
-        .init();
     let command = match cli::parse(std::env::args().skip(1)) {
         Ok(command) => command,
         Err(error) => {
@@ -51,6 +49,8 @@ async fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    // Seven meshes in one process would say everything seven times.
+    log_from(if matches!(command, Command::Role(_)) { "info" } else { "off" });
     let done = match command {
         Command::Help => {
             println!("{HELP}");
@@ -68,6 +68,12 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// `RUST_LOG`, or else this level, to standard error.
+fn log_from(level: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
 /// Only the tasks, on free ports.
