@@ -1,6 +1,9 @@
 //! `productpage`: the page for the browser, and the same as JSON.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use axum::{
     Form, Json, Router,
@@ -16,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sinew::{Client, ResponseExt};
 
-use crate::page;
+use crate::{FAILED_CALLS, page};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 const REVIEW_TRIES: usize = 2;
@@ -109,6 +112,14 @@ impl ProductPage {
 }
 
 async fn ask(service: &Client, path: String, user: Option<&str>) -> Result<Value, StatusCode> {
+    let answer = ask_once(service, path, user).await;
+    if answer.is_err() {
+        FAILED_CALLS.fetch_add(1, Relaxed);
+    }
+    answer
+}
+
+async fn ask_once(service: &Client, path: String, user: Option<&str>) -> Result<Value, StatusCode> {
     let mut request = service.get(&path).timeout(TIMEOUT);
     if let Some(user) = user {
         request = request.header("end-user", user);

@@ -3,10 +3,11 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use sinew::Mesh;
+use tokio::time::Instant;
 
 use crate::{
     Result,
