@@ -50,7 +50,8 @@ impl fmt::Display for Place {
     }
 }
 
-/// The origin of each effective field that is not a default, by dotted path: `services.reviews.timeouts.request`.
+/// The origin of each effective field, by dotted path: `services.reviews.timeouts.request`. Routes are counted in their
+/// order of evaluation: `services.reviews.routes[0]`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Provenance {
     fields: BTreeMap<String, Origin>,

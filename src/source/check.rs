@@ -123,7 +123,7 @@ impl Findings {
         }
         for (name, labels) in &service.partial.subsets {
             let satisfied = |set: &&Labels| labels.value.iter().all(|(key, value)| set.get(key) == Some(value));
-            if !sets.iter().any(|set| satisfied(set)) {
+            if !sets.iter().any(satisfied) {
                 let message = "no endpoint can ever have these labels: calls to this subset fail with SINEW-E010; set \
                                `labels` on a source or an endpoint";
                 self.lint(service, &format!("subsets.{name}"), &labels.origin, message.into());

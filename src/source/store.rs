@@ -16,7 +16,7 @@ use crate::model::{Lint, Place, Snapshot};
 
 /// What a source says now, in place of what it said before.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "one lives at a time, during a reload")]
 pub(crate) enum Update {
     /// The builder's defaults, and its pins.
     Builder { document: Document, pins: Document },

@@ -195,3 +195,17 @@ fn a_policy_keeps_its_seat_until_its_value_changes() {
     }
     assert_eq!(store.snapshot().generation, 2);
 }
+
+/// A policy under the name of a built-in key would shadow it.
+#[cfg(feature = "schema")]
+#[test]
+fn every_key_beside_which_a_policy_may_stand_is_reserved() {
+    let schema = crate::config::schema(&crate::config::Loader::new());
+    let service = &schema["properties"]["services"]["additionalProperties"];
+    let route = &service["properties"]["routes"]["items"];
+    for place in [&schema["properties"]["defaults"], service, route] {
+        for key in place["properties"].as_object().unwrap().keys() {
+            assert!(super::RESERVED.contains(&key.as_str()), "{key}");
+        }
+    }
+}

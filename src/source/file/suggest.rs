@@ -12,7 +12,7 @@ pub(crate) fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
 }
 
 /// "did you mean `x`?", else the list of what is known, else what to do when nothing is.
-pub(crate) fn or_list<'a>(word: &str, known: &[&'a str], what: &str, none: &str) -> String {
+pub(crate) fn or_list(word: &str, known: &[&str], what: &str, none: &str) -> String {
     match closest(word, known.iter().copied()) {
         Some(closest) => format!("did you mean `{closest}`?"),
         None if known.is_empty() => none.to_owned(),
