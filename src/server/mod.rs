@@ -6,7 +6,7 @@ mod inbound;
 mod layer;
 mod stack;
 
-pub use self::layer::{ServerLayer, ServerService};
 #[cfg(any(feature = "axum", feature = "tonic"))]
 pub(crate) use self::layer::RequestBody;
+pub use self::layer::{ServerLayer, ServerService};
 pub(crate) use self::stack::{ServerShared, connection};

@@ -57,15 +57,11 @@ impl Running {
     pub fn start(program: &Path, args: &[&str]) -> Self {
         Self(Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
     }
-
-    pub fn signal(&self, signal: &str) {
-        let _ = Command::new("kill").args([signal, &self.0.id().to_string()]).status();
-    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.signal("-TERM");
+        let _ = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status();
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs(3) {
             if matches!(self.0.try_wait(), Ok(Some(_)) | Err(_)) {

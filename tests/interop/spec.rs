@@ -9,18 +9,14 @@ use crate::{
     world::Instance,
 };
 
-/// What hyper's server misses, with or without sinew around it. Anything else that fails, fails the test.
-const MISSES: &[(&str, &str)] = &[
-    (
-        "Sends invalid connection preface",
-        "3.5/2: a connection that does not begin with the preface is HTTP/1.1 here and gets a 400, since both versions \
-         share the port",
-    ),
-    (
-        "Sends a HEADERS frame that contains a request with a connection-specific header field",
-        "8.1.2.6/2 and 8.1.2.2: depends on the version of h2; malformed requests are reset as its parser sees fit",
-    ),
-];
+/// Cases that fail and why. Anything else that fails, fails the test.
+///
+/// 8.1.2.6/2 (`content-length` differs from the sum of several DATA frames) is missed by a server whose application
+/// answers without reading the request's body; the application here reads it.
+const MISSES: &[(&str, &str)] = &[(
+    "Sends invalid connection preface",
+    "3.5/2: what does not begin with the preface is HTTP/1.1 on a port that speaks both, and gets a 400 instead of a GOAWAY",
+)];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn our_listener_speaks_http2_as_the_specification_says() {
