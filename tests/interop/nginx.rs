@@ -3,11 +3,7 @@
 //! Its reload is not tested: a worker that is told to go closes connections with requests unread on them, so that the
 //! kernel resets them and the GOAWAY is lost. Our client cannot tell such a request from one that was processed.
 
-use std::{
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use axum::{
     Router,
@@ -70,7 +66,7 @@ async fn start(program: &Path, upstream: Option<std::net::SocketAddr>) -> Nginx 
         program,
         &["-p", dir.path().to_str().unwrap(), "-e", log.to_str().unwrap(), "-c", file.to_str().unwrap()],
     );
-    let begun = Instant::now();
+    let begun = tokio::time::Instant::now();
     while tokio::net::TcpStream::connect(("127.0.0.1", http2)).await.is_err() {
         let said = || std::fs::read_to_string(&log).unwrap_or_default();
         assert!(begun.elapsed() < Duration::from_secs(10), "nginx does not listen: {}", said());

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::Mutex,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 fn folder() -> PathBuf {
@@ -62,7 +62,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         let _ = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status();
-        let begun = Instant::now();
+        let begun = tokio::time::Instant::now();
         while begun.elapsed() < Duration::from_secs(3) {
             if matches!(self.0.try_wait(), Ok(Some(_)) | Err(_)) {
                 return;
