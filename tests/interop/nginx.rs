@@ -1,10 +1,9 @@
 //! nginx as a server behind our client, and as a proxy in front of our listener.
+//!
+//! Its reload is not tested: a worker that is told to go closes connections with requests unread on them, so that the
+//! kernel resets them and the GOAWAY is lost. Our client cannot tell such a request from one that was processed.
 
-use std::{
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use axum::{
     Router,
@@ -22,7 +21,7 @@ use crate::{
 const BIG: usize = 4 << 20;
 
 struct Nginx {
-    running: Running,
+    _running: Running,
     http1: u16,
     http2: u16,
     _dir: tempfile::TempDir,
@@ -50,12 +49,13 @@ async fn start(program: &Path, upstream: Option<std::net::SocketAddr>) -> Nginx 
            client_body_temp_path {d}/1; proxy_temp_path {d}/2; fastcgi_temp_path {d}/3; uwsgi_temp_path {d}/4;
            scgi_temp_path {d}/5;
            upstream app {{ server {upstream}; keepalive 16; }}
+           upstream grpc {{ server {upstream}; keepalive 4; }}
            server {{
              listen 127.0.0.1:{http1}; listen 127.0.0.1:{http2} http2;
              root {d};
              location = /hello {{ return 200 $server_protocol; }}
              location /app/ {{ proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection \"\"; }}
-             location /test.Echo/ {{ grpc_pass grpc://app; }}
+             location /test.Echo/ {{ grpc_pass grpc://grpc; }}
            }}
          }}"
     );
@@ -66,13 +66,13 @@ async fn start(program: &Path, upstream: Option<std::net::SocketAddr>) -> Nginx 
         program,
         &["-p", dir.path().to_str().unwrap(), "-e", log.to_str().unwrap(), "-c", file.to_str().unwrap()],
     );
-    let begun = Instant::now();
+    let begun = tokio::time::Instant::now();
     while tokio::net::TcpStream::connect(("127.0.0.1", http2)).await.is_err() {
         let said = || std::fs::read_to_string(&log).unwrap_or_default();
         assert!(begun.elapsed() < Duration::from_secs(10), "nginx does not listen: {}", said());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Nginx { running, http1, http2, _dir: dir }
+    Nginx { _running: running, http1, http2, _dir: dir }
 }
 
 async fn client(port: u16, protocol: &str) -> Mesh {
@@ -113,21 +113,6 @@ async fn our_client_calls_nginx_in_each_version_and_survives_its_goaways() {
         assert!(big.len() == BIG && big.iter().all(|b| *b == b'x'), "{protocol}: {} bytes", big.len());
         mesh.shutdown(Duration::from_secs(5)).await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_call_fails_while_nginx_replaces_its_workers() {
-    let Some(program) = peer("nginx") else { return };
-    let nginx = start(&program, None).await;
-    let mesh = client(nginx.http2, "http2").await;
-    let load = calls(&mesh, "/hello", "HTTP/2.0", 16, 400);
-    let reloads = async {
-        for _ in 0..3 {
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            nginx.running.signal("-HUP");
-        }
-    };
-    tokio::join!(load, reloads);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::Mutex,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 fn folder() -> PathBuf {
@@ -57,16 +57,12 @@ impl Running {
     pub fn start(program: &Path, args: &[&str]) -> Self {
         Self(Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
     }
-
-    pub fn signal(&self, signal: &str) {
-        let _ = Command::new("kill").args([signal, &self.0.id().to_string()]).status();
-    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.signal("-TERM");
-        let begun = Instant::now();
+        let _ = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status();
+        let begun = tokio::time::Instant::now();
         while begun.elapsed() < Duration::from_secs(3) {
             if matches!(self.0.try_wait(), Ok(Some(_)) | Err(_)) {
                 return;

@@ -9,23 +9,24 @@ use crate::{
     world::Instance,
 };
 
-/// What hyper's server misses, with or without sinew around it. Anything else that fails, fails the test.
-const MISSES: &[(&str, &str)] = &[
-    (
-        "Sends invalid connection preface",
-        "3.5/2: a connection that does not begin with the preface is HTTP/1.1 here and gets a 400, since both versions \
-         share the port",
-    ),
-    (
-        "Sends a HEADERS frame that contains a request with a connection-specific header field",
-        "8.1.2.6/2 and 8.1.2.2: depends on the version of h2; malformed requests are reset as its parser sees fit",
-    ),
-];
+/// Cases that fail and why. Anything else that fails, fails the test.
+///
+/// 8.1.2.6/2 (`content-length` differs from the sum of several DATA frames) is missed by a server whose application
+/// answers without reading the request's body; the application here reads it.
+const MISSES: &[(&str, &str)] = &[(
+    "Sends invalid connection preface",
+    "3.5/2: what does not begin with the preface is HTTP/1.1 on a port that speaks both, and gets a 400 instead of a GOAWAY",
+)];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn our_listener_speaks_http2_as_the_specification_says() {
     let Some(h2spec) = peer("h2spec") else { return };
-    let app = Router::new().route("/", get(|| async { "hello" }).post(|body: String| async { body }));
+    // Some cases send more on a stream after its request, and are ignored if the stream is over by then.
+    let hello = || async {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        "hello"
+    };
+    let app = Router::new().route("/", get(hello).post(|body: String| async { body }));
     let instance = Instance::start("server", "127.0.0.1:0", app).await;
     let dir = tempfile::tempdir().unwrap();
     let report = dir.path().join("report.xml");
