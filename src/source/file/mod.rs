@@ -17,14 +17,16 @@ mod show;
 pub(crate) mod suggest;
 mod watch;
 
+#[cfg(all(test, feature = "schema"))]
+pub(crate) use self::schema::describe;
 #[cfg(feature = "schema")]
 pub use self::schema::schema;
-pub(crate) use self::{
-    loader::{read, refused},
-    watch::{FileSource, SourceStatus},
-};
 pub use self::{
     loader::Loader,
     report::{Diagnostic, Report},
     show::show,
+};
+pub(crate) use self::{
+    loader::{read, refused},
+    watch::{FileSource, SourceStatus},
 };
