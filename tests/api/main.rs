@@ -3,6 +3,7 @@
 //! Read from the text of the sources: every plain `pub` counts as reachable, which the lint `unreachable_pub` makes true.
 //! `.ci/api` checks the same on rustdoc's JSON where a nightly toolchain is at hand.
 
+mod json;
 mod scan;
 
 use std::{
