@@ -10,12 +10,14 @@
 mod call;
 mod deadline;
 mod local;
+mod task;
 mod trace;
 mod wire;
 
 pub use self::{
     call::{Call, Criticality},
-    local::{Scoped, spawn},
+    local::Scoped,
+    task::{Task, TaskError, spawn},
     trace::TraceContext,
 };
 pub(crate) use self::{
