@@ -37,6 +37,7 @@ pub(crate) struct DispatchFuture {
     state: State,
 }
 
+#[expect(clippy::large_enum_variant, reason = "a box would cost an allocation for each call that waits or is sent")]
 enum State {
     Refused(Option<Error>),
     Waiting { waited: Waited, request: Option<Request<Body>>, cluster: Arc<Cluster>, cx: DispatchContext },

@@ -4,6 +4,7 @@
 //! built by [`Builder::build_lazy`], with the first call, in whatever runtime that call runs.
 
 mod builder;
+#[cfg_attr(not(feature = "file"), allow(dead_code))]
 mod control;
 #[cfg(feature = "file")]
 mod file;

@@ -7,7 +7,6 @@ mod layer;
 mod stack;
 
 pub use self::layer::{ServerLayer, ServerService};
-pub(crate) use self::{
-    layer::RequestBody,
-    stack::{ServerShared, connection},
-};
+#[cfg(any(feature = "axum", feature = "tonic"))]
+pub(crate) use self::layer::RequestBody;
+pub(crate) use self::stack::{ServerShared, connection};
