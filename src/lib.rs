@@ -114,7 +114,7 @@ pub mod config {
 pub use self::{
     body::Body,
     classify::Outcome,
-    context::{Call, Context, Criticality, Scoped, TraceContext, spawn},
+    context::{Call, Context, Criticality, Scoped, Task, TaskError, TraceContext, spawn},
     error::{BoxError, Code, Delivery, Error, Kind, Origin},
     peer::{Peer, PeerAddr},
 };

@@ -173,7 +173,7 @@ impl Cluster {
                     .collect(),
             })
             .collect();
-        self.table.store(Arc::new(Table { known: members.known, levels }));
+        self.table.store(Arc::new(Table { known: members.known, closed: false, levels }));
         drop(members);
         self.changed.notify_waiters();
     }

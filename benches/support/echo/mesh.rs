@@ -1,0 +1,63 @@
+//! The same through both stacks.
+
+use std::{future::IntoFuture, net::SocketAddr};
+
+use bytes::Bytes;
+use sinew::{Body, Client, Mesh, model::Protocol};
+use tonic::service::Routes;
+use tower::{Service, service_fn};
+
+use super::{
+    BoxError, Echo, answer,
+    grpc::{EchoService, Grpc},
+    read, request,
+};
+
+/// A caller through the client stack.
+#[derive(Clone)]
+pub(crate) struct Http(Client);
+
+impl Echo for Http {
+    async fn echo(&mut self, payload: &Bytes) -> Result<usize, BoxError> {
+        read(self.0.call(request("", payload)).await?).await
+    }
+}
+
+/// Both stacks over HTTP/1.1 or HTTP/2.
+pub(crate) async fn mesh_http(protocol: Protocol, callers: usize) -> Result<Vec<Http>, BoxError> {
+    Ok(vec![Http(raw_client(protocol).await?); callers])
+}
+
+/// The client of [`mesh_http`].
+pub(crate) async fn raw_client(protocol: Protocol) -> Result<Client, BoxError> {
+    let server = Mesh::builder("echo").build().await?;
+    let listener = server.listen("127.0.0.1:0").await?;
+    let addr = listener.local_addr();
+    let app = service_fn(|request: http::Request<Body>| answer(request));
+    tokio::spawn(hold(server, listener.serve(app).into_future()));
+    client(addr, protocol).await
+}
+
+/// tonic's client and server code over both stacks.
+pub(crate) async fn mesh_grpc(callers: usize) -> Result<Vec<Grpc<Client>>, BoxError> {
+    let server = Mesh::builder("echo").build().await?;
+    let listener = server.listen("127.0.0.1:0").await?;
+    let addr = listener.local_addr();
+    tokio::spawn(hold(server, listener.serve(Routes::new(EchoService)).into_future()));
+    let client = client(addr, Protocol::Http2).await?;
+    Ok((0..callers).map(|_| Grpc::new(client.clone())).collect())
+}
+
+async fn client(addr: SocketAddr, protocol: Protocol) -> Result<Client, BoxError> {
+    let mesh =
+        Mesh::builder("bench").service("echo", |s| s.endpoints([addr.to_string()]).protocol(protocol)).build().await?;
+    let client = mesh.client("echo");
+    // The last handle that is dropped ends the mesh's background work.
+    tokio::spawn(hold(mesh, std::future::pending::<()>()));
+    Ok(client)
+}
+
+async fn hold<F: Future>(mesh: Mesh, future: F) {
+    future.await;
+    drop(mesh);
+}

@@ -1,0 +1,106 @@
+//! Which instance listens where, and the `sinew.yaml` that says so.
+
+use std::{
+    fmt::Write,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+/// Every service and version there is, with the port it has where ports are fixed.
+pub(crate) const INSTANCES: [(&str, &str, u16); 6] = [
+    ("productpage", "v1", 9080),
+    ("details", "v1", 9081),
+    ("reviews", "v1", 9082),
+    ("reviews", "v2", 9083),
+    ("reviews", "v3", 9084),
+    ("ratings", "v1", 9085),
+];
+
+/// The routes of `reviews`, which is all that the tasks change besides endpoints.
+#[derive(Clone)]
+pub(crate) struct Routes(pub(crate) Vec<String>);
+
+impl Routes {
+    pub(crate) fn all_to(version: &str) -> Self {
+        Self(vec![format!("{{ name: everybody, to: {version} }}")])
+    }
+
+    /// One user to one version, everybody else by other routes.
+    pub(crate) fn user_to(user: &str, version: &str, others: Routes) -> Self {
+        let mut routes =
+            vec![format!("{{ name: {user}, match: {{ headers: {{ end-user: {user} }} }}, to: {version} }}")];
+        routes.extend(others.0);
+        Self(routes)
+    }
+
+    pub(crate) fn split(weights: &[(&str, u32)]) -> Self {
+        let weights: Vec<_> = weights.iter().map(|(version, weight)| format!("{version}: {weight}")).collect();
+        Self(vec![format!("{{ name: everybody, split: {{ {} }} }}", weights.join(", "))])
+    }
+}
+
+/// The configuration of all services: one file, read by each of them.
+pub(crate) struct Topology {
+    path: PathBuf,
+    pub(crate) endpoints: Vec<(String, String, SocketAddr)>,
+    pub(crate) routes: Routes,
+}
+
+impl Topology {
+    pub(crate) fn new(directory: &Path) -> Self {
+        Self { path: directory.join("sinew.yaml"), endpoints: Vec::new(), routes: Routes::all_to("v1") }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn add(&mut self, service: &str, version: &str, addr: SocketAddr) {
+        self.endpoints.push((service.to_owned(), version.to_owned(), addr));
+    }
+
+    pub(crate) fn remove(&mut self, addr: SocketAddr) {
+        self.endpoints.retain(|(_, _, there)| *there != addr);
+    }
+
+    /// Writes the file as an editor does: beside it, then renamed over it, so that nobody reads half of it. False if it
+    /// says all that already.
+    pub(crate) fn write(&self) -> std::io::Result<bool> {
+        let text = self.render();
+        if std::fs::read_to_string(&self.path).is_ok_and(|there| there == text) {
+            return Ok(false);
+        }
+        let beside = self.path.with_extension("yaml.new");
+        std::fs::write(&beside, text)?;
+        std::fs::rename(beside, &self.path)?;
+        Ok(true)
+    }
+
+    fn render(&self) -> String {
+        let mut text = String::from(
+            "# Every Bookinfo service reads this file, and reads it again when it changes.\nversion: 1\n\
+             drain: { lame_duck: 0s, deadline: 5s }\nservices:\n",
+        );
+        for service in ["productpage", "details", "reviews", "ratings"] {
+            let _ = writeln!(text, "  {service}:\n    endpoints:");
+            let mut none = true;
+            for (_, version, addr) in self.endpoints.iter().filter(|(name, ..)| name == service) {
+                let _ = writeln!(text, "      - {{ static: [\"{addr}\"], labels: {{ version: {version} }} }}");
+                none = false;
+            }
+            if none {
+                text.truncate(text.trim_end().len());
+                text.push_str(" [{ static: [] }]\n");
+            }
+            if service == "reviews" {
+                text.push_str(
+                    "    subsets: { v1: { version: v1 }, v2: { version: v2 }, v3: { version: v3 } }\n    routes:\n",
+                );
+                for route in &self.routes.0 {
+                    let _ = writeln!(text, "      - {route}");
+                }
+            }
+        }
+        text
+    }
+}

@@ -1,0 +1,88 @@
+//! What a call allocates, both ends together, beside the same call over hyper or tonic bare.
+//!
+//! A current_thread runtime on this test's own thread does all the work and the allocator counts by thread, so the other
+//! tests of the process do not show.
+
+use bytes::Bytes;
+use sinew::model::Protocol;
+use tokio::runtime::{Builder, Runtime};
+
+use super::{
+    alloc::{self, Counts},
+    echo::{self, BoxError, Echo},
+};
+
+const CALLS: usize = 2000;
+
+#[test]
+fn grpc_calls_allocate_no_more_than_with_bare_tonic() {
+    for bytes in [0, 1024] {
+        let bare = per_call(bytes, echo::bare_grpc(1));
+        let sinew = per_call(bytes, echo::mesh_grpc(1));
+        judge("tonic", bytes, bare, sinew, 0.0);
+    }
+}
+
+#[test]
+fn http2_calls_allocate_at_most_four_times_more_than_over_a_bare_connection() {
+    for bytes in [0, 1024] {
+        let bare = per_call(bytes, echo::bare_http2(1));
+        let sinew = per_call(bytes, echo::mesh_http(Protocol::Http2, 1));
+        judge("a hyper HTTP/2 connection", bytes, bare, sinew, 4.0);
+    }
+}
+
+#[test]
+fn calls_leave_nothing_behind() {
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let runtime = runtime();
+        let mut caller = connect(&runtime, echo::mesh_http(protocol, 1));
+        alloc::count(true);
+        run(&runtime, &mut caller, 1024, CALLS);
+        let before = alloc::thread();
+        run(&runtime, &mut caller, 1024, 10_000);
+        let grown = (alloc::thread() - before).live();
+        // Less than a byte a call: a queue may yet double, nothing may stay behind each call.
+        assert!(grown.abs() < 10_000, "{protocol:?}: 10,000 calls left {grown} bytes behind");
+    }
+}
+
+fn judge(bare_name: &str, bytes: usize, bare: f64, sinew: f64, most: f64) {
+    let added = sinew - bare;
+    println!("{bytes} bytes: {sinew:.2} allocations a call, {added:+.2} over {bare:.2} of {bare_name}");
+    // A timer wheel or a queue may grow once in thousands of calls.
+    assert!(
+        added <= most + 0.05,
+        "{bytes} bytes: {sinew:.2} allocations a call are {added:+.2} over {bare:.2} of {bare_name}; at most {most:+}"
+    );
+}
+
+/// Allocations per call after a warm-up.
+fn per_call<E: Echo>(bytes: usize, callers: impl Future<Output = Result<Vec<E>, BoxError>>) -> f64 {
+    let runtime = runtime();
+    let mut caller = connect(&runtime, callers);
+    // Counting stays on: the other tests of the process count too.
+    alloc::count(true);
+    run(&runtime, &mut caller, bytes, CALLS / 4);
+    let before = alloc::thread();
+    run(&runtime, &mut caller, bytes, CALLS);
+    let Counts { allocations, .. } = alloc::thread() - before;
+    allocations as f64 / CALLS as f64
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+fn connect<E>(runtime: &Runtime, callers: impl Future<Output = Result<Vec<E>, BoxError>>) -> E {
+    runtime.block_on(callers).expect("both ends on loopback").pop().expect("one caller")
+}
+
+fn run<E: Echo>(runtime: &Runtime, caller: &mut E, bytes: usize, calls: usize) {
+    let payload = Bytes::from(vec![b'x'; bytes]);
+    runtime.block_on(async {
+        for _ in 0..calls {
+            assert_eq!(caller.echo(&payload).await.expect("the call succeeds"), bytes);
+        }
+    });
+}
