@@ -102,8 +102,7 @@ fn errors_are_listed_as_the_code_has_them() {
 
 /// The names of metrics in a text: what stands between quotes or backticks.
 fn metric_names(text: &str, quote: char) -> BTreeSet<String> {
-    let quoted = text.split(quote).skip(1).step_by(1);
-    quoted
+    text.split(quote)
         .filter(|name| name.starts_with("sinew_"))
         .filter(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'))
         .map(str::to_owned)
@@ -249,4 +248,24 @@ fn features_are_listed_as_the_manifest_has_them() {
         }
         assert_eq!(told, features, "{document}");
     }
+}
+
+/// Blocks of YAML that begin with a key of the document are whole documents.
+#[test]
+fn every_document_that_is_shown_is_valid() {
+    const KEYS: [&str; 6] = ["version:", "mesh:", "defaults:", "services:", "drain:", "listeners:"];
+    let loader = sinew::config::Loader::new();
+    let mut shown = 0;
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        for block in text.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()) {
+            if KEYS.iter().any(|key| block.starts_with(key)) {
+                shown += 1;
+                if let Err(report) = loader.load_str(&document.display().to_string(), block) {
+                    panic!("{report}");
+                }
+            }
+        }
+    }
+    assert!(shown >= 8, "{shown}");
 }
