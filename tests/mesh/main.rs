@@ -4,6 +4,7 @@ mod calls;
 #[path = "../support/echo.rs"]
 mod echo;
 mod grpc;
+mod limits;
 mod reload;
 mod restart;
 mod routing;
