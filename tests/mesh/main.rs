@@ -9,4 +9,5 @@ mod reload;
 mod restart;
 mod routing;
 mod streams;
+mod upgrades;
 mod world;
