@@ -5,6 +5,7 @@ mod calls;
 mod echo;
 mod grpc;
 mod limits;
+mod quiet;
 mod reload;
 mod restart;
 mod routing;
