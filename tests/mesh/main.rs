@@ -9,6 +9,7 @@ mod quiet;
 mod reload;
 mod restart;
 mod routing;
+mod stall;
 mod streams;
 mod upgrades;
 mod world;
