@@ -12,4 +12,5 @@ mod routing;
 mod stall;
 mod streams;
 mod upgrades;
+mod versions;
 mod world;
