@@ -139,7 +139,7 @@ fn a_cold_host_is_neither_flooded_nor_starved() {
     let mut held: Vec<_> = set.members()[..9].iter().flat_map(|member| (0..4).map(|_| member.acquire())).collect();
     let mut rng = Rng::seeded(2);
     for _ in 0..400 {
-        held.remove(rng.below(held.len() as u32) as usize);
+        let _ended = held.remove(rng.below(held.len() as u32) as usize);
         held.extend(set.pick_with(&mut rng, |_| false));
     }
     let cold = set.members()[9].in_flight();
