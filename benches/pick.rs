@@ -3,6 +3,8 @@
 //! One pick with its guard, taken and given back, by number of endpoints and policy, beside `Instant::now()` of the same
 //! run and with the allocations of the loop. `-- --test` runs each case briefly and checks the allocations only.
 
+#![allow(clippy::disallowed_methods, reason = "a bench measures the clock that the rule forbids")]
+
 #[path = "support/alloc.rs"]
 mod alloc;
 
