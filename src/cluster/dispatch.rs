@@ -41,7 +41,10 @@ enum State {
     Refused(Option<Error>),
     /// Boxed: it holds the request, and every layer above moves this future.
     Waiting(Option<Box<Waiting>>),
-    Sending { sent: Sent, observe: Option<Observe> },
+    Sending {
+        sent: Sent,
+        observe: Option<Observe>,
+    },
 }
 
 struct Waiting {

@@ -115,7 +115,8 @@ impl Inner {
             }
         }));
         if let Some(mut status) = followed.status.clone() {
-            let update = |result| self.registry.counter("sinew_config_updates_total", &[("source", "file"), ("result", result)]);
+            let update =
+                |result| self.registry.counter("sinew_config_updates_total", &[("source", "file"), ("result", result)]);
             let (ack, nack) = (update("ack"), update("nack"));
             self.tasks.spawn(async move {
                 while status.changed().await.is_ok() {

@@ -19,12 +19,12 @@ mod watch;
 
 #[cfg(feature = "schema")]
 pub use self::schema::schema;
-pub(crate) use self::{
-    loader::{read, refused},
-    watch::{FileSource, SourceStatus},
-};
 pub use self::{
     loader::Loader,
     report::{Diagnostic, Report},
     show::show,
+};
+pub(crate) use self::{
+    loader::{read, refused},
+    watch::{FileSource, SourceStatus},
 };
