@@ -37,6 +37,7 @@ pub(crate) struct DispatchFuture {
     state: State,
 }
 
+#[expect(clippy::large_enum_variant, reason = "a box would cost an allocation for each call that waits or is sent")]
 enum State {
     Refused(Option<Error>),
     /// Boxed: it holds the request, and every layer above moves this future.

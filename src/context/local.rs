@@ -91,19 +91,6 @@ impl<B: HttpBody<Data = Bytes>> HttpBody for Scoped<B> {
     }
 }
 
-/// `tokio::spawn` that carries the [`Context`] of the caller, so that calls made by the new task keep the deadline,
-/// the request id and the trace.
-///
-/// # Panics
-/// Outside a tokio runtime, like `tokio::spawn`.
-pub fn spawn<F>(future: F) -> tokio::task::JoinHandle<F::Output>
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    tokio::spawn(Scoped::new(future, Context::current()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::Inner;
@@ -126,19 +113,6 @@ mod tests {
         });
         assert_eq!(inside.await, (Some("b".into()), Some("a".into())));
         assert_eq!(current(), None);
-    }
-
-    #[tokio::test]
-    async fn spawn_carries_the_context_and_tokio_spawn_does_not() {
-        let (with, without) = context("a")
-            .scope(async {
-                let with = spawn(async { current() }).await.unwrap();
-                let without = tokio::spawn(async { current() }).await.unwrap();
-                (with, without)
-            })
-            .await;
-        assert_eq!(with, Some("a".into()));
-        assert_eq!(without, None);
     }
 
     #[tokio::test]

@@ -81,18 +81,17 @@ impl Inner {
         self.snapshot.load_full()
     }
 
-    /// What a client does before a call: joins, if the mesh has not joined yet.
+    /// What a client does before a call: joins, if the mesh has not joined yet. A client keeps its mesh alive.
     pub(super) fn join(&self) -> Join {
-        let this = self.this.clone();
+        let inner = self.this.upgrade();
         let started = AtomicBool::new(false);
-        // The weak reference lets the mesh end while clients of it are still around.
         Join(Arc::new(move || {
             if started.load(Relaxed) {
                 return;
             }
-            if let Some(inner) = this.upgrade() {
+            if let Some(inner) = &inner {
                 inner.start();
-                started.store(true, Relaxed);
+                started.store(inner.started.load(Relaxed), Relaxed);
             }
         }))
     }

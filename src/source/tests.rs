@@ -200,7 +200,7 @@ fn a_policy_keeps_its_seat_until_its_value_changes() {
 #[cfg(feature = "schema")]
 #[test]
 fn every_key_beside_which_a_policy_may_stand_is_reserved() {
-    let schema = crate::config::schema(&crate::config::Loader::new());
+    let schema = super::file::describe(&crate::config::Loader::new());
     let service = &schema["properties"]["services"]["additionalProperties"];
     let route = &service["properties"]["routes"]["items"];
     for place in [&schema["properties"]["defaults"], service, route] {

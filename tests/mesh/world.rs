@@ -8,15 +8,15 @@ use tokio::{sync::oneshot, task::JoinHandle};
 use tower::Service;
 
 /// A running instance.
-pub struct Instance {
-    pub addr: SocketAddr,
-    pub mesh: Mesh,
+pub(crate) struct Instance {
+    pub(crate) addr: SocketAddr,
+    pub(crate) mesh: Mesh,
     stop: Option<oneshot::Sender<()>>,
     served: JoinHandle<Result<(), sinew::Error>>,
 }
 
 impl Instance {
-    pub async fn start<S, B>(name: &str, addr: impl Into<sinew::Listen>, app: S) -> Instance
+    pub(crate) async fn start<S, B>(name: &str, addr: impl Into<sinew::Listen>, app: S) -> Instance
     where
         S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
         S::Error: Into<sinew::BoxError>,
@@ -36,7 +36,7 @@ impl Instance {
     }
 
     /// Drains and ends.
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         let _ = self.stop.take().unwrap().send(());
         self.served.await.unwrap().unwrap();
         self.mesh.shutdown(Duration::from_secs(5)).await;
@@ -44,6 +44,6 @@ impl Instance {
 }
 
 /// A client mesh from a document.
-pub async fn mesh(yaml: &str) -> Mesh {
+pub(crate) async fn mesh(yaml: &str) -> Mesh {
     Mesh::builder("client").config_str(yaml).build().await.unwrap()
 }

@@ -14,7 +14,7 @@ use tonic::{Status, body::Body as TonicBody, client::Grpc, codegen::Service, ser
 use tonic_prost::ProstCodec;
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Message {
+pub(crate) struct Message {
     #[prost(string, tag = "1")]
     pub text: String,
     #[prost(uint32, tag = "2")]
@@ -24,24 +24,24 @@ pub struct Message {
 }
 
 impl Message {
-    pub fn new(text: &str) -> Self {
+    pub(crate) fn new(text: &str) -> Self {
         Self { text: text.into(), count: 0, every_ms: 0 }
     }
 }
 
 /// Answers with its own name and what it was sent; `status:N` fails with that status.
 #[derive(Clone)]
-pub struct Echo {
-    pub name: Arc<str>,
+pub(crate) struct Echo {
+    pub(crate) name: Arc<str>,
 }
 
 impl Echo {
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         Self { name: name.into() }
     }
 
     /// As axum routes, which is what tonic's own routes are.
-    pub fn routes(self) -> tonic::service::Routes {
+    pub(crate) fn routes(self) -> tonic::service::Routes {
         tonic::service::Routes::new(self)
     }
 }
@@ -142,7 +142,7 @@ where
 
 /// A client over any tonic channel.
 #[derive(Clone)]
-pub struct EchoClient<T> {
+pub(crate) struct EchoClient<T> {
     grpc: Grpc<T>,
 }
 
@@ -153,7 +153,7 @@ where
     T::ResponseBody: http_body::Body<Data = bytes::Bytes> + Send + 'static,
     <T::ResponseBody as http_body::Body>::Error: Into<tonic::codegen::StdError> + Send,
 {
-    pub fn new(channel: T) -> Self {
+    pub(crate) fn new(channel: T) -> Self {
         Self { grpc: Grpc::new(channel) }
     }
 
@@ -161,24 +161,24 @@ where
         self.grpc.ready().await.map_err(|error| Status::unknown(error.into().to_string()))
     }
 
-    pub async fn unary(&mut self, request: tonic::Request<Message>) -> Result<Message, Status> {
+    pub(crate) async fn unary(&mut self, request: tonic::Request<Message>) -> Result<Message, Status> {
         self.ready().await?;
         let path = PathAndQuery::from_static("/test.Echo/Unary");
         Ok(self.grpc.unary(request, path, ProstCodec::default()).await?.into_inner())
     }
 
-    pub async fn say(&mut self, text: &str) -> Result<Message, Status> {
+    pub(crate) async fn say(&mut self, text: &str) -> Result<Message, Status> {
         self.unary(tonic::Request::new(Message::new(text))).await
     }
 
-    pub async fn feed(&mut self, count: u32, every_ms: u32) -> Result<tonic::Streaming<Message>, Status> {
+    pub(crate) async fn feed(&mut self, count: u32, every_ms: u32) -> Result<tonic::Streaming<Message>, Status> {
         self.ready().await?;
         let request = tonic::Request::new(Message { text: String::new(), count, every_ms });
         let path = PathAndQuery::from_static("/test.Echo/Feed");
         Ok(self.grpc.server_streaming(request, path, ProstCodec::default()).await?.into_inner())
     }
 
-    pub async fn chat(
+    pub(crate) async fn chat(
         &mut self,
         messages: impl Stream<Item = Message> + Send + 'static,
     ) -> Result<tonic::Streaming<Message>, Status> {

@@ -36,7 +36,7 @@ pub(crate) fn run(command: Command) -> ExitCode {
     let loader = Loader::new();
     match command {
         Command::Validate { files, strict } => validate(&loader, &files, strict),
-        Command::Schema => print(&format!("{:#}\n", schema(&loader))),
+        Command::Schema => print(&format!("{}\n", schema(&loader))),
         Command::Show { file } => match loader.load_file(&file) {
             Ok(snapshot) => print(&show(&snapshot)),
             Err(report) => {

@@ -17,6 +17,8 @@ mod show;
 pub(crate) mod suggest;
 mod watch;
 
+#[cfg(all(test, feature = "schema"))]
+pub(crate) use self::schema::describe;
 #[cfg(feature = "schema")]
 pub use self::schema::schema;
 pub use self::{

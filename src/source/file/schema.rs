@@ -4,11 +4,16 @@ use serde_json::{Value, json};
 
 use super::{cursor::Reading, grammar, loader::Loader};
 
-/// The JSON Schema (draft 2020-12) of the documents that `loader` accepts, its registered policies included.
+/// The JSON Schema (draft 2020-12) of the documents that `loader` accepts, its registered policies included, as JSON
+/// text.
 ///
 /// It says what a key may hold on its own; what only the whole document can tell (an unknown subset, a route that is
 /// never reached) is left to [`Loader::load_str`].
-pub fn schema(loader: &Loader) -> Value {
+pub fn schema(loader: &Loader) -> String {
+    format!("{:#}", describe(loader))
+}
+
+pub(crate) fn describe(loader: &Loader) -> Value {
     let mut reading = Reading::new("schema".into(), loader.registry());
     let mut schema = reading.describe(grammar::document);
     if let Value::Object(schema) = &mut schema {

@@ -33,7 +33,7 @@ const MAX_BUFFER: usize = 64 * 1024;
 /// A connection without a request on it.
 pub(super) struct H1Connection {
     send: SendRequest<Body>,
-    permit: ConnectionPermit,
+    _permit: ConnectionPermit,
     idle_since: Instant,
     idle_limit: Duration,
 }
@@ -46,7 +46,7 @@ impl H1Connection {
             // What ended it is told to whoever waits for a response on it.
             let _ = connection.with_upgrades().await;
         });
-        Ok(Self { send, permit, idle_since: rt::now(), idle_limit: IDLE })
+        Ok(Self { send, _permit: permit, idle_since: rt::now(), idle_limit: IDLE })
     }
 
     pub(super) fn fresh(&self, now: Instant) -> bool {

@@ -1,0 +1,143 @@
+//! Each public layer around a strict service.
+
+use std::{sync::Arc, time::Duration};
+
+use http::Request;
+use sinew::{
+    Body, Mesh, Network,
+    breaker::{Limit, LimitLayer},
+    provide::Fixed,
+    seat::{LayerSeat, Next, Seat, SeatFuture},
+    timeout::TimeoutLayer,
+};
+use tower::{Layer, Service, ServiceExt};
+
+use crate::probe::{self, Strict};
+
+#[tokio::test(start_paused = true)]
+async fn the_timeout_layer() {
+    probe::check(|strict| TimeoutLayer::new(Duration::from_secs(1)).layer(strict), || 0);
+}
+
+#[test]
+fn the_limit_layer() {
+    let limit = Limit::new(100_000);
+    probe::check(|strict| LimitLayer::with(Fixed(Arc::clone(&limit))).layer(strict), || limit.used());
+}
+
+#[tokio::test]
+async fn a_refused_call_leaves_the_service_ready_and_takes_nothing() {
+    let limit = Limit::new(0);
+    let strict = Strict::new(0);
+    let counts = Arc::clone(&strict.counts);
+    let mut service = LimitLayer::with(Fixed(Arc::clone(&limit))).layer(strict);
+    probe::make_ready::<_, Request<Body>>(&mut service);
+    let refused = service.call(Request::new(Body::empty())).await;
+    assert_eq!(refused.map(|_| ()).unwrap_err().code(), sinew::Code::Overflow);
+    assert_eq!((counts.held(), limit.used()), ((1, 0, 0), 0));
+    limit.set_max(1);
+    assert!(service.call(Request::new(Body::empty())).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_server_layer() {
+    let mesh = Mesh::builder("s").build().await.unwrap();
+    let layer = mesh.server_layer();
+    probe::check(|strict| layer.layer(strict), || 0);
+}
+
+/// A layer whose service is as strict as the innermost one: the seat has to ask it.
+#[derive(Clone)]
+struct StrictLayer(Strict);
+
+#[derive(Clone)]
+struct StrictBetween<S> {
+    strict: Strict,
+    inner: S,
+}
+
+impl<S: Clone> Layer<S> for StrictLayer {
+    type Service = StrictBetween<S>;
+
+    fn layer(&self, inner: S) -> StrictBetween<S> {
+        StrictBetween { strict: self.0.clone(), inner }
+    }
+}
+
+impl<S> Service<Request<Body>> for StrictBetween<S>
+where
+    S: Service<Request<Body>, Response = http::Response<Body>, Error = sinew::Error>,
+    S::Future: Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = sinew::Error;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, sinew::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), sinew::Error>> {
+        let strict = Service::<Request<Body>>::poll_ready(&mut self.strict, cx);
+        std::task::ready!(strict).unwrap();
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let asked = self.strict.call(Request::<Body>::default());
+        let next = self.inner.call(request);
+        Box::pin(async move {
+            asked.await.unwrap();
+            next.await
+        })
+    }
+}
+
+/// Seats under the client and the server stack, with a layer that insists on readiness.
+#[tokio::test(start_paused = true)]
+async fn a_layer_at_a_seat_is_ready_before_each_call() {
+    let (outer, attempt, server) = (Strict::new(1), Strict::new(1), Strict::new(1));
+    let counts = [&outer, &attempt, &server].map(|strict| Arc::clone(&strict.counts));
+    let network = Network::new();
+    let serving = Mesh::builder("s").network(&network).server_layer(StrictLayer(server)).build().await.unwrap();
+    let listener = serving.listen("memory:s").await.unwrap();
+    let app =
+        tower::service_fn(|_: Request<Body>| async { Ok::<_, sinew::Error>(http::Response::new(Body::from("x"))) });
+    tokio::spawn(listener.serve(app).with_graceful_shutdown(std::future::pending()).into_future());
+    let mesh = Mesh::builder("c")
+        .network(&network)
+        .service("s", |s| s.endpoints(["memory:s"]))
+        .outer_layer(StrictLayer(outer))
+        .attempt_layer(StrictLayer(attempt))
+        .build()
+        .await
+        .unwrap();
+    let client = mesh.client("s");
+    for _ in 0..5 {
+        let response = client.clone().oneshot(Request::get("/").body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(sinew::ResponseExt::text(response).await.unwrap(), "x");
+    }
+    for counts in counts {
+        assert_eq!(counts.calls.load(std::sync::atomic::Ordering::Relaxed), 5);
+        assert_eq!(counts.held(), (0, 0, 0));
+    }
+}
+
+/// A seat in front of a seat: what stands behind is run once, or dropped whole.
+#[tokio::test(start_paused = true)]
+async fn a_seat_may_drop_the_rest_of_the_stack() {
+    struct Refuses;
+    impl Seat for Refuses {
+        fn call(&self, _request: Request<Body>, next: Next) -> SeatFuture {
+            drop(next);
+            Box::pin(std::future::ready(Ok(http::Response::new(Body::from("seat")))))
+        }
+    }
+    let inner = Strict::new(1);
+    let counts = Arc::clone(&inner.counts);
+    let mesh = Mesh::builder("c")
+        .service("s", |s| s.endpoints(["127.0.0.1:1"]))
+        .outer(Refuses)
+        .attempt(LayerSeat::new(&StrictLayer(inner)))
+        .build()
+        .await
+        .unwrap();
+    let text = sinew::ResponseExt::text(mesh.client("s").get("/").send().await.unwrap()).await.unwrap();
+    assert_eq!((text.as_str(), counts.calls.load(std::sync::atomic::Ordering::Relaxed)), ("seat", 0));
+}
