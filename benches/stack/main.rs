@@ -15,6 +15,9 @@
 //!
 //! `bare` is hyper for h1 (one connection for each caller) and h2 (one connection), tonic for grpc (one connection).
 
+// The figures are of the real clock.
+#![allow(clippy::disallowed_methods)]
+
 #[path = "../support/alloc.rs"]
 mod alloc;
 mod case;

@@ -3,7 +3,8 @@
 //! Both variants run the same application and the same client code; only what lies between them differs. TCP_NODELAY is
 //! set on every bare socket, else the comparison would be one of Nagle's algorithm.
 
-#![allow(dead_code)]
+// The bench and the gates each use a part.
+#![allow(dead_code, unused_imports)]
 
 mod bare;
 mod grpc;
