@@ -126,7 +126,27 @@ pub use self::{
     source::builder::ServiceBuilder,
 };
 
-/// The README's example compiles.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+/// The examples of the documents compile.
+#[cfg(all(doctest, feature = "axum", feature = "file", feature = "tonic"))]
+mod documents {
+    macro_rules! documents {
+        ($($name:ident = $path:literal;)+) => { $( #[doc = include_str!($path)] struct $name; )+ };
+    }
+    documents! {
+        Readme = "../README.md";
+        Axum = "../docs/guides/axum.md";
+        Configuration = "../docs/guides/configuration.md";
+        Deadlines = "../docs/guides/deadlines.md";
+        Discovery = "../docs/guides/discovery.md";
+        Draining = "../docs/guides/draining.md";
+        GettingStarted = "../docs/guides/getting-started.md";
+        Grpc = "../docs/guides/grpc.md";
+        Library = "../docs/guides/library.md";
+        Migrating = "../docs/guides/migrating.md";
+        Ops = "../docs/guides/ops.md";
+        OwnPolicy = "../docs/guides/own-policy.md";
+        Routing = "../docs/guides/routing.md";
+        Streams = "../docs/guides/streams.md";
+        Testing = "../docs/guides/testing.md";
+    }
+}

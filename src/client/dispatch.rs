@@ -48,10 +48,6 @@ impl Service<Outbound> for Dispatch {
     }
 }
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the large one is the common one; a box would cost every call an allocation"
-)]
 pub(crate) enum Attempted {
     Dispatched(DispatchFuture),
     /// A route without a cluster answers above; only user code that invents a call could come here.

@@ -23,8 +23,9 @@ use crate::{
     error::{Delivery, Error, Kind},
 };
 
-/// How often one call may be sent again because nothing of it was sent.
-const UNSENT: u32 = 3;
+/// How often one call may be sent again because nothing of it was processed. A peer that ends its connections every few
+/// requests, as nginx does by `keepalive_requests`, can do so to one call several times in a row.
+const UNSENT: u32 = 8;
 /// How often because the peer refused the stream: it may be overloaded, so asking again adds load.
 const REFUSED: u32 = 1;
 

@@ -17,7 +17,7 @@ use crate::{
     error::{Code, Error},
     rt::{self, Instant},
     timeout::{Cause, Deadline},
-    transport::{Slot, SlotBody, Want},
+    transport::{Slot, SlotBody, Upgraded, Want},
 };
 
 /// What an attempt needs to know.
@@ -37,7 +37,6 @@ pub(crate) struct DispatchFuture {
     state: State,
 }
 
-#[expect(clippy::large_enum_variant, reason = "a box would cost an allocation for each call that waits or is sent")]
 enum State {
     Refused(Option<Error>),
     /// Boxed: it holds the request, and every layer above moves this future.
@@ -182,8 +181,11 @@ impl Future for DispatchFuture {
                     let Some(mut observe) = observe.take() else { return Poll::Ready(Err(ended())) };
                     return Poll::Ready(match result {
                         Ok(response) => {
-                            let (parts, body) = response.into_parts();
+                            let (mut parts, body) = response.into_parts();
                             observe.answered(&parts);
+                            if let Some(upgraded) = parts.extensions.remove::<Upgraded>() {
+                                observe.upgraded(&upgraded);
+                            }
                             Ok(Response::from_parts(parts, GuardedBody::new(body, observe)))
                         }
                         Err(error) => {

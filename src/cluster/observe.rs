@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, StatusCode, header::CONTENT_TYPE, response};
+use http::{HeaderMap, header::CONTENT_TYPE, response};
 
 use super::endpoint::Endpoint;
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     error::Error,
     instrument::{Counter, Registry},
     rt::{self, Instant},
+    transport::Upgraded,
 };
 
 /// Counters of attempts by outcome, first attempts and repeated ones apart.
@@ -89,8 +90,17 @@ impl Observe {
             let value = parts.headers.get(CONTENT_TYPE);
             value.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
         };
-        if parts.status == StatusCode::SWITCHING_PROTOCOLS || (!self.grpc && event_stream()) {
+        if !self.grpc && event_stream() {
             self.leave_for(&Arc::clone(&self.cluster.streams));
+        }
+    }
+
+    /// The call is over, its connection is not: load and permit go with the connection.
+    pub(super) fn upgraded(&mut self, connection: &Upgraded) {
+        self.leave_for(&Arc::clone(&self.cluster.streams));
+        if let Some(picked) = self.picked.take() {
+            connection.hold((picked, self.permit.take()));
+            self.cluster.attempts.record(self.again, Outcome::Success);
         }
     }
 

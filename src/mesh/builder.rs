@@ -236,6 +236,7 @@ impl Builder {
         }
         let inner = Arc::new_cyclic(|this| Inner {
             snapshot: ArcSwap::new(Arc::clone(store.snapshot())),
+            generation: watch::Sender::new(0),
             store: Arc::new(Mutex::new(store)),
             policies,
             services,

@@ -37,6 +37,8 @@ const FLUSH: Duration = Duration::from_secs(5);
 
 pub(crate) struct Inner {
     pub(super) snapshot: ArcSwap<Snapshot>,
+    /// The generation of `snapshot`, for those who wait for the next one.
+    pub(super) generation: watch::Sender<u64>,
     pub(super) store: Arc<Mutex<Store>>,
     pub(super) policies: PolicyRegistry,
     pub(super) services: Services,
@@ -140,6 +142,14 @@ impl Inner {
         while !self.readiness.is_ready() {
             changes.next().await;
         }
+    }
+
+    /// Waits until a configuration newer than `generation` is in use.
+    pub(super) async fn changed(&self, generation: u64) -> Arc<Snapshot> {
+        let mut generations = self.generation.subscribe();
+        // The sender lives in `self`.
+        let _ = generations.wait_for(|current| *current > generation).await;
+        self.snapshot()
     }
 
     pub(super) fn serves(&self) {

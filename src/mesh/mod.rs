@@ -107,6 +107,11 @@ impl Mesh {
         self.inner.ready().await;
     }
 
+    /// Waits until a configuration newer than `generation` is in use, and returns it. Cancel safe.
+    pub async fn changed(&self, generation: u64) -> Arc<Snapshot> {
+        self.inner.changed(generation).await
+    }
+
     /// The effective configuration.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.inner.snapshot()

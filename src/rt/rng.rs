@@ -53,6 +53,12 @@ impl Rng {
         })
     }
 
+    /// Makes this thread's draws repeatable.
+    #[cfg(test)]
+    pub(crate) fn seed_local(seed: u64) {
+        LOCAL.with(|state| state.set(seed));
+    }
+
     /// A generator that continues from this thread's, for a run of draws without touching the thread-local again.
     pub(crate) fn local() -> Self {
         Self::seeded(Self::local_u64())

@@ -11,7 +11,8 @@ pub(crate) mod memory;
 
 pub(crate) use self::{
     connect::{
-        Acquire, ConnectionLimit, Dialer, Pool, PoolEvent, PoolPolicy, PoolTarget, Readiness, Slot, SlotBody, Want,
+        Acquire, ConnectionLimit, Dialer, Pool, PoolEvent, PoolPolicy, PoolTarget, Readiness, Slot, SlotBody, Upgraded,
+        Want,
     },
     io::{Alpn, Dial, Dialed, Io},
 };

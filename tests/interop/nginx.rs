@@ -45,7 +45,7 @@ async fn start(program: &Path, upstream: Option<std::net::SocketAddr>) -> Nginx 
         "daemon off; pid {d}/pid; error_log {d}/error.log; worker_processes 1;
          events {{ worker_connections 1024; }}
          http {{
-           access_log off; keepalive_requests 50; http2_max_concurrent_streams 16;
+           access_log off; keepalive_requests 100; http2_max_concurrent_streams 16;
            client_body_temp_path {d}/1; proxy_temp_path {d}/2; fastcgi_temp_path {d}/3; uwsgi_temp_path {d}/4;
            scgi_temp_path {d}/5;
            upstream app {{ server {upstream}; keepalive 16; }}
@@ -80,7 +80,7 @@ async fn client(port: u16, protocol: &str) -> Mesh {
         .await
 }
 
-/// Calls in flight all the time; nginx ends each connection after 50 requests.
+/// Calls in flight all the time; nginx ends each connection after 100 requests.
 async fn calls(mesh: &Mesh, path: &'static str, expected: &'static str, callers: usize, each: usize) {
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..callers {

@@ -111,3 +111,13 @@ async fn context_travels_through_a_handler_without_its_help() {
     assert!(text.starts_with("Some(\"abc\") true Some(\"00-0af7651916cd43dd8448eb211c80319c-"), "{text}");
     assert!(!text.contains("b7ad6b7169203331"), "each hop has its own span: {text}");
 }
+
+#[tokio::test]
+async fn a_passed_timeout_is_an_error_whoever_notices_first() {
+    let slow = get(|| async { std::future::pending::<&'static str>().await });
+    let mesh = client(serve(Router::new().route("/", slow)).await).await;
+    for _ in 0..20 {
+        let error = mesh.client("hello").get("/").timeout(Duration::from_millis(20)).send().await.unwrap_err();
+        assert!(error.is_timeout(), "{error}");
+    }
+}

@@ -4,8 +4,13 @@ mod calls;
 #[path = "../support/echo.rs"]
 mod echo;
 mod grpc;
+mod limits;
+mod quiet;
 mod reload;
 mod restart;
 mod routing;
+mod stall;
 mod streams;
+mod upgrades;
+mod versions;
 mod world;

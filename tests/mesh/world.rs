@@ -47,3 +47,8 @@ impl Instance {
 pub(crate) async fn mesh(yaml: &str) -> Mesh {
     Mesh::builder("client").config_str(yaml).build().await.unwrap()
 }
+
+/// What a mesh knows about one service's endpoints.
+pub(crate) fn status_of(mesh: &Mesh, service: &str) -> sinew::ClusterStatus {
+    mesh.status().services[service].cluster.clone().unwrap()
+}

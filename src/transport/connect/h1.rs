@@ -1,17 +1,21 @@
 //! HTTP/1.1 connections: one request at a time, kept for the next one.
 
 use std::{
-    sync::{Arc, Weak},
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, Uri, Version,
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
     header::{self, HeaderName},
     uri::{PathAndQuery, Scheme},
 };
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     limit::ConnectionPermit,
@@ -33,24 +37,77 @@ const MAX_BUFFER: usize = 64 * 1024;
 /// A connection without a request on it.
 pub(super) struct H1Connection {
     send: SendRequest<Body>,
-    _permit: ConnectionPermit,
+    /// Held by the bytes themselves once the connection is upgraded.
+    permit: Option<ConnectionPermit>,
+    upgraded: Upgraded,
     idle_since: Instant,
     idle_limit: Duration,
 }
 
 impl H1Connection {
     pub(super) async fn open(io: Box<dyn Io>, permit: ConnectionPermit, pool: &Pool) -> Result<Self, hyper::Error> {
+        let upgraded = Upgraded::default();
+        let io = Kept { io, _held: upgraded.clone() };
         let (send, connection) =
             http1::Builder::new().max_buf_size(MAX_BUFFER).handshake::<_, Body>(TokioIo::new(io)).await?;
         pool.tasks().spawn(async move {
             // What ended it is told to whoever waits for a response on it.
             let _ = connection.with_upgrades().await;
         });
-        Ok(Self { send, _permit: permit, idle_since: rt::now(), idle_limit: IDLE })
+        Ok(Self { send, permit: Some(permit), upgraded, idle_since: rt::now(), idle_limit: IDLE })
     }
 
     pub(super) fn fresh(&self, now: Instant) -> bool {
         !self.send.is_closed() && now.saturating_duration_since(self.idle_since) < self.idle_limit
+    }
+}
+
+/// Found in a response that turns its connection into something else: what is given to it is held until that ends, since
+/// no body tells.
+#[derive(Clone, Default)]
+pub(crate) struct Upgraded(Arc<Mutex<Vec<Box<dyn Send>>>>);
+
+impl Upgraded {
+    pub(crate) fn hold(&self, value: impl Send + 'static) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(value));
+    }
+}
+
+/// The bytes of a connection, upgraded or not.
+struct Kept {
+    io: Box<dyn Io>,
+    _held: Upgraded,
+}
+
+impl AsyncRead for Kept {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Kept {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 
@@ -76,6 +133,8 @@ impl H1Lease {
     pub(super) fn give_back(mut self) {
         if let (Some(pool), Some(mut connection)) = (self.pool.upgrade(), self.connection.take())
             && !connection.send.is_closed()
+            // An upgraded one carries no further request.
+            && connection.permit.is_some()
         {
             connection.idle_since = rt::now();
             pool.idle(connection);
@@ -86,6 +145,7 @@ impl H1Lease {
         let (parts, body) = request.into_parts();
         let mut head = Request::from_parts(parts, ());
         origin_form(&mut head, &pool);
+        let connect = *head.method() == Method::CONNECT;
         let again = self.reused && safe_to_repeat(head.method(), head.headers());
         let saved = again.then(|| (head.clone(), body.as_full()));
         let result = self.attempt(&pool, head, body).await;
@@ -99,9 +159,15 @@ impl H1Lease {
             }
             (result, _) => result.map_err(|failure| failure.error)?,
         };
-        let (parts, body) = response.into_parts();
+        let (mut parts, body) = response.into_parts();
         if let Some(connection) = &mut self.connection {
             connection.idle_limit = idle_limit(&parts.headers);
+            if parts.status == StatusCode::SWITCHING_PROTOCOLS || (connect && parts.status.is_success()) {
+                if let Some(permit) = connection.permit.take() {
+                    connection.upgraded.hold(permit);
+                }
+                parts.extensions.insert(connection.upgraded.clone());
+            }
         }
         Ok(Response::from_parts(parts, GuardedBody::new(Body::incoming(body), SlotGuard::h1(self))))
     }
@@ -156,10 +222,8 @@ impl Failure {
 }
 
 fn is_reset(error: &hyper::Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
-    source.is_some_and(|error| {
-        matches!(error.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe)
-    })
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    source.is_some_and(|error| matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe))
 }
 
 fn safe_to_repeat(method: &Method, headers: &HeaderMap) -> bool {

@@ -1,10 +1,11 @@
 //! How many connections a cluster may hold.
 
 use std::sync::{
-    Arc,
+    Arc, Weak,
     atomic::{AtomicU32, Ordering::Relaxed},
 };
 
+use super::pool::Pool;
 use crate::permit::{Limit, Permit};
 
 /// `max_connections` of a cluster, shared by the pools of its endpoints. Every endpoint may always hold one, or an
@@ -14,11 +15,11 @@ pub(crate) struct ConnectionLimit {
     limit: Arc<Limit>,
 }
 
-/// One connection's share of the limit, counted with its pool too.
-#[derive(Debug)]
+/// One connection's share of the limit, counted with its pool too. Returned, it wakes who waits for it.
 pub(super) struct ConnectionPermit {
     open: Arc<AtomicU32>,
-    _permit: Option<Permit>,
+    permit: Option<Permit>,
+    pool: Weak<Pool>,
 }
 
 impl ConnectionLimit {
@@ -31,20 +32,24 @@ impl ConnectionLimit {
     }
 
     /// A permit for one more connection of a pool that has `open`.
-    pub(super) fn acquire(&self, open: &Arc<AtomicU32>) -> Option<ConnectionPermit> {
+    pub(super) fn acquire(&self, open: &Arc<AtomicU32>, pool: Weak<Pool>) -> Option<ConnectionPermit> {
         let permit = self.limit.try_acquire();
         match permit {
             Some(_) => _ = open.fetch_add(1, Relaxed),
             // Beyond the limit: only the first of a pool.
             None => _ = open.compare_exchange(0, 1, Relaxed, Relaxed).ok()?,
         }
-        Some(ConnectionPermit { open: Arc::clone(open), _permit: permit })
+        Some(ConnectionPermit { open: Arc::clone(open), permit, pool })
     }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.open.fetch_sub(1, Relaxed);
+        self.permit = None;
+        if let Some(pool) = self.pool.upgrade() {
+            pool.connection_ended();
+        }
     }
 }
 
@@ -56,11 +61,11 @@ mod tests {
     fn beyond_the_limit_every_pool_has_one_connection() {
         let limit = ConnectionLimit::new(1);
         let (a, b) = (Arc::default(), Arc::default());
-        let first = limit.acquire(&a);
-        assert!(first.is_some() && limit.acquire(&a).is_none());
-        let other = limit.acquire(&b);
-        assert!(other.is_some() && limit.acquire(&b).is_none());
+        let first = limit.acquire(&a, Weak::new());
+        assert!(first.is_some() && limit.acquire(&a, Weak::new()).is_none());
+        let other = limit.acquire(&b, Weak::new());
+        assert!(other.is_some() && limit.acquire(&b, Weak::new()).is_none());
         drop(first);
-        assert!(limit.acquire(&b).is_some());
+        assert!(limit.acquire(&b, Weak::new()).is_some());
     }
 }

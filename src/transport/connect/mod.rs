@@ -23,6 +23,7 @@ mod tests;
 
 pub(crate) use self::{
     dial::Dialer,
+    h1::Upgraded,
     limit::ConnectionLimit,
     pool::{Acquire, Pool, PoolEvent, PoolPolicy, PoolTarget, Readiness, Want},
     slot::{Slot, SlotBody},

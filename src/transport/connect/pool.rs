@@ -197,7 +197,7 @@ impl Pool {
                     return slot(Way::H1(H1Lease::idle(self, connection)));
                 }
             }
-            return match self.limit.acquire(&self.open) {
+            return match self.limit.acquire(&self.open, Arc::downgrade(self)) {
                 Some(permit) => slot(Way::H1(H1Lease::new(self, permit))),
                 None => Acquire::Full,
             };
@@ -360,8 +360,8 @@ impl Pool {
         dial::race(&*self.dial, &self.target.addresses).await
     }
 
-    fn permit(&self) -> Result<ConnectionPermit, Error> {
-        self.limit.acquire(&self.open).ok_or_else(|| {
+    fn permit(self: &Arc<Self>) -> Result<ConnectionPermit, Error> {
+        self.limit.acquire(&self.open, Arc::downgrade(self)).ok_or_else(|| {
             Error::new(
                 crate::error::Code::Overflow,
                 format!("no connection to {}: the service's `max_connections` is reached", self.target.label),
@@ -414,8 +414,8 @@ impl Pool {
         result
     }
 
-    pub(super) fn h1_permit(&self) -> Option<ConnectionPermit> {
-        self.limit.acquire(&self.open)
+    pub(super) fn h1_permit(self: &Arc<Self>) -> Option<ConnectionPermit> {
+        self.limit.acquire(&self.open, Arc::downgrade(self))
     }
 
     /// A connection for HTTP/1.1 could not be made: the endpoint is not offered until one can.
@@ -444,6 +444,13 @@ impl Pool {
             state.h1_idle.push(connection);
         }
         drop(state);
+        if self.waiting.load(Relaxed) > 0 {
+            self.tell(PoolEvent::Freed);
+        }
+    }
+
+    /// There is room for another connection.
+    pub(super) fn connection_ended(&self) {
         if self.waiting.load(Relaxed) > 0 {
             self.tell(PoolEvent::Freed);
         }
