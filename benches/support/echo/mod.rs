@@ -3,8 +3,7 @@
 //! Both variants run the same application and the same client code; only what lies between them differs. TCP_NODELAY is
 //! set on every bare socket, else the comparison would be one of Nagle's algorithm.
 
-// The bench and the gates each use a part.
-#![allow(dead_code, unused_imports)]
+#![allow(dead_code)]
 
 mod bare;
 mod grpc;
