@@ -224,7 +224,8 @@ mod tests {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static("trailers"));
         }
         strip(&mut headers);
-        let left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
         assert_eq!(left, ["te", "x"]);
         headers.insert(header::TE, HeaderValue::from_static("gzip"));
         strip(&mut headers);
