@@ -41,6 +41,7 @@ impl<S: Service<Outbound>> Service<Outbound> for Attempt<S> {
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, mut call: Outbound) -> S::Future {
         write(&call.cx, call.request.headers_mut());
         self.inner.call(call)

@@ -59,6 +59,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, call: Outbound) -> Self::Future {
         let saved = Saved {
             method: call.request.method().clone(),
@@ -118,6 +119,7 @@ where
 {
     type Output = Result<Response<B>, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {

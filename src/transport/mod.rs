@@ -4,6 +4,7 @@
 //! where [`Dial`] stands: a dialler that wraps another.
 
 pub(crate) mod accept;
+mod batch;
 mod connect;
 mod error;
 mod io;

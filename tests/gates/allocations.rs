@@ -42,9 +42,9 @@ fn calls_leave_nothing_behind() {
         let before = alloc::thread();
         run(&runtime, &mut caller, 1024, 10_000);
         let grown = (alloc::thread() - before).live();
-        // Less than two bytes a call: a queue may yet double, and the first flush of metrics, which a slow machine reaches
-        // only here, remembers what it handed on. Nothing may stay behind each call.
-        assert!(grown.abs() < 20_000, "{protocol:?}: 10,000 calls left {grown} bytes behind");
+        // A quarter of the smallest thing that could stay behind each call. Buffers and the first flush of the metrics
+        // come and go.
+        assert!(grown.abs() < 40_000, "{protocol:?}: 10,000 calls left {grown} bytes behind");
     }
 }
 

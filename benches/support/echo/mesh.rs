@@ -1,6 +1,9 @@
 //! The same through both stacks.
 
-use std::{future::IntoFuture, net::SocketAddr};
+use std::{
+    future::{IntoFuture, pending},
+    net::SocketAddr,
+};
 
 use bytes::Bytes;
 use sinew::{Body, Client, Mesh, model::Protocol};
@@ -34,7 +37,8 @@ pub(crate) async fn raw_client(protocol: Protocol) -> Result<Client, BoxError> {
     let listener = server.listen("127.0.0.1:0").await?;
     let addr = listener.local_addr();
     let app = service_fn(|request: http::Request<Body>| answer(request));
-    tokio::spawn(hold(server, listener.serve(app).into_future()));
+    // Never drains: a signal ends the process at once, as it does with the bare servers.
+    tokio::spawn(hold(server, listener.serve(app).with_graceful_shutdown(pending()).into_future()));
     client(addr, protocol).await
 }
 
@@ -43,7 +47,8 @@ pub(crate) async fn mesh_grpc(callers: usize) -> Result<Vec<Grpc<Client>>, BoxEr
     let server = Mesh::builder("echo").build().await?;
     let listener = server.listen("127.0.0.1:0").await?;
     let addr = listener.local_addr();
-    tokio::spawn(hold(server, listener.serve(Routes::new(EchoService)).into_future()));
+    let serve = listener.serve(Routes::new(EchoService)).with_graceful_shutdown(pending());
+    tokio::spawn(hold(server, serve.into_future()));
     let client = client(addr, Protocol::Http2).await?;
     Ok((0..callers).map(|_| Grpc::new(client.clone())).collect())
 }
@@ -53,7 +58,7 @@ async fn client(addr: SocketAddr, protocol: Protocol) -> Result<Client, BoxError
         Mesh::builder("bench").service("echo", |s| s.endpoints([addr.to_string()]).protocol(protocol)).build().await?;
     let client = mesh.client("echo");
     // The last handle that is dropped ends the mesh's background work.
-    tokio::spawn(hold(mesh, std::future::pending::<()>()));
+    tokio::spawn(hold(mesh, pending::<()>()));
     Ok(client)
 }
 

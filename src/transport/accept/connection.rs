@@ -12,6 +12,7 @@ use http::{Request, Response};
 use http_body::Body as HttpBody;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
+use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
@@ -29,7 +30,10 @@ use crate::{
     body::Body,
     error::BoxError,
     rt::{self, HyperTimer, Instant, StreamExecutor},
-    transport::Io,
+    transport::{
+        Io,
+        batch::{Flusher, batched},
+    },
 };
 
 /// Why a connection ended. The text is the label of the metric.
@@ -95,11 +99,15 @@ where
         }
         Sniffed::Http2 => {
             let frames = FrameCounter::new(limits.h2_control_frames);
-            let io = ServerIo::new(io, bytes, Arc::clone(&state), Some(frames), admission);
+            let (io, flusher) = batched(io);
+            let io = ServerIo::new(Box::new(io), bytes, Arc::clone(&state), Some(frames), admission);
             let wire = Wire::new(service(), Arc::clone(&state), false);
             let connection = http2_builder(limits).serve_connection(TokioIo::new(io), wire);
+            let connection = Flushing { connection, flusher };
             let timers = Timers::new(limits, false);
-            let close = |connection: Pin<&mut http2::Connection<_, _, _>>| connection.graceful_shutdown();
+            let close = |flushing: Pin<&mut Flushing<http2::Connection<_, _, _>>>| {
+                flushing.project().connection.graceful_shutdown();
+            };
             drive(connection, close, timers, &state, &watch, accepted_in).await
         }
     };
@@ -111,6 +119,27 @@ where
         }
     }
     ended
+}
+
+pin_project! {
+    /// An HTTP/2 connection whose writes are flushed once after each of its polls.
+    struct Flushing<C> {
+        #[pin]
+        connection: C,
+        flusher: Flusher,
+    }
+}
+
+impl<C: Future> Future for Flushing<C> {
+    type Output = C::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
+        let this = self.project();
+        let polled = this.connection.poll(cx);
+        // A socket that fails to write fails to read as well, which is how the connection learns of it.
+        let _ = this.flusher.poll_flush(cx);
+        polled
+    }
 }
 
 /// Tells the protocol within `first_byte`. While accepting is over, a peer that says nothing is only waited for as
@@ -152,11 +181,16 @@ fn http1_builder(limits: &ListenerLimits) -> http1::Builder {
         .header_read_timeout(None)
         .keep_alive(true)
         .half_close(false)
-        .max_headers(limits.h1_max_headers)
         .max_header_size(limits.h1_max_header_size)
         .max_buf_size(limits.h1_max_buffer.max(8 * 1024));
+    // Told its own default, hyper reserves the slots anew for each request: 2,400 instructions.
+    if limits.h1_max_headers != HYPER_MAX_HEADERS {
+        builder.max_headers(limits.h1_max_headers);
+    }
     builder
 }
+
+const HYPER_MAX_HEADERS: usize = 100;
 
 fn http2_builder(limits: &ListenerLimits) -> http2::Builder<StreamExecutor> {
     let mut builder = http2::Builder::new(StreamExecutor);

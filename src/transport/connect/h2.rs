@@ -21,7 +21,10 @@ use tokio::{
 use super::{limit::ConnectionPermit, pool::Pool};
 use crate::{
     rt::{self, Rng},
-    transport::Io,
+    transport::{
+        Io,
+        batch::{Batched, Flusher, batched},
+    },
 };
 
 /// Stands for "the peer's SETTINGS are not here yet": no peer's limit, which has 32 bits, and not the maximum, which is
@@ -77,6 +80,7 @@ impl H2Connection {
         max_age: Duration,
     ) -> Result<(Arc<Self>, impl Future<Output = ()> + Send + use<>), h2::Error> {
         let activity = Arc::new(AtomicU64::new(0));
+        let (io, flusher) = batched(io);
         let io = Watched { io, activity: Arc::clone(&activity) };
         let (send, mut connection) = h2::client::Builder::new()
             .initial_max_send_streams(UNSEEN)
@@ -92,6 +96,7 @@ impl H2Connection {
             if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
                 return Poll::Ready(Err(result.err().unwrap_or_else(|| h2::Reason::NO_ERROR.into())));
             }
+            let _ = flusher.poll_flush(cx);
             match connection.max_concurrent_send_streams() {
                 UNSEEN => Poll::Pending,
                 max => Poll::Ready(Ok(max)),
@@ -111,6 +116,7 @@ impl H2Connection {
         });
         let driver = Driver {
             connection,
+            flusher,
             probe: Some(send),
             ping,
             this: Arc::clone(&this),
@@ -196,6 +202,7 @@ impl Drop for Ticket {
 
 struct Driver {
     connection: Connection<Watched, Bytes>,
+    flusher: Flusher,
     /// Polled for GOAWAY. Dropped when the connection is to end.
     probe: Option<SendRequest<Bytes>>,
     ping: Option<h2::PingPong>,
@@ -238,6 +245,9 @@ impl Driver {
                 watch.pinged = None;
             }
             let ended = Pin::new(&mut self.connection).poll(cx);
+            // Once for all the frames of this poll. A socket that fails to write fails to read as well, which is how
+            // the connection learns of it.
+            let _ = self.flusher.poll_flush(cx);
             this.max.store(clamp(self.connection.max_concurrent_send_streams()), Relaxed);
             if ended.is_ready() {
                 return Poll::Ready(());
@@ -254,7 +264,9 @@ impl Driver {
                 if this.streams() == 0 {
                     // The last handles go; h2 says GOAWAY and ends when it is written.
                     this.send.lock().unwrap_or_else(PoisonError::into_inner).take();
-                    if Pin::new(&mut self.connection).poll(cx).is_ready() {
+                    let ended = Pin::new(&mut self.connection).poll(cx);
+                    let _ = self.flusher.poll_flush(cx);
+                    if ended.is_ready() {
                         return Poll::Ready(());
                     }
                 }
@@ -331,7 +343,7 @@ impl Watch {
 
 /// Notes that something was received.
 struct Watched {
-    io: Box<dyn Io>,
+    io: Batched,
     activity: Arc<AtomicU64>,
 }
 

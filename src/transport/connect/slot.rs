@@ -195,21 +195,40 @@ fn absolute(head: &mut Request<()>, pool: &Pool) -> Result<(), Error> {
 
 /// Fields of a connection have no meaning beyond it (RFC 9113 §8.2.2). `host` is `:authority`.
 fn strip(headers: &mut HeaderMap) {
-    const CONNECTION_FIELDS: [HeaderName; 5] = [
-        header::CONNECTION,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        header::HOST,
-        HeaderName::from_static("keep-alive"),
-    ];
-    if headers.is_empty() {
-        return;
-    }
-    for name in &CONNECTION_FIELDS {
+    // Looking at the few that are there is cheaper than looking up all that might be.
+    while let Some(name) = headers.keys().find(|name| is_of_the_connection(name)).cloned() {
         headers.remove(name);
     }
-    headers.remove("proxy-connection");
     if headers.get(header::TE).is_some_and(|te| te != "trailers") {
         headers.remove(header::TE);
+    }
+}
+
+fn is_of_the_connection(name: &HeaderName) -> bool {
+    const FIELDS: [HeaderName; 5] =
+        [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE, header::HOST, KEEP_ALIVE];
+    FIELDS.contains(name) || name.as_str() == "proxy-connection"
+}
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_of_a_connection_are_not_sent_and_the_others_are() {
+        let mut headers = HeaderMap::new();
+        for name in ["connection", "transfer-encoding", "upgrade", "host", "keep-alive", "proxy-connection", "te", "x"]
+        {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static("trailers"));
+        }
+        strip(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["te", "x"]);
+        headers.insert(header::TE, HeaderValue::from_static("gzip"));
+        strip(&mut headers);
+        assert!(!headers.contains_key(header::TE));
     }
 }

@@ -1,0 +1,186 @@
+//! Writes that wait for the end of a poll.
+//!
+//! h2 flushes after every DATA frame of 256 bytes or more, so a connection with 64 calls on it makes a system call for
+//! each of them, and system calls are most of what a small call costs. Here what it writes during one poll of the
+//! connection is gathered, and whoever polls the connection flushes once afterwards. The price is a copy of at most
+//! [`GATHER`] bytes at a time; larger writes go past the buffer.
+//!
+//! Reads pass through. Bytes are never held back longer than the poll that wrote them: `Flusher::poll_flush` follows each.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::Io;
+
+/// How much is gathered before it is written in any case, and what an idle connection may keep allocated.
+const GATHER: usize = 16 * 1024;
+
+/// The io that a connection is made over.
+pub(super) struct Batched {
+    shared: Arc<Mutex<State>>,
+}
+
+/// Flushes what the connection wrote. Both halves are polled by one task, so the lock is never contended.
+pub(super) struct Flusher {
+    shared: Arc<Mutex<State>>,
+}
+
+struct State {
+    io: Box<dyn Io>,
+    gathered: BytesMut,
+    /// The socket took less than was offered, or has not been flushed yet.
+    dirty: bool,
+}
+
+/// Splits an io into what a connection is made over and what flushes it.
+pub(super) fn batched(io: Box<dyn Io>) -> (Batched, Flusher) {
+    let shared = Arc::new(Mutex::new(State { io, gathered: BytesMut::new(), dirty: false }));
+    (Batched { shared: Arc::clone(&shared) }, Flusher { shared })
+}
+
+fn lock(shared: &Mutex<State>) -> MutexGuard<'_, State> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl State {
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.gathered.is_empty() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.gathered))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.gathered.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.dirty {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.poll_drain(cx))?;
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        self.dirty = false;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Flusher {
+    /// To be called after each poll of the connection, by the same task. Pending: the socket wakes the task.
+    pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        lock(&self.shared).poll_flush(cx)
+    }
+}
+
+impl AsyncRead for Batched {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut lock(&self.shared).io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Batched {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut state = lock(&self.shared);
+        let offered: usize = bufs.iter().map(|buf| buf.len()).sum();
+        state.dirty = true;
+        if state.gathered.len() + offered > GATHER {
+            ready!(state.poll_drain(cx))?;
+            if offered >= GATHER {
+                return Pin::new(&mut state.io).poll_write_vectored(cx, bufs);
+            }
+        }
+        for buf in bufs {
+            state.gathered.extend_from_slice(buf);
+        }
+        Poll::Ready(Ok(offered))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Left to the flusher.
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = lock(&self.shared);
+        ready!(state.poll_flush(cx))?;
+        Pin::new(&mut state.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn small_writes_leave_together_and_in_order() {
+        let (near, mut far) = duplex(1024 * 1024);
+        let (mut io, flusher) = batched(Box::new(near));
+        for n in 0..100u8 {
+            io.write_all(&[n; 100]).await.unwrap();
+            io.flush().await.unwrap();
+        }
+        let mut first = [0; 1];
+        assert!(crate::rt::timeout(std::time::Duration::from_millis(1), far.read(&mut first)).await.is_none());
+        poll_fn(|cx| flusher.poll_flush(cx)).await.unwrap();
+        let mut all = vec![0; 10_000];
+        far.read_exact(&mut all).await.unwrap();
+        assert!(all.chunks(100).enumerate().all(|(n, chunk)| chunk.iter().all(|&byte| usize::from(byte) == n)));
+    }
+
+    #[tokio::test]
+    async fn more_than_is_gathered_is_written_at_once_and_a_full_socket_holds_the_writer() {
+        let (near, mut far) = duplex(4 * 1024);
+        let (mut io, flusher) = batched(Box::new(near));
+        io.write_all(&[1; 1_000]).await.unwrap();
+        let mut large = tokio_test::task::spawn(io.write_all(&[2; 64 * 1024]));
+        assert!(large.poll().is_pending());
+        drop(large);
+        let mut flush = tokio_test::task::spawn(poll_fn(|cx| flusher.poll_flush(cx)));
+        let mut read = Vec::new();
+        let mut buf = [0; 1024];
+        // Everything that was taken arrives, whatever the reader's pace.
+        while !flush.is_woken() || flush.poll().is_pending() {
+            let n = far.read(&mut buf).await.unwrap();
+            read.extend_from_slice(&buf[..n]);
+            if flush.poll().is_ready() {
+                break;
+            }
+        }
+        assert_eq!(read[..1_000], [1; 1_000]);
+        assert!(read[1_000..].iter().all(|&byte| byte == 2));
+    }
+
+    #[tokio::test]
+    async fn shutdown_writes_what_was_gathered() {
+        let (near, mut far) = duplex(1024);
+        let (mut io, _flusher) = batched(Box::new(near));
+        io.write_all(b"goodbye").await.unwrap();
+        io.shutdown().await.unwrap();
+        let mut all = Vec::new();
+        far.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, b"goodbye");
+    }
+}
