@@ -9,6 +9,7 @@
 #[path = "../../../tests/support/echo.rs"]
 #[allow(dead_code, reason = "a part of it is used")]
 mod echo;
+mod member;
 mod peer;
 mod plain;
 mod relay;
@@ -31,6 +32,7 @@ use tokio_stream::StreamExt;
 
 use self::{
     echo::{Echo, EchoClient},
+    member::{Arrivals, Member},
     relay::Relay,
     support::{Checks, Instance, Load, Options, Tally, any, within},
 };
@@ -184,48 +186,73 @@ async fn few_streams(time: Duration, checks: &mut Checks) {
 
 /// Clients that know nothing of sinew, behind a balancer that hears of changes late. Each new instance has an address of
 /// its own.
-async fn foreign_clients(times: Times, time: Duration, checks: &mut Checks) {
+///
+/// A tonic channel hands a call to its connection's task by a queue; calls in that queue when the GOAWAY is read are
+/// failed by the channel itself, unsent, whoever the server is. Those are told apart by asking the servers: no call that
+/// arrived may fail. `bare` puts tonic's own server in sinew's place, for comparison.
+async fn foreign_clients(bare: bool, times: Times, time: Duration, checks: &mut Checks) {
     let relay = Relay::start(times.lag).await;
-    let mut instances = Vec::new();
+    let arrivals = Arrivals::default();
+    let mut members = Vec::new();
     for _ in 0..3 {
-        let instance = Instance::start(server(Some(times)).await, any(), app()).await;
-        relay.add(instance.addr);
-        instances.push(instance);
+        let member = Member::start(bare, times, &arrivals).await;
+        relay.add(member.addr());
+        members.push(member);
     }
     tokio::time::sleep(times.lag * 2).await;
-    let (http, grpc) = (Arc::<Tally>::default(), Arc::<Tally>::default());
+    let (http, grpc, lost) = (Arc::<Tally>::default(), Arc::<Tally>::default(), Arc::<Tally>::default());
     let mut load = Load::new();
-    load.add(16, &http, |_| {
-        let kept = plain::Kept::new(relay.addr);
-        move || kept.clone().call()
-    });
+    if !bare {
+        load.add(16, &http, |_| {
+            let kept = plain::Kept::new(relay.addr);
+            move || kept.clone().call()
+        });
+    }
     for _ in 0..2 {
         let endpoint = tonic::transport::Endpoint::new(format!("http://{}", relay.addr)).unwrap();
         let channel = endpoint.connect_lazy();
         load.add(4, &grpc, |_| {
-            let channel = channel.clone();
-            move || say(channel.clone())
+            let (channel, arrivals, lost) = (channel.clone(), arrivals.clone(), Arc::clone(&lost));
+            move || {
+                let (channel, arrivals, lost) = (channel.clone(), arrivals.clone(), Arc::clone(&lost));
+                async move {
+                    let (id, request) = arrivals.request();
+                    let result = EchoClient::new(channel).unary(request).await;
+                    let arrived = arrivals.take(id);
+                    match result {
+                        Err(status) if !arrived => {
+                            lost.count(Err(format!("{status:?}")));
+                            Ok(())
+                        }
+                        result => result.map(|_| ()).map_err(|status| format!("{status:?}")),
+                    }
+                }
+            }
         });
     }
     let (end, mut restarts) = (Instant::now() + time, 0);
     while Instant::now() < end {
-        let stopped = instances.remove(0);
+        let stopped = members.remove(0);
         // Both hear of it at the same moment; the balancer acts on it late.
-        relay.remove(stopped.addr);
+        relay.remove(stopped.addr());
         stopped.stop().await;
-        let instance = Instance::start(server(Some(times)).await, any(), app()).await;
-        relay.add(instance.addr);
-        instances.push(instance);
+        let member = Member::start(bare, times, &arrivals).await;
+        relay.add(member.addr());
+        members.push(member);
         tokio::time::sleep(times.lag + Duration::from_millis(200)).await;
         restarts += 1;
     }
     load.stop().await;
+    let who = if bare { "tonic" } else { "sinew" };
     println!("{} connections through the balancer, {} could not be made", relay.made(), relay.refused());
     checks.hold(relay.refused() == 0, || "the balancer could not connect".into());
-    http.print(&format!("{restarts} restarts, kept HTTP/1.1 connections"), checks);
-    grpc.print(&format!("{restarts} restarts, a tonic channel"), checks);
-    for instance in instances {
-        instance.stop().await;
+    if !bare {
+        http.print(&format!("{restarts} restarts of {who} servers, kept HTTP/1.1 connections"), checks);
+    }
+    grpc.print(&format!("{restarts} restarts of {who} servers, a tonic channel"), checks);
+    println!("    besides, {} calls were failed by the channel and reached no server", lost.failed());
+    for member in members {
+        member.stop().await;
     }
 }
 
@@ -242,6 +269,7 @@ async fn main() -> ExitCode {
         sinew_clients(protocol, options.duration() / 3, &mut checks).await;
     }
     few_streams(options.duration(), &mut checks).await;
-    foreign_clients(times, options.duration(), &mut checks).await;
+    foreign_clients(false, times, options.duration(), &mut checks).await;
+    foreign_clients(true, times, options.duration(), &mut checks).await;
     checks.finish()
 }
