@@ -10,11 +10,7 @@
 
 mod support;
 
-use std::{
-    convert::Infallible,
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::{convert::Infallible, process::ExitCode, time::Duration};
 
 use axum::{
     Router,
@@ -24,6 +20,7 @@ use axum::{
 use bytes::Bytes;
 use http_body_util::{BodyExt, StreamBody};
 use sinew::{Body, Client, Mesh};
+use tokio::time::Instant;
 use tokio_stream::StreamExt;
 
 use self::support::{Checks, Instance, Options, Peak, any, mib, resident};

@@ -24,12 +24,13 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use axum::{Router, extract::Request, middleware::Next, routing::get};
 use http::HeaderMap;
 use sinew::{Body, Client, Mesh, ResponseExt};
+use tokio::time::Instant;
 use tokio_stream::StreamExt;
 use tower::Service;
 
@@ -77,11 +78,11 @@ fn document(n: usize, addrs: &[std::net::SocketAddr]) -> String {
         .collect();
     let headers =
         format!("request_headers: {{set: {{x-config: \"{n}\"}}}}, response_headers: {{set: {{x-config: \"{n}\"}}}}");
-    let renamed = if n % 3 == 0 { "fresh" } else { "v2" };
+    let renamed = if n.is_multiple_of(3) { "fresh" } else { "v2" };
     let weight = n * 7 % 101;
     let split = format!("{{name: all, {headers}, split: {{v1: {weight}, {renamed}: {}}}}}", 100 - weight);
     let canary = format!("{{name: canary, match: {{headers: {{x-canary: \"1\"}}}}, {headers}, to: {renamed}}}");
-    let routes = if n % 2 == 0 { format!("{canary}, {split}") } else { split };
+    let routes = if n.is_multiple_of(2) { format!("{canary}, {split}") } else { split };
     let mut yaml = String::from("services:\n");
     for (name, protocol) in SERVICES {
         yaml.push_str(&format!(
@@ -217,7 +218,7 @@ async fn main() -> ExitCode {
             checks.hold(used, || format!("configuration {n} was not used: {:?}", mesh.status().sources));
             applied += u32::from(used && begin > 0);
             let due = started + every * u32::try_from(n - begin + 1).unwrap();
-            tokio::time::sleep_until(due.into()).await;
+            tokio::time::sleep_until(due).await;
         }
         running.stop().await;
         // The same configuration each time before counting, so that the same endpoints are connected.

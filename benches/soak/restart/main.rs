@@ -16,18 +16,14 @@ mod relay;
 #[path = "../support.rs"]
 mod support;
 
-use std::{
-    net::SocketAddr,
-    process::ExitCode,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     routing::{get, post},
 };
 use sinew::{Client, Mesh, ResponseExt};
+use tokio::time::Instant;
 use tokio_stream::StreamExt;
 
 use self::{
