@@ -118,6 +118,13 @@ impl Error {
         }
     }
 
+    /// An error that a peer answered with: unlike one of our own refusals it says nothing about delivery.
+    pub(crate) fn answered(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
+        let mut error = Self::new(code, message);
+        error.inner.delivery = Delivery::Maybe;
+        error.with_origin(Origin::Peer)
+    }
+
     /// Keeps the cause, found again by [`std::error::Error::source`].
     #[must_use]
     pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {

@@ -1,7 +1,73 @@
 //! The service mesh you link, not run.
+//!
+//! An application links sinew and its calls to other services are discovered, routed by rule, balanced, bounded by
+//! deadlines and limits, and drained on shutdown: without a sidecar, without another process. Around ordinary `axum`,
+//! `tonic` and `hyper` code stand two stacks of Tower layers, a client stack and a server stack; builder and one
+//! `sinew.yaml` say what they do, and the file reloads while they run.
+//!
+//! # The paved path
+//! ```no_run
+//! # async fn page() -> &'static str { "" }
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let mesh = sinew::Mesh::from_env("productpage").await?;           // the builder's defaults, or sinew.yaml
+//! let reviews = mesh.client("reviews");                             // tower::Service<http::Request<B>>, Clone
+//! let app = axum::Router::new().route("/productpage", axum::routing::get(page));
+//! mesh.serve("127.0.0.1:9080", app).await?;                         // server stack, drain on SIGTERM
+//! # Ok(()) }
+//! ```
+//! - [`Mesh`] is the mesh of this process, made by [`Builder`]. [`Mesh::client`] gives a [`Client`] of one service,
+//!   [`Mesh::http`] one that finds the service by the authority of each request.
+//! - [`Client`] is a `tower::Service` and a tonic channel: `RatingsClient::new(mesh.client("ratings"))`. It has verbs of
+//!   its own too: `client.get("/path").send().await?`, with [`ResponseExt`] for what comes back.
+//! - [`Call`] says what one call wants: a timeout, a criticality. By the request's builder, by its extensions, which
+//!   reaches through tonic, or for a whole scope.
+//! - [`Context`] is what a request being served inherited: its deadline, its trace, its id. Calls made while serving
+//!   carry it on by themselves; [`spawn`] carries it into a task.
+//! - [`Mesh::serve`] takes any service of requests, [`Mesh::server_layer`] puts the same stack under somebody else's
+//!   listener.
+//! - [`Error`] says what failed ([`Code`]), whose fault it is ([`Origin`]) and whether the peer may have processed the
+//!   request ([`Delivery`]).
+//!
+//! # Map
+//! | module | what is in it |
+//! |---|---|
+//! | [`body`] | the one body type, with a fast path for small and empty bodies |
+//! | [`model`] | the validated configuration as plain data: [`Mesh::snapshot`](Mesh::snapshot) |
+//! | `config` | the loader of `sinew.yaml` for tools and tests (feature `file`) |
+//! | [`discover`] | sources of endpoints, and the trait for one of your own |
+//! | [`route`], [`matching`] | routes, splits, rewrites, and what they match |
+//! | [`balance`] | how an endpoint is chosen |
+//! | [`breaker`], [`timeout`] | exact limits; deadlines that follow the body. Also as layers for any service |
+//! | [`seat`], [`model::Policy`] | code and policies of your own inside the stacks |
+//! | [`provide`] | where a layer finds its policy: fixed, live, or by call |
+//! | [`name`] | names that are valid by type |
+//!
+//! The order of the stacks, the rooms behind these modules and what may import what: `docs/architecture.md` in the
+//! repository. One page per task: `docs/guides/`. Every error code: `docs/reference/errors.md`. Every metric:
+//! `docs/reference/metrics.md`.
+//!
+//! # Features
+//! A feature gates dependencies, never behaviour.
+//!
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `dns` | yes | DNS discovery (hickory-resolver) |
+//! | `file` | yes | `sinew.yaml` with reload, endpoint files |
+//! | `tonic` | yes | typed context and peer on `tonic::Request`, `grpc.health.v1` on the ops listener |
+//! | `axum` | yes | extractors for the context and the peer |
+//! | `prometheus` | | Prometheus text on the ops listener's `/metrics` |
+//! | `schema` | | JSON Schema of `sinew.yaml` |
+//! | `cli` | | the `sinew` command |
+//!
+//! # What is not there yet
+//! Identity and mTLS (calls are plaintext, everyone is admitted, and a document that asks for mTLS is refused), retries
+//! of what may have been processed, hedging, outlier detection and health checks, rate limits, control planes. What
+//! provably was not processed is sent again already.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
+#![warn(unreachable_pub)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod body;
 mod classify;
@@ -29,9 +95,12 @@ mod client;
 mod cluster;
 pub mod discover;
 mod mesh;
+// A document is read with more of these two than code needs.
+#[cfg_attr(not(feature = "file"), allow(dead_code))]
 pub mod model;
 mod ops;
 mod server;
+#[cfg_attr(not(feature = "file"), allow(dead_code, unused_imports))]
 mod source;
 
 /// Checking configurations: the loader of `sinew.yaml` and its reports.
@@ -56,3 +125,28 @@ pub use self::{
     server::{ServerLayer, ServerService},
     source::builder::ServiceBuilder,
 };
+
+/// The examples of the documents compile.
+#[cfg(all(doctest, feature = "axum", feature = "file", feature = "tonic"))]
+mod documents {
+    macro_rules! documents {
+        ($($name:ident = $path:literal;)+) => { $( #[doc = include_str!($path)] struct $name; )+ };
+    }
+    documents! {
+        Readme = "../README.md";
+        Axum = "../docs/guides/axum.md";
+        Configuration = "../docs/guides/configuration.md";
+        Deadlines = "../docs/guides/deadlines.md";
+        Discovery = "../docs/guides/discovery.md";
+        Draining = "../docs/guides/draining.md";
+        GettingStarted = "../docs/guides/getting-started.md";
+        Grpc = "../docs/guides/grpc.md";
+        Library = "../docs/guides/library.md";
+        Migrating = "../docs/guides/migrating.md";
+        Ops = "../docs/guides/ops.md";
+        OwnPolicy = "../docs/guides/own-policy.md";
+        Routing = "../docs/guides/routing.md";
+        Streams = "../docs/guides/streams.md";
+        Testing = "../docs/guides/testing.md";
+    }
+}

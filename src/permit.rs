@@ -96,7 +96,7 @@ impl Drop for Permit {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::atomic::Ordering, thread};
+    use std::thread;
 
     use super::*;
 
@@ -112,13 +112,13 @@ mod tests {
                             limit.set_max(37);
                         }
                         if let Some(_permit) = limit.try_acquire() {
-                            most.fetch_max(limit.used(), Ordering::Relaxed);
+                            most.fetch_max(limit.used(), Relaxed);
                         }
                     }
                 });
             }
         });
-        assert!(most.load(Ordering::Relaxed) <= 37);
+        assert!(most.load(Relaxed) <= 37);
         assert_eq!(limit.used(), 0);
     }
 

@@ -15,9 +15,12 @@
 //!
 //! `bare` is hyper for h1 (one connection for each caller) and h2 (one connection), tonic for grpc (one connection).
 
+#![allow(clippy::disallowed_methods, reason = "a bench measures the clock that the rule forbids")]
+
 #[path = "../support/alloc.rs"]
 mod alloc;
 mod case;
+#[allow(unused_imports, reason = "shared with the gates")]
 #[path = "../support/echo/mod.rs"]
 mod echo;
 mod report;

@@ -25,7 +25,9 @@ mod system;
 mod tasks;
 mod topology;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::atomic::AtomicU64, time::Duration};
+
+use tracing_subscriber::EnvFilter;
 
 use self::{
     cli::{Command, HELP},
@@ -33,14 +35,13 @@ use self::{
     topology::Routes,
 };
 
+/// Calls from one service to another that failed. Retries and texts such as "currently unavailable" would hide them.
+static FAILED_CALLS: AtomicU64 = AtomicU64::new(0);
+
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into()))
-        .with_writer(std::io::stderr)
-        .init();
     let command = match cli::parse(std::env::args().skip(1)) {
         Ok(command) => command,
         Err(error) => {
@@ -48,6 +49,8 @@ async fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    // Seven meshes in one process would say everything seven times.
+    log_from(if matches!(command, Command::Role(_)) { "info" } else { "off" });
     let done = match command {
         Command::Help => {
             println!("{HELP}");
@@ -67,6 +70,12 @@ async fn main() -> ExitCode {
     }
 }
 
+/// `RUST_LOG`, or else this level, to standard error.
+fn log_from(level: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
 /// Only the tasks, on free ports.
 async fn check(calls: usize) -> Result<bool> {
     let directory = tempfile::tempdir()?;
@@ -74,6 +83,24 @@ async fn check(calls: usize) -> Result<bool> {
     let (_, failed) = tasks::run_all(&mut system, calls).await;
     system.stop().await?;
     Ok(failed == 0)
+}
+
+/// Says what came of each edit of the configuration file.
+async fn tell_edits(system: &System) {
+    let mut told = None;
+    loop {
+        let status = system.load.status();
+        let error = status.sources.iter().find_map(|source| source.error.clone());
+        let now = (status.generation, error);
+        if told.as_ref().is_some_and(|told| *told != now) {
+            match &now.1 {
+                Some(error) => println!("\nrefused, what was there before stays in use:\n{error}"),
+                None => println!("\nthe edit is in use"),
+            }
+        }
+        told = Some(now);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// The tasks, then the page, until Ctrl-C.
@@ -85,12 +112,15 @@ async fn show(calls: usize) -> Result<bool> {
     system.route_reviews(Routes::user_to("jason", "v2", Routes::split(&[("v1", 50), ("v3", 50)]))).await?;
     println!(
         "\nopen  {}\n      and reload it: no stars by reviews v1, red ones by v3; sign in as jason for black ones\n\
-         edit  {}\n      for example the weights under `split`; whoever reads it says so in the log (RUST_LOG=info)\n\
+         edit  {}\n      for example the weights under `split`; what came of it is told here\n\
          stop  with Ctrl-C",
         system.page_address(),
         system.config_path().display(),
     );
-    tokio::signal::ctrl_c().await?;
+    tokio::select! {
+        result = tokio::signal::ctrl_c() => result?,
+        () = tell_edits(&system) => {}
+    }
     println!("\nfinishing what is in flight");
     system.stop().await?;
     Ok(failed == 0)

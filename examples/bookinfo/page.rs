@@ -125,14 +125,14 @@ const STYLE: &str = "
   --ground: #17161a; --card: #211f25; --ink: #ece8e1; --quiet: #9d958a; --line: #35323b; --accent: #f0a06a; --red: #ff6a5c; --black: #ece8e1; }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--ground); color: var(--ink); font: 16px/1.55 system-ui, sans-serif; min-height: 100vh; display: flex; flex-direction: column; }
-header { display: flex; flex-wrap: wrap; gap: .75rem; align-items: center; padding: .75rem clamp(1rem, 5vw, 4rem); border-bottom: 1px solid var(--line); }
+header { display: flex; flex-wrap: wrap; gap: .75rem; align-items: center; padding: .75rem max(1rem, (100% - 60rem) / 2); border-bottom: 1px solid var(--line); }
 header span, footer { color: var(--quiet); font-size: .9rem; }
 nav { margin-left: auto; display: flex; gap: .5rem; align-items: center; }
 form { display: flex; gap: .5rem; margin: 0; }
 input, button { font: inherit; font-size: .9rem; padding: .3rem .7rem; border: 1px solid var(--line); border-radius: .5rem; background: var(--card); color: inherit; }
 button { cursor: pointer; }
 a { color: var(--accent); }
-main { width: min(64rem, 100%); margin: 0 auto; padding: 2rem clamp(1rem, 5vw, 2rem); flex: 1; }
+main { width: 100%; padding: 2rem max(1rem, (100% - 60rem) / 2); flex: 1; }
 h1 { font: 600 clamp(2rem, 6vw, 3.2rem)/1.1 Georgia, serif; margin: 0 0 .5rem; }
 h2 { font-size: .8rem; letter-spacing: .12em; text-transform: uppercase; color: var(--quiet); }
 .lead { max-width: 44rem; font-size: 1.1rem; }
@@ -146,5 +146,5 @@ article p { font-family: Georgia, serif; }
 .stars { font-size: 1.3rem; letter-spacing: .1em; }
 .stars.red { color: var(--red); } .stars.black { color: var(--black); } .stars i { color: var(--line); font-style: normal; }
 .failure { color: var(--red); }
-footer { padding: 1rem clamp(1rem, 5vw, 4rem); border-top: 1px solid var(--line); }
+footer { padding: 1rem max(1rem, (100% - 60rem) / 2); border-top: 1px solid var(--line); }
 ";

@@ -1,6 +1,10 @@
 //! `reviews`: two opinions. v1 shows no stars, v2 black ones, v3 red ones; the stars come from `ratings`.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use axum::{
     Json, Router,
@@ -12,6 +16,8 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sinew::ResponseExt;
+
+use crate::FAILED_CALLS;
 
 struct Reviews {
     pod: String,
@@ -105,6 +111,7 @@ impl Reviews {
         match answer.await {
             Ok(answer) => Some(answer.ratings),
             Err(error) => {
+                FAILED_CALLS.fetch_add(1, Relaxed);
                 tracing::warn!(%error, "no ratings");
                 None
             }

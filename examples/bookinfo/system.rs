@@ -2,11 +2,13 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use sinew::Mesh;
+use tokio::time::Instant;
 
 use crate::{
     Result,
@@ -94,26 +96,36 @@ impl System {
         self.instances.iter().map(|instance| &instance.mesh).chain([&self.load])
     }
 
-    /// Waits until everybody who calls the instance is connected to it. Only works while there is load.
-    async fn connected(&self, service: &str, addr: std::net::SocketAddr) -> Result<()> {
+    /// Waits until everybody who calls the service under load is connected to this instance of it.
+    async fn connected(&self, service: &str, addr: SocketAddr) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         let addr = addr.to_string();
         loop {
-            let waiting = self.meshes().map(Mesh::status).find_map(|status| {
+            let waiting = self.callers(service).map(Mesh::status).find_map(|status| {
                 let endpoints = &status.services.get(service)?.cluster.as_ref()?.endpoints;
-                let is_ready =
-                    |id: &str| endpoints.iter().any(|endpoint| endpoint.id == id && endpoint.state == "ready");
-                let calls = endpoints.iter().any(|endpoint| endpoint.state == "ready");
-                (calls && !is_ready(&addr)).then_some(status.service)
+                let state =
+                    endpoints.iter().find(|endpoint| endpoint.id == addr).map_or("unknown", |there| there.state);
+                (state != "ready").then_some((status.service, state))
             });
             match waiting {
                 None => return Ok(()),
-                Some(caller) if Instant::now() > deadline => {
-                    return Err(format!("{caller} did not connect to {service} at {addr}").into());
+                Some((caller, state)) if Instant::now() > deadline => {
+                    return Err(format!("{caller} did not connect to {service} at {addr}: {state}").into());
                 }
                 Some(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }
+    }
+
+    fn callers(&self, service: &str) -> impl Iterator<Item = &Mesh> {
+        let callers: &[(&str, &str)] = match service {
+            "details" | "reviews" => &[("productpage", "v1")],
+            "ratings" => &[("reviews", "v2"), ("reviews", "v3")],
+            _ => &[],
+        };
+        let calls = |instance: &&Instance| callers.contains(&(instance.service, instance.version));
+        let load = (service == "productpage").then_some(&self.load);
+        self.instances.iter().filter(calls).map(|instance| &instance.mesh).chain(load)
     }
 
     /// Restarts one instance on its port. A successor on another port takes over meanwhile, as a deployment with one

@@ -44,3 +44,6 @@ pub use self::{
     policy::BalancePolicy,
     set::{Cursor, EndpointSet},
 };
+
+#[cfg(test)]
+mod tests;

@@ -39,6 +39,7 @@ impl<B: HttpBody<Data = Bytes, Error = Error>> HttpBody for StackBody<B> {
     type Data = Bytes;
     type Error = Error;
 
+    #[inline]
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match self.project() {
             StackBodyProjection::Inline { body } => body.poll_frame(cx),
@@ -91,6 +92,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, request: R) -> Self::Future {
         ErasableFuture { inner: self.inner.call(request) }
     }
@@ -109,6 +111,7 @@ where
 {
     type Output = Result<Response<StackBody<B>>, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.project().inner.poll(cx).map_ok(|response| response.map(StackBody::inline))
     }

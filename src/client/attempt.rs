@@ -41,6 +41,7 @@ impl<S: Service<Outbound>> Service<Outbound> for Attempt<S> {
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, mut call: Outbound) -> S::Future {
         write(&call.cx, call.request.headers_mut());
         self.inner.call(call)
@@ -63,11 +64,15 @@ fn write(cx: &CallContext, headers: &mut HeaderMap) {
         let inherited = context.inner();
         wire.criticality = wire.criticality.or(inherited.criticality);
         wire.fairness_key = inherited.fairness_key.as_deref();
-        wire.request_id = inherited.request_id.as_deref();
-        if let Some(id) = wire.request_id.filter(|_| !headers.contains_key(X_REQUEST_ID))
-            && let Ok(id) = http::HeaderValue::from_str(id)
-        {
-            headers.insert(X_REQUEST_ID, id);
+        match inherited.request_id.as_deref() {
+            Some(id) if inherited.x_request_id => {
+                if !headers.contains_key(X_REQUEST_ID)
+                    && let Ok(id) = http::HeaderValue::from_str(id)
+                {
+                    headers.insert(X_REQUEST_ID, id);
+                }
+            }
+            id => wire.request_id = id,
         }
         if let Some(trace) = &inherited.trace {
             trace.child().write(headers);

@@ -29,6 +29,7 @@ impl Service<Outbound> for Dispatch {
         Poll::Ready(Ok(()))
     }
 
+    #[inline]
     fn call(&mut self, call: Outbound) -> Attempted {
         let Outbound { request, cx } = call;
         match cx.entry.cluster() {
@@ -56,6 +57,7 @@ pub(crate) enum Attempted {
 impl Future for Attempted {
     type Output = <DispatchFuture as Future>::Output;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.get_mut() {
             Attempted::Dispatched(future) => Pin::new(future).poll(cx),

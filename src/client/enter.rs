@@ -51,6 +51,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, mut call: Outbound) -> Self::Future {
         match enter(&call.cx.entry, &mut call.request) {
             Ok(None) => {
@@ -130,6 +131,7 @@ where
 {
     type Output = Result<Response<StackBody<B>>, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {
             ResponseProjection::Sent { future, entry } => {

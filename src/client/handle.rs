@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, header::HOST};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header::HOST};
 use http_body::Body as HttpBody;
 use tower_service::Service;
 
@@ -254,9 +254,10 @@ where
     type Output = Result<Response<Body>, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().future.poll(cx).map_ok(|mut response| {
-            take_ours(&mut response);
-            response.map(|body| if body.is_end_stream() { Body::empty() } else { Body::erase(body) })
+        self.project().future.poll(cx).map(|result| {
+            let mut response = result?;
+            take_ours(&mut response)?;
+            Ok(response.map(|body| if body.is_end_stream() { Body::empty() } else { Body::erase(body) }))
         })
     }
 }
@@ -266,13 +267,21 @@ where
 pub(crate) struct PeerError(pub(crate) HeaderValue);
 
 /// Our own headers end here; what they said to the application is kept as an extension.
-fn take_ours<B>(response: &mut Response<B>) {
+///
+/// # Errors
+/// If the peer gave up at the deadline of this call: whose timer fires first is chance, and the caller should hear the
+/// same either way.
+fn take_ours<B>(response: &mut Response<B>) -> Result<(), Error> {
     while let Some(name) = response.headers().keys().find(|name| name.as_str().starts_with("sinew-")).cloned() {
         let value = response.headers_mut().remove(&name);
-        if let Some(value) = value.filter(|_| name == "sinew-error") {
-            response.extensions_mut().insert(PeerError(value));
+        let Some(value) = value.filter(|_| name == "sinew-error") else { continue };
+        if response.status() == StatusCode::GATEWAY_TIMEOUT && value.as_bytes().starts_with(b"SINEW-E021") {
+            let message = "the deadline of this call passed before its peer had answered; give it more time";
+            return Err(Error::new(Code::DeadlineExhausted, message));
         }
+        response.extensions_mut().insert(PeerError(value));
     }
+    Ok(())
 }
 
 /// Calls to the service that the authority names, so that base URLs that exist already keep working.

@@ -23,8 +23,9 @@ use crate::{
     error::{Delivery, Error, Kind},
 };
 
-/// How often one call may be sent again because nothing of it was sent.
-const UNSENT: u32 = 3;
+/// How often one call may be sent again because nothing of it was processed. A peer that ends its connections every few
+/// requests, as nginx does by `keepalive_requests`, can do so to one call several times in a row.
+const UNSENT: u32 = 8;
 /// How often because the peer refused the stream: it may be overloaded, so asking again adds load.
 const REFUSED: u32 = 1;
 
@@ -58,6 +59,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, call: Outbound) -> Self::Future {
         let saved = Saved {
             method: call.request.method().clone(),
@@ -117,6 +119,7 @@ where
 {
     type Output = Result<Response<B>, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {

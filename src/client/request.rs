@@ -245,6 +245,10 @@ impl std::error::Error for StatusError {}
 
 impl From<StatusError> for Error {
     fn from(error: StatusError) -> Self {
-        Error::new(Code::ProtocolError, error.to_string()).with_source(BoxError::from(error))
+        // `SINEW-E030; overflow` of a peer's mesh keeps its code; a status of the service itself is only unexpected.
+        let number =
+            error.mesh.as_deref().and_then(|mesh| mesh.strip_prefix("SINEW-E")?.split(';').next()?.parse().ok());
+        let code = number.and_then(Code::from_number).unwrap_or(Code::ProtocolError);
+        Error::answered(code, error.to_string()).with_source(BoxError::from(error))
     }
 }

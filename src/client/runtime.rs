@@ -125,10 +125,6 @@ impl ServiceRuntime {
         };
         (entry, subset)
     }
-
-    pub(crate) fn unmatched_series(&self) -> &Arc<CallSeries> {
-        &self.unmatched.series
-    }
 }
 
 /// One route with everything a call on it needs.

@@ -39,8 +39,19 @@ pub(crate) struct DispatchFuture {
 
 enum State {
     Refused(Option<Error>),
-    Waiting { waited: Waited, request: Option<Request<Body>>, cluster: Arc<Cluster>, cx: DispatchContext },
-    Sending { sent: Sent, observe: Option<Observe> },
+    /// Boxed: it holds the request, and every layer above moves this future.
+    Waiting(Option<Box<Waiting>>),
+    Sending {
+        sent: Sent,
+        observe: Option<Observe>,
+    },
+}
+
+struct Waiting {
+    waited: Waited,
+    request: Request<Body>,
+    cluster: Arc<Cluster>,
+    cx: DispatchContext,
 }
 
 impl Cluster {
@@ -53,15 +64,15 @@ impl Cluster {
         };
         let state = match self.try_ready(cx.subset, want, &cx.tried) {
             Ready::Go(picked, slot) => send(Arc::clone(self), picked, slot, permit, request, &cx),
-            Ready::Wait(reason) => State::Waiting {
+            Ready::Wait(reason) => State::Waiting(Some(Box::new(Waiting {
                 waited: Box::pin(with_permit(
                     permit,
                     Arc::clone(self).wait_send(cx.subset, want, cx.tried.clone(), reason),
                 )),
-                request: Some(request),
+                request,
                 cluster: Arc::clone(self),
                 cx,
-            },
+            }))),
             Ready::Fail(error) => State::Refused(Some(error)),
         };
         DispatchFuture { state }
@@ -94,7 +105,8 @@ impl Cluster {
                 Ready::Fail(error) => Err(error),
             }
         };
-        State::Waiting { waited: Box::pin(waited), request: Some(request), cluster: Arc::clone(self), cx }
+        let cluster = Arc::clone(self);
+        State::Waiting(Some(Box::new(Waiting { waited: Box::pin(waited), request, cluster, cx })))
     }
 
     fn over_limit(&self, waited: std::time::Duration) -> Error {
@@ -151,11 +163,15 @@ impl Future for DispatchFuture {
                     let error = error.take().unwrap_or_else(ended);
                     return Poll::Ready(Err(error));
                 }
-                State::Waiting { waited, request, cluster, cx } => {
-                    let ready = ready!(waited.as_mut().poll(task));
-                    let Some(request) = request.take() else { return Poll::Ready(Err(ended())) };
+                State::Waiting(waiting) => {
+                    let ready = match waiting {
+                        Some(waiting) => ready!(waiting.waited.as_mut().poll(task)),
+                        None => return Poll::Ready(Err(ended())),
+                    };
+                    let Some(waiting) = waiting.take() else { return Poll::Ready(Err(ended())) };
+                    let Waiting { request, cluster, cx, .. } = *waiting;
                     let next = match ready {
-                        Ok((permit, picked, slot)) => send(Arc::clone(cluster), picked, slot, permit, request, cx),
+                        Ok((permit, picked, slot)) => send(cluster, picked, slot, permit, request, &cx),
                         Err(error) => State::Refused(Some(error)),
                     };
                     self.state = next;

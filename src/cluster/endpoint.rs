@@ -1,16 +1,15 @@
 //! One endpoint of a cluster.
 
 use std::sync::{
-    Arc, Weak,
+    Arc,
     atomic::{AtomicU32, Ordering::Relaxed},
 };
 
 use super::Cluster;
 use crate::{
     balance::Candidate,
-    model::{EndpointSpec, Protocol, SetKind},
-    rt::TaskSet,
-    transport::{ConnectionLimit, Dial, Pool, PoolPolicy, PoolTarget, Readiness},
+    model::{EndpointSpec, SetKind},
+    transport::{Pool, PoolPolicy, PoolTarget, Readiness},
 };
 
 /// An endpoint and its connections. Its attributes (weight, labels, priority) live with the cluster, since they change
@@ -27,26 +26,30 @@ pub(crate) struct Endpoint {
 const MAX_CONNECTING: u32 = 100;
 
 impl Endpoint {
-    pub(super) fn new(
-        spec: &EndpointSpec,
-        kind: SetKind,
-        protocol: Protocol,
-        policy: PoolPolicy,
-        dial: Arc<dyn Dial>,
-        connections: Arc<ConnectionLimit>,
-        tasks: TaskSet,
-        waiting: Arc<AtomicU32>,
-        connecting: Arc<AtomicU32>,
-        cluster: Weak<Cluster>,
-    ) -> Self {
+    pub(super) fn new(of: &Arc<Cluster>, spec: &EndpointSpec, kind: SetKind) -> Self {
+        let (policy, cluster) = (of.policy.load(), Arc::downgrade(of));
         let id: Arc<str> = spec.id.as_str().into();
         let on_event = move |event| {
             if let Some(cluster) = cluster.upgrade() {
                 cluster.endpoint_event(event);
             }
         };
-        let target = PoolTarget { addresses: Arc::clone(&spec.addresses), protocol, kind, label: Arc::clone(&id) };
-        Self { pool: Pool::new(target, policy, dial, connections, tasks, waiting, on_event), connecting, id }
+        let target = PoolTarget {
+            addresses: Arc::clone(&spec.addresses),
+            protocol: policy.protocol,
+            kind,
+            label: Arc::clone(&id),
+        };
+        let pool = Pool::new(
+            target,
+            PoolPolicy { connect_timeout: policy.timeouts.connect },
+            Arc::clone(&of.dial),
+            Arc::clone(&of.connections),
+            of.tasks.clone(),
+            Arc::clone(&of.waiting),
+            on_event,
+        );
+        Self { pool, connecting: Arc::clone(&of.connecting), id }
     }
 }
 

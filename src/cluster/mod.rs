@@ -119,7 +119,7 @@ impl Cluster {
     pub(crate) fn close(&self) {
         let members = std::mem::take(&mut *self.members.lock().unwrap_or_else(PoisonError::into_inner));
         members.close();
-        self.table.store(Arc::new(Table::unknown()));
+        self.table.store(Arc::new(Table::closed()));
         self.changed.notify_waiters();
     }
 }

@@ -10,6 +10,8 @@ use crate::{
 pub(crate) struct Table {
     /// Whether discovery has spoken yet: unknown is not empty.
     pub(super) known: bool,
+    /// The cluster is over.
+    pub(super) closed: bool,
     /// By priority, first choice first.
     pub(super) levels: Vec<Level>,
 }
@@ -37,7 +39,11 @@ impl Census {
 
 impl Table {
     pub(super) fn unknown() -> Self {
-        Self { known: false, levels: Vec::new() }
+        Self { known: false, closed: false, levels: Vec::new() }
+    }
+
+    pub(super) fn closed() -> Self {
+        Self { closed: true, ..Self::unknown() }
     }
 
     /// The sets to pick from, first choice first.

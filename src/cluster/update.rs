@@ -13,7 +13,6 @@ use super::{
 use crate::{
     balance::{EndpointSet, Member},
     model::{EndpointId, EndpointSpec, EndpointUpdate, Labels, ServiceSpec, SetKind},
-    transport::PoolPolicy,
 };
 
 /// Up to this many endpoints are connected as soon as they are known, so that the first call finds them ready. Larger
@@ -113,26 +112,10 @@ impl Cluster {
                 if let Some(replaced) = other {
                     replaced.member.pool.close();
                 }
-                let member = Member::new(self.endpoint(&spec, kind));
+                let member = Member::new(Endpoint::new(self, &spec, kind));
                 Entry { spec, member }
             }
         }
-    }
-
-    fn endpoint(self: &Arc<Self>, spec: &EndpointSpec, kind: SetKind) -> Endpoint {
-        let policy = self.policy.load();
-        Endpoint::new(
-            spec,
-            kind,
-            policy.protocol,
-            PoolPolicy { connect_timeout: policy.timeouts.connect },
-            Arc::clone(&self.dial),
-            Arc::clone(&self.connections),
-            self.tasks.clone(),
-            Arc::clone(&self.waiting),
-            Arc::clone(&self.connecting),
-            Arc::downgrade(self),
-        )
     }
 
     /// Takes a changed configuration. Limits move and keep their counts; connections are made anew only if they would
@@ -149,7 +132,7 @@ impl Cluster {
             let kind = members.kind;
             for entry in members.by_id.values_mut() {
                 entry.member.pool.close();
-                entry.member = Member::new(self.endpoint(&entry.spec, kind));
+                entry.member = Member::new(Endpoint::new(self, &entry.spec, kind));
                 entry.member.pool.connect();
             }
         }
@@ -190,7 +173,7 @@ impl Cluster {
                     .collect(),
             })
             .collect();
-        self.table.store(Arc::new(Table { known: members.known, levels }));
+        self.table.store(Arc::new(Table { known: members.known, closed: false, levels }));
         drop(members);
         self.changed.notify_waiters();
     }

@@ -55,6 +55,11 @@ impl Cluster {
                 break;
             }
         }
+        if table.closed {
+            let message =
+                format!("`{}` takes no more calls: the mesh was shut down, or the service removed", self.name);
+            return Ready::Fail(Error::new(Code::LocalDraining, message));
+        }
         if !table.known {
             return Ready::Wait(Reason::Unknown);
         }

@@ -45,6 +45,8 @@ pub(crate) struct Inner {
     /// Which attempt of the caller this is, 0 for the first.
     pub(crate) attempt: u32,
     pub(crate) request_id: Option<Arc<str>>,
+    /// Whether the id came as `x-request-id`, and so goes on as that.
+    pub(crate) x_request_id: bool,
     pub(crate) fairness_key: Option<Arc<str>>,
     pub(crate) trace: Option<TraceContext>,
     /// Per-call options set by [`Call::scope`].

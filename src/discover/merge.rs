@@ -46,11 +46,6 @@ impl Sources {
         self.custom.insert(name.into(), source);
     }
 
-    /// True if a source of this name is there.
-    pub(crate) fn contains(&self, name: &str) -> bool {
-        self.custom.contains_key(name)
-    }
-
     fn open(&self, source: &SourceKind) -> Discovery {
         match source {
             SourceKind::Static(endpoints) => FixedEndpoints::new(endpoints.iter().cloned()).subscribe(),

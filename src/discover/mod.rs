@@ -15,7 +15,9 @@ mod file;
 mod file;
 mod fixed;
 mod merge;
+#[cfg_attr(not(feature = "dns"), allow(dead_code))]
 mod settings;
+#[cfg(any(feature = "dns", feature = "file"))]
 mod stream;
 
 pub(crate) use self::merge::{Sources, subscribe};

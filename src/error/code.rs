@@ -73,7 +73,7 @@ codes! {
     PeerCalmed = 18, "peer_calmed", 503, 14, "UC", "connection_limit_reached";
     /// A configured or default timeout passed. The error names which, and the key that sets it.
     TimeoutRequest = 20, "timeout_request", 504, 4, "UT", "http_response_timeout";
-    /// The caller's deadline had passed before this hop could start.
+    /// The caller's deadline passed before this hop had answered. Give the call more time, or find what spent it.
     DeadlineExhausted = 21, "deadline_exhausted", 504, 4, "DT", "http_response_timeout";
     /// No byte moved on the stream for the idle timeout.
     Idle = 22, "stream_idle", 408, 4, "SI", "http_response_timeout";
@@ -105,7 +105,7 @@ codes! {
     FaultAbort = 60, "fault_abort", 503, 14, "FI", "http_request_denied";
     /// This process is draining and takes no new work.
     LocalDraining = 70, "local_draining", 503, 14, "LH", "destination_unavailable";
-    /// A panic was caught.
+    /// A panic was caught, or this process could not do what it was told to, such as listen on an address.
     Internal = 71, "internal", 500, 13, "-", "proxy_internal_error";
     /// The caller went away before the response was complete.
     ClientGone = 80, "client_gone", 499, 1, "DC", "connection_terminated";

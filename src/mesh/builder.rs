@@ -120,6 +120,12 @@ impl Builder {
         self
     }
 
+    /// As [`inbound`](Builder::inbound), and no source overrides it.
+    pub fn pin_inbound<P: Policy>(mut self, policy: &P) -> Self {
+        self.document.pin_inbound_policy(policy);
+        self
+    }
+
     /// A source of endpoints under a name that services refer to: `endpoints: [{custom: NAME}]`.
     pub fn source(mut self, name: &str, source: impl Discover) -> Self {
         self.discovery.push((name.to_owned(), Arc::new(source)));
@@ -230,6 +236,7 @@ impl Builder {
         }
         let inner = Arc::new_cyclic(|this| Inner {
             snapshot: ArcSwap::new(Arc::clone(store.snapshot())),
+            generation: watch::Sender::new(0),
             store: Arc::new(Mutex::new(store)),
             policies,
             services,

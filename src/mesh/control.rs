@@ -37,6 +37,8 @@ const FLUSH: Duration = Duration::from_secs(5);
 
 pub(crate) struct Inner {
     pub(super) snapshot: ArcSwap<Snapshot>,
+    /// The generation of `snapshot`, for those who wait for the next one.
+    pub(super) generation: watch::Sender<u64>,
     pub(super) store: Arc<Mutex<Store>>,
     pub(super) policies: PolicyRegistry,
     pub(super) services: Services,
@@ -81,18 +83,17 @@ impl Inner {
         self.snapshot.load_full()
     }
 
-    /// What a client does before a call: joins, if the mesh has not joined yet.
+    /// What a client does before a call: joins, if the mesh has not joined yet. A client keeps its mesh alive.
     pub(super) fn join(&self) -> Join {
-        let this = self.this.clone();
+        let inner = self.this.upgrade();
         let started = AtomicBool::new(false);
-        // The weak reference lets the mesh end while clients of it are still around.
         Join(Arc::new(move || {
             if started.load(Relaxed) {
                 return;
             }
-            if let Some(inner) = this.upgrade() {
+            if let Some(inner) = &inner {
                 inner.start();
-                started.store(true, Relaxed);
+                started.store(inner.started.load(Relaxed), Relaxed);
             }
         }))
     }
@@ -141,6 +142,14 @@ impl Inner {
         while !self.readiness.is_ready() {
             changes.next().await;
         }
+    }
+
+    /// Waits until a configuration newer than `generation` is in use.
+    pub(super) async fn changed(&self, generation: u64) -> Arc<Snapshot> {
+        let mut generations = self.generation.subscribe();
+        // The sender lives in `self`.
+        let _ = generations.wait_for(|current| *current > generation).await;
+        self.snapshot()
     }
 
     pub(super) fn serves(&self) {

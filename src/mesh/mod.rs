@@ -4,6 +4,7 @@
 //! built by [`Builder::build_lazy`], with the first call, in whatever runtime that call runs.
 
 mod builder;
+#[cfg_attr(not(feature = "file"), allow(dead_code))]
 mod control;
 #[cfg(feature = "file")]
 mod file;
@@ -31,7 +32,8 @@ use crate::{
     server::ServerLayer,
 };
 
-/// The mesh of this process. Cheap to clone; the last clone that is dropped ends its background work.
+/// The mesh of this process. Cheap to clone. Its background work ends with the last clone and the last client, or by
+/// [`shutdown`](Mesh::shutdown).
 ///
 /// ```no_run
 /// # async fn page() -> &'static str { "" }
@@ -105,6 +107,11 @@ impl Mesh {
         self.inner.ready().await;
     }
 
+    /// Waits until a configuration newer than `generation` is in use, and returns it. Cancel safe.
+    pub async fn changed(&self, generation: u64) -> Arc<Snapshot> {
+        self.inner.changed(generation).await
+    }
+
     /// The effective configuration.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.inner.snapshot()
@@ -115,7 +122,8 @@ impl Mesh {
         status::collect(&self.inner)
     }
 
-    /// Drains the listeners, then ends all background work; at most `deadline`. Calls made afterwards fail.
+    /// Drains the listeners, then ends all background work; at most `deadline`. Calls made afterwards are
+    /// refused with E070.
     pub async fn shutdown(&self, deadline: Duration) {
         let started = rt::now();
         self.inner.drain(Some(deadline)).await;

@@ -50,7 +50,9 @@ impl Inner {
         drop(running);
         let seats = self.seats.server.iter().chain(next.inbound.policies.seats(Position::Server)).cloned();
         self.server.set_seat(chain(seats));
+        let generation = next.generation;
         self.snapshot.store(next);
+        self.generation.send_replace(generation);
     }
 
     fn add(self: &Arc<Self>, spec: &Arc<ServiceSpec>) -> Running {

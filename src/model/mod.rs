@@ -9,7 +9,7 @@ mod provenance;
 mod service;
 mod snapshot;
 
-pub(crate) use self::policy::{PolicyDraft, PolicyRegistry, PolicyValue};
+pub(crate) use self::policy::{PolicyDraft, PolicyRegistry};
 pub use self::{
     endpoint::{Address, EndpointId, EndpointSpec, EndpointUpdate, Labels, SetKind},
     policy::{Policy, PolicySet},

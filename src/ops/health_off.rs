@@ -4,7 +4,10 @@ use std::{convert::Infallible, future::Future, pin::Pin};
 
 use http::{Request, Response, StatusCode};
 
-use super::{readiness::Readiness, server::text};
+use super::{
+    readiness::Readiness,
+    server::{TEXT, respond},
+};
 use crate::{body::Body, rt::TaskSet};
 
 pub(super) struct Health;
@@ -18,8 +21,11 @@ impl Health {
         &self,
         _request: Request<Body>,
     ) -> Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>> {
-        let answer =
-            text(StatusCode::NOT_FOUND, "not found: build sinew with its feature `tonic` for grpc.health.v1\n");
+        let answer = respond(
+            StatusCode::NOT_FOUND,
+            TEXT,
+            "not found: build sinew with its feature `tonic` for grpc.health.v1\n",
+        );
         Box::pin(std::future::ready(Ok(answer)))
     }
 }

@@ -2,7 +2,7 @@
 
 use http::{Response, StatusCode};
 
-use super::server::text;
+use super::server::{TEXT, respond};
 use crate::{body::Body, instrument::Registry};
 
 pub(super) struct Metrics;
@@ -13,6 +13,6 @@ impl Metrics {
     }
 
     pub(super) fn render(&self) -> Response<Body> {
-        text(StatusCode::NOT_FOUND, "not found: build sinew with its feature `prometheus` for /metrics\n")
+        respond(StatusCode::NOT_FOUND, TEXT, "not found: build sinew with its feature `prometheus` for /metrics\n")
     }
 }

@@ -19,7 +19,7 @@ use crate::{
 /// How long open ops connections may take at the end: nothing there is worth waiting for longer.
 const CLOSE_LIMIT: Duration = Duration::from_millis(500);
 
-const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+pub(super) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// The running ops listener.
@@ -132,8 +132,4 @@ pub(super) fn respond(status: StatusCode, kind: HeaderValue, body: impl Into<Byt
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
-}
-
-pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
-    respond(status, TEXT, body)
 }

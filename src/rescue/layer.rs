@@ -63,6 +63,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, request: R) -> Self::Future {
         let rescue = self.source.provide(&request);
         ResponseFuture { inner: self.inner.call(request), rescue }
@@ -83,6 +84,7 @@ where
 {
     type Output = F::Output;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         Poll::Ready(match (ready!(this.inner.poll(cx)), this.rescue) {

@@ -3,6 +3,8 @@
 mod policy;
 mod rewrite;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use self::rewrite::{apply_rewrite, redirect_response};
 pub use self::{

@@ -66,11 +66,6 @@ impl TaskSet {
         self.cancel.cancel();
     }
 
-    /// Resolves when the group is cancelled.
-    pub(crate) async fn cancelled(&self) {
-        self.cancel.cancelled().await;
-    }
-
     /// Cancels and waits for the tasks, at most `limit`. True if all ended.
     pub(crate) async fn shutdown(&self, limit: Duration) -> bool {
         self.cancel.cancel();

@@ -75,6 +75,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, carrier: R) -> Self::Future {
         let Some(seat) = self.source.provide(&carrier) else {
             return ResponseFuture::Plain { future: self.inner.call(carrier) };
@@ -113,6 +114,7 @@ where
 {
     type Output = Result<Response<StackBody<B>>, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {
             ResponseProjection::Plain { future } => future.poll(cx),

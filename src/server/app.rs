@@ -49,6 +49,7 @@ where
         Poll::Ready(Ok(()))
     }
 
+    #[inline]
     fn call(&mut self, served: Served) -> Self::Future {
         let (request, cx) = served.open();
         let context = cx.context;
@@ -82,6 +83,7 @@ where
 {
     type Output = Result<Response<StackBody<AppBody<B>>>, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let polled = catch(|| {
@@ -153,6 +155,7 @@ where
     type Data = Bytes;
     type Error = Error;
 
+    #[inline]
     fn poll_frame(self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.project();
         if *this.failed {

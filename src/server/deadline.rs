@@ -56,6 +56,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, served: Served) -> Self::Future {
         match served.cx.deadline {
             Some(deadline) if deadline <= served.cx.started => ResponseFuture::Refused,
@@ -78,6 +79,7 @@ where
 {
     type Output = Result<T, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {
             ResponseProjection::Running { future } => future.poll(cx),

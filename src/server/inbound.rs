@@ -66,6 +66,7 @@ fn decode(headers: &mut HeaderMap, peer: &Peer, now: Instant) -> Inner {
     }
     if let Some(id) = headers.get(X_REQUEST_ID).and_then(|id| id.to_str().ok()) {
         inner.request_id = Some(id.into());
+        inner.x_request_id = true;
     }
     // Repeated headers count as malformed, hence absent.
     let single = {

@@ -104,6 +104,7 @@ where
         self.service.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, request: Request<Body>) -> S::Future {
         self.service.call(request.map(R::from_mesh))
     }
@@ -126,6 +127,7 @@ where
         Poll::Ready(Ok(()))
     }
 
+    #[inline]
     fn call(&mut self, request: Request<R>) -> Self::Future {
         let unknown = || PeerAddr::Tcp(([0, 0, 0, 0], 0).into());
         let peer = Peer::of(request.extensions()).unwrap_or_else(|| Peer::new(unknown(), unknown()));

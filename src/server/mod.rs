@@ -6,8 +6,7 @@ mod inbound;
 mod layer;
 mod stack;
 
+#[cfg(any(feature = "axum", feature = "tonic"))]
+pub(crate) use self::layer::RequestBody;
 pub use self::layer::{ServerLayer, ServerService};
-pub(crate) use self::{
-    layer::RequestBody,
-    stack::{ServerShared, connection},
-};
+pub(crate) use self::stack::{ServerShared, connection};

@@ -143,6 +143,7 @@ where
         Poll::Ready(Ok(()))
     }
 
+    #[inline]
     fn call(&mut self, request: Request<Body>) -> S::Future {
         self.stack.call(Served::new(request, self.peer.clone(), rt::now()))
     }

@@ -15,7 +15,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::store::{Applied, Rejection, Store, Update};
+pub(crate) use self::store::{Rejection, Store, Update};
 
 use std::sync::Arc;
 

@@ -57,6 +57,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, request: R) -> Self::Future {
         let record = self.source.provide(&request);
         let span = record.as_ref().map_or_else(Span::none, Record::span);
@@ -81,6 +82,7 @@ where
 {
     type Output = Result<Response<GuardedBody<B, Option<Record>>>, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let _entered = this.span.enter();

@@ -85,6 +85,7 @@ where
         self.inner.poll_ready(cx).map_err(foreign)
     }
 
+    #[inline]
     fn call(&mut self, request: R) -> Self::Future {
         let deadline = self.source.provide(&request);
         ResponseFuture { inner: self.inner.call(request), timer: Timer { deadline, sleep: None } }
@@ -147,6 +148,7 @@ where
 {
     type Output = Result<Response<TimeoutBody<B>>, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         if let Poll::Ready(result) = this.inner.poll(cx) {
@@ -187,6 +189,7 @@ where
     type Data = Bytes;
     type Error = Error;
 
+    #[inline]
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.project();
         if *this.done {

@@ -33,6 +33,7 @@ pub(crate) struct MemoryNetwork {
 
 impl MemoryNetwork {
     /// A network on which nobody listens.
+    #[cfg(test)]
     pub(crate) fn new() -> Self {
         Self::default()
     }

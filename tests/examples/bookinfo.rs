@@ -24,6 +24,7 @@ async fn every_task_passes() {
             "over 10000 calls",
             "✓ Rolling restart",
             "0 of",
+            "and 0 calls between services",
             "3 tasks passed, 0 failed",
         ],
     );
@@ -182,8 +183,65 @@ async fn without_flags_it_serves_a_browser_until_interrupted() {
     assert!(status.success(), "{status}");
 }
 
+#[tokio::test]
+async fn variants_of_ratings_misbehave() {
+    let faulty = Variant::start("v-faulty").await;
+    let mut failed = 0;
+    for _ in 0..200 {
+        match faulty.ratings().await.unwrap() {
+            200 => {}
+            503 => failed += 1,
+            other => panic!("{other}"),
+        }
+    }
+    // 99.9999 % of fair coins.
+    assert!((65..=135).contains(&failed), "{failed}");
+
+    let delayed = Variant::start("v-delayed").await;
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..30 {
+        let call = delayed.ratings();
+        calls.spawn(call);
+    }
+    let calls = calls.join_all().await;
+    // A delayed answer takes 7 s; none of them waits so long.
+    let in_time = calls.iter().filter(|call| matches!(call, Ok(200))).count();
+    assert!((1..30).contains(&in_time), "{calls:?}");
+
+    for good_at_first in ["v-unavailable", "v-unhealthy"] {
+        let variant = Variant::start(good_at_first).await;
+        assert_eq!(variant.ratings().await.unwrap(), 200);
+        assert_eq!(variant.client.get("/health").send().await.unwrap().status(), 200);
+    }
+}
+
+struct Variant {
+    client: Client,
+    _mesh: Mesh,
+    _child: Child,
+}
+
+impl Variant {
+    async fn start(version: &str) -> Self {
+        let config = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/bookinfo/sinew.yaml");
+        let arguments = ["--role", "ratings", "--version", version, "--config", config, "--listen", "127.0.0.1:0"];
+        let mut child = start("bookinfo", &arguments);
+        let line = line_with(&mut child, "listens on").await;
+        let addr = line.rsplit(' ').next().unwrap().to_owned();
+        let mesh = Mesh::builder("test").service("ratings", |service| service.endpoints([addr])).build().await.unwrap();
+        Self { client: mesh.client("ratings"), _mesh: mesh, _child: child }
+    }
+
+    fn ratings(&self) -> impl Future<Output = Result<u16, sinew::Error>> + use<> {
+        let request = self.client.get("/ratings/0").timeout(Duration::from_secs(3));
+        async move { Ok(request.send().await?.status().as_u16()) }
+    }
+}
+
 /// Reads until a line has this in it, and goes on to read what follows, so that the child is never blocked.
 async fn line_with(child: &mut Child, text: &str) -> String {
+    let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
+    tokio::spawn(async move { while let Ok(Some(_)) = errors.next_line().await {} });
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut before = Vec::new();
     let found = async {

@@ -4,6 +4,7 @@
 mod alloc;
 mod allocations;
 mod crates;
+#[allow(unused_imports, reason = "shared with the bench")]
 #[path = "../../benches/support/echo/mod.rs"]
 mod echo;
 mod sizes;

@@ -73,3 +73,51 @@ async fn unknown_services_and_unreachable_endpoints_say_so() {
     assert_eq!(error.code(), sinew::Code::ConnectFailed, "{error}");
     assert!(error.message().contains("127.0.0.1:1"), "{error}");
 }
+
+#[tokio::test]
+async fn a_client_outlives_its_mesh_value_and_a_shut_down_mesh_refuses() {
+    let addr = serve(Router::new().route("/", get(|| async { "here" }))).await;
+    let hello = client(addr).await.client("hello");
+    assert_eq!(hello.get("/").send().await.unwrap().text().await.unwrap(), "here");
+
+    let mesh = client(addr).await;
+    let hello = mesh.client("hello");
+    assert!(hello.get("/").send().await.is_ok());
+    mesh.shutdown(Duration::from_secs(5)).await;
+    let error = hello.get("/").send().await.unwrap_err();
+    assert_eq!(error.code(), sinew::Code::LocalDraining, "{error}");
+}
+
+#[tokio::test]
+async fn context_travels_through_a_handler_without_its_help() {
+    let inner = serve(Router::new().route(
+        "/",
+        get(|context: Context, headers: http::HeaderMap| async move {
+            let trace = headers.get("traceparent").map(|value| value.to_str().unwrap().to_owned());
+            format!("{:?} {:?} {trace:?}", context.request_id(), headers.get("x-request-id").is_some())
+        }),
+    ))
+    .await;
+    let mesh = client(inner).await;
+    let next = mesh.client("hello");
+    let outer = serve(
+        Router::new().route("/", get(move || async move { next.get("/").send().await.unwrap().text().await.unwrap() })),
+    )
+    .await;
+    let mesh = client(outer).await;
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let request = mesh.client("hello").get("/").header("x-request-id", "abc").header("traceparent", trace);
+    let text = request.send().await.unwrap().text().await.unwrap();
+    assert!(text.starts_with("Some(\"abc\") true Some(\"00-0af7651916cd43dd8448eb211c80319c-"), "{text}");
+    assert!(!text.contains("b7ad6b7169203331"), "each hop has its own span: {text}");
+}
+
+#[tokio::test]
+async fn a_passed_timeout_is_an_error_whoever_notices_first() {
+    let slow = get(|| async { std::future::pending::<&'static str>().await });
+    let mesh = client(serve(Router::new().route("/", slow)).await).await;
+    for _ in 0..20 {
+        let error = mesh.client("hello").get("/").timeout(Duration::from_millis(20)).send().await.unwrap_err();
+        assert!(error.is_timeout(), "{error}");
+    }
+}

@@ -51,8 +51,8 @@ async fn a_changed_file_is_used_a_broken_one_changes_nothing_and_no_call_fails()
     };
     until("the first version answers", || last.load(Relaxed) == 0).await;
     write(&path, &yaml(b.addr));
+    assert_eq!(mesh.changed(1).await.generation, 2);
     until("the change is used", || last.load(Relaxed) == 1).await;
-    assert_eq!(mesh.snapshot().generation, 2);
 
     write(&path, "services: { s: { endpoint: 1 } }");
     until("the broken file is reported", || mesh.status().sources[0].error.is_some()).await;

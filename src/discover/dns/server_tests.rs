@@ -261,7 +261,7 @@ async fn a_ttl_of_one_second_is_asked_no_sooner_than_five() {
     let server = Server::start().await;
     server.ips(NAME, RecordType::A, &["10.0.0.1"]);
     let mut dns = watch(NAME, Some(80), &[&server]);
-    let begin = std::time::Instant::now();
+    let begin = Instant::now();
     ids(&mut dns).await;
     server.ips(NAME, RecordType::A, &["10.0.0.1", "10.0.0.2"]);
     assert_eq!(ids(&mut dns).await.len(), 2);

@@ -117,6 +117,7 @@ impl Drain {
     }
 
     /// The phase now.
+    #[cfg(test)]
     pub(crate) fn phase(&self) -> Phase {
         *self.shared.phase.borrow()
     }

@@ -81,6 +81,7 @@ impl Listener {
     }
 
     /// Where it listens, unless inside this process only.
+    #[cfg(test)]
     pub(crate) fn socket_addr(&self) -> Option<SocketAddr> {
         match self.local {
             PeerAddr::Tcp(address) => Some(address),

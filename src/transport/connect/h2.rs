@@ -168,6 +168,11 @@ impl Ticket {
         self.connection.send.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Offers the connection to nobody any more.
+    pub(super) fn connection_is_over(&self) {
+        self.connection.drain();
+    }
+
     /// A second share of the same stream, for the part of it that outlives the first.
     pub(super) fn again(&self) -> Ticket {
         self.connection.streams.fetch_add(1, Relaxed);

@@ -61,7 +61,14 @@ async fn h2(pool: Arc<Pool>, ticket: Ticket, request: Request<Body>) -> Result<R
     };
     let (response, mut stream) = match handle.send_request(head, empty) {
         Ok(opened) => opened,
-        Err(failure) => return Err(error::unopened(Some(failure)).returning(body)),
+        Err(failure) => {
+            // h2 knows of a GOAWAY before the connection's task does. Whoever comes next, this call again perhaps, must
+            // not meet the same connection; an error without a reason is about this request only.
+            if failure.reason().is_some() || failure.is_io() {
+                ticket.connection_is_over();
+            }
+            return Err(error::unopened(Some(failure)).returning(body));
+        }
     };
     drop(handle);
     let mut response = std::pin::pin!(response);

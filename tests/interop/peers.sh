@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Installs the peers of the interop tests into a folder of their own, outside the repository, and keeps them there.
+#
+#   tests/interop/peers.sh            installs all that is missing
+#   tests/interop/peers.sh NAME...    installs these: h2spec ghz wrk h2load nginx
+#   tests/interop/peers.sh --where    prints the folder: $SINEW_PEERS, else ${XDG_CACHE_HOME:-$HOME/.cache}/sinew-peers
+#
+# Nothing is installed into the system: Debian packages are unpacked into the folder, and no daemon is started. Exits
+# with 1 if a peer cannot be had, after trying the others.
+set -uo pipefail
+
+peers="${SINEW_PEERS:-${XDG_CACHE_HOME:-$HOME/.cache}/sinew-peers}"
+if [ "${1:-}" = --where ]; then
+    echo "$peers"
+    exit
+fi
+
+go_tool() { # NAME PACKAGE@VERSION
+    command -v go >/dev/null || { echo "$1 needs a Go toolchain" >&2; return 1; }
+    GOBIN="$peers/bin" GOFLAGS=-mod=mod go install "$2" 2>"$peers/$1.log" || { tail -n 5 "$peers/$1.log" >&2; return 1; }
+}
+
+debian() { # NAME PATH PACKAGE...
+    local name=$1 path=$2 load
+    shift 2
+    command -v apt-get >/dev/null && command -v dpkg >/dev/null || { echo "$name needs Debian packages" >&2; return 1; }
+    load=$(mktemp -d "$peers/load.XXXXXX") || return 1
+    (
+        cd "$load" || exit 1
+        apt-get -qq download "$@" >log 2>&1 || { apt-get -qq update && apt-get -qq download "$@"; } >>log 2>&1 ||
+            { tail -n 5 log >&2; exit 1; }
+        for package in ./*.deb; do dpkg -x "$package" "$peers/root" || exit 1; done
+    )
+    local result=$?
+    rm -rf "$load"
+    [ $result = 0 ] || return 1
+    local libraries
+    libraries="$peers/root/usr/lib/$(dpkg-architecture -qDEB_HOST_MULTIARCH 2>/dev/null || echo "$(uname -m)-linux-gnu")"
+    printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s "$@"\n' "$libraries" "$peers/root/$path" >"$peers/bin/$name.new"
+    chmod +x "$peers/bin/$name.new"
+    mv "$peers/bin/$name.new" "$peers/bin/$name"
+}
+
+install_one() {
+    case $1 in
+    h2spec) go_tool h2spec github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible ;;
+    ghz) go_tool ghz github.com/bojand/ghz/cmd/ghz@v0.93.0 ;;
+    wrk) debian wrk usr/bin/wrk wrk libluajit-5.1-2 ;;
+    h2load) debian h2load usr/bin/h2load nghttp2-client libnghttp2-14 libev4 libjansson4 libc-ares2 libjemalloc2 ;;
+    nginx) debian nginx usr/sbin/nginx nginx ;;
+    *) echo "no peer is named $1" >&2; return 1 ;;
+    esac
+}
+
+mkdir -p "$peers/bin"
+[ $# -gt 0 ] || set -- h2spec ghz wrk h2load nginx
+failed=0
+for name in "$@"; do
+    if [ -x "$peers/bin/$name" ]; then
+        echo "$name: there"
+    elif install_one "$name"; then
+        echo "$name: installed"
+    else
+        echo "$name: not installed" >&2
+        failed=1
+    fi
+done
+exit $failed
