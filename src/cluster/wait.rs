@@ -1,7 +1,10 @@
 //! A call that cannot be sent yet: why, for how long, and what it is told in the end.
 
 use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::Ordering::{Relaxed, SeqCst},
+    },
     time::Duration,
 };
 
@@ -207,7 +210,8 @@ struct Waiting<'a>(&'a Cluster);
 
 impl<'a> Waiting<'a> {
     fn new(cluster: &'a Cluster) -> Self {
-        cluster.waiting.fetch_add(1, Relaxed);
+        // Before the state is read: a stream that ends meanwhile is seen there, or its end sees this.
+        cluster.waiting.fetch_add(1, SeqCst);
         Self(cluster)
     }
 }
