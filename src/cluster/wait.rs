@@ -99,7 +99,7 @@ impl Cluster {
 
     fn subset_name(&self, id: SubsetId) -> String {
         let subsets = self.subsets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        subsets.iter().find(|(_, known)| **known == id).map(|(name, _)| name.to_string()).unwrap_or_default()
+        subsets.iter().find(|(_, known)| known.id == id).map(|(name, _)| name.to_string()).unwrap_or_default()
     }
 
     /// Waits until the call can be sent, at most `connect_wait` and with at most `max_pending_requests` others.
