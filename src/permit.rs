@@ -38,7 +38,8 @@ impl Limit {
     pub fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
         let max = self.max.load(Relaxed);
         self.used
-            .fetch_update(Relaxed, Relaxed, |used| (used < max).then(|| used + 1))
+            // After `waiting` was raised a returned permit is seen here, or whoever returned it sees `waiting`.
+            .fetch_update(SeqCst, SeqCst, |used| (used < max).then(|| used + 1))
             .ok()
             .map(|_| Permit { limit: Arc::clone(self) })
     }

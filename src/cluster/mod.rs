@@ -39,7 +39,7 @@ use crate::{
     breaker::Limit,
     discover::Refresh,
     instrument::Registry,
-    model::ServiceSpec,
+    model::{Labels, ServiceSpec},
     name::{ServiceName, SubsetName},
     rt::TaskSet,
     transport::{ConnectionLimit, Dial},
@@ -49,13 +49,21 @@ use crate::{
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SubsetId(u32);
 
+/// A subset and the labels it was last configured with: calls that began before it was taken out of the configuration
+/// still go where it said.
+#[derive(Debug)]
+struct Subset {
+    id: SubsetId,
+    selector: Option<Labels>,
+}
+
 /// One backend.
 pub(crate) struct Cluster {
     name: ServiceName,
     policy: ArcSwap<ServiceSpec>,
     table: ArcSwap<Table>,
     members: Mutex<Members>,
-    subsets: Mutex<BTreeMap<SubsetName, SubsetId>>,
+    subsets: Mutex<BTreeMap<SubsetName, Subset>>,
     cursor: Cursor,
     requests: Arc<Limit>,
     pending: Arc<Limit>,
@@ -102,7 +110,7 @@ impl Cluster {
     pub(crate) fn subset(&self, name: &SubsetName) -> SubsetId {
         let mut subsets = self.subsets.lock().unwrap_or_else(PoisonError::into_inner);
         let next = SubsetId(u32::try_from(subsets.len()).unwrap_or(u32::MAX));
-        let id = *subsets.entry(name.clone()).or_insert(next);
+        let id = subsets.entry(name.clone()).or_insert(Subset { id: next, selector: None }).id;
         drop(subsets);
         if id == next {
             self.publish();

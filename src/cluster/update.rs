@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Cluster, SubsetId,
+    Cluster,
     endpoint::Endpoint,
     table::{Level, Table},
 };
@@ -144,11 +144,15 @@ impl Cluster {
         // Held while the table is stored, so that an older one never replaces a newer one.
         let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
         let policy = self.policy.load();
-        let subsets = self.subsets.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut selectors: Vec<Option<&Labels>> = vec![None; subsets.len()];
-        for (name, SubsetId(id)) in &subsets {
-            selectors[*id as usize] = policy.subsets.get(name);
+        let mut subsets = self.subsets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut selectors: Vec<Option<Labels>> = vec![None; subsets.len()];
+        for (name, subset) in subsets.iter_mut() {
+            if let Some(selector) = policy.subsets.get(name) {
+                subset.selector = Some(selector.clone());
+            }
+            selectors[subset.id.0 as usize].clone_from(&subset.selector);
         }
+        drop(subsets);
         let mut by_priority: BTreeMap<u32, Vec<&Entry>> = BTreeMap::new();
         for entry in members.by_id.values() {
             by_priority.entry(entry.spec.priority).or_default().push(entry);
@@ -167,7 +171,7 @@ impl Cluster {
                     .iter()
                     .map(|selector| match selector {
                         Some(selector) => set(entries, Some(selector)),
-                        // The subset is not configured any more; calls that still name it find it empty.
+                        // Asked for before it was configured.
                         None => none(entries),
                     })
                     .collect(),

@@ -1,7 +1,10 @@
 //! A call that cannot be sent yet: why, for how long, and what it is told in the end.
 
 use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::Ordering::{Relaxed, SeqCst},
+    },
     time::Duration,
 };
 
@@ -96,7 +99,7 @@ impl Cluster {
 
     fn subset_name(&self, id: SubsetId) -> String {
         let subsets = self.subsets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        subsets.iter().find(|(_, known)| **known == id).map(|(name, _)| name.to_string()).unwrap_or_default()
+        subsets.iter().find(|(_, known)| known.id == id).map(|(name, _)| name.to_string()).unwrap_or_default()
     }
 
     /// Waits until the call can be sent, at most `connect_wait` and with at most `max_pending_requests` others.
@@ -207,7 +210,8 @@ struct Waiting<'a>(&'a Cluster);
 
 impl<'a> Waiting<'a> {
     fn new(cluster: &'a Cluster) -> Self {
-        cluster.waiting.fetch_add(1, Relaxed);
+        // Before the state is read: a stream that ends meanwhile is seen there, or its end sees this.
+        cluster.waiting.fetch_add(1, SeqCst);
         Self(cluster)
     }
 }

@@ -70,3 +70,44 @@ async fn a_changed_file_is_used_a_broken_one_changes_nothing_and_no_call_fails()
     a.stop().await;
     b.stop().await;
 }
+
+/// A call keeps its route; when that is renamed away while the call waits, the subset still means what it meant.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_began_before_its_subset_was_renamed_goes_where_it_said() {
+    let network = sinew::Network::new();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sinew.yaml");
+    let yaml = |subset: &str| {
+        format!(
+            "services: {{ s: {{ endpoints: {{ static: [{{address: \"memory:late\", labels: {{v: \"1\"}}}}] }}, \
+             timeouts: {{connect_wait: 1h}}, subsets: {{ {subset}: {{v: \"1\"}} }}, routes: [{{to: {subset}}}] }} }}"
+        )
+    };
+    write(&path, &yaml("before"));
+    let server = Mesh::builder("s").network(&network).build().await.unwrap();
+    let mesh = Mesh::builder("c")
+        .network(&network)
+        .config_file(&path)
+        .attempt(sinew::seat::seat_fn(|request, next: sinew::seat::Next| async move {
+            // Between the choice of the route and the pick of the endpoint.
+            tokio::time::sleep(std::time::Duration::from_secs(600)).await;
+            next.run(request).await
+        }))
+        .build()
+        .await
+        .unwrap();
+    let listener = server.listen("memory:late").await.unwrap();
+    let app = Router::new().route("/", get(|| async { "ok" }));
+    tokio::spawn(listener.serve(app).with_graceful_shutdown(std::future::pending()).into_future());
+    let client = mesh.client("s");
+    let call = tokio::spawn(client.get("/").timeout(std::time::Duration::from_secs(3600)).send());
+    tokio::task::yield_now().await;
+    write(&path, &yaml("after"));
+    while mesh.snapshot().generation < 2 {
+        // Files change in real time.
+        tokio::task::spawn_blocking(std::thread::yield_now).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert!(!call.is_finished());
+    assert_eq!(call.await.unwrap().unwrap().text().await.unwrap(), "ok");
+}

@@ -5,7 +5,10 @@ use std::{
     pin::{Pin, pin},
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU32, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     task::{Context, Poll},
     time::Duration,
@@ -152,7 +155,7 @@ impl H2Connection {
         }
         let max = self.max.load(Relaxed);
         self.streams
-            .fetch_update(Relaxed, Relaxed, |streams| (streams < max).then(|| streams + 1))
+            .fetch_update(SeqCst, SeqCst, |streams| (streams < max).then(|| streams + 1))
             .ok()
             .map(|_| Ticket { connection: Arc::clone(self) })
     }
@@ -188,11 +191,11 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let left = self.connection.streams.fetch_sub(1, Relaxed) - 1;
+        let left = self.connection.streams.fetch_sub(1, SeqCst) - 1;
         if left == 0 && self.connection.draining.load(Relaxed) {
             self.connection.notify.notify_one();
         }
-        if self.connection.waiting.load(Relaxed) > 0
+        if self.connection.waiting.load(SeqCst) > 0
             && let Some(pool) = self.connection.pool.upgrade()
         {
             pool.stream_ended();

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, Weak,
-    atomic::{AtomicU32, Ordering::Relaxed},
+    atomic::{AtomicU32, Ordering::SeqCst},
 };
 
 use super::pool::Pool;
@@ -35,9 +35,9 @@ impl ConnectionLimit {
     pub(super) fn acquire(&self, open: &Arc<AtomicU32>, pool: Weak<Pool>) -> Option<ConnectionPermit> {
         let permit = self.limit.try_acquire();
         match permit {
-            Some(_) => _ = open.fetch_add(1, Relaxed),
+            Some(_) => _ = open.fetch_add(1, SeqCst),
             // Beyond the limit: only the first of a pool.
-            None => _ = open.compare_exchange(0, 1, Relaxed, Relaxed).ok()?,
+            None => _ = open.compare_exchange(0, 1, SeqCst, SeqCst).ok()?,
         }
         Some(ConnectionPermit { open: Arc::clone(open), permit, pool })
     }
@@ -45,7 +45,7 @@ impl ConnectionLimit {
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.open.fetch_sub(1, Relaxed);
+        self.open.fetch_sub(1, SeqCst);
         self.permit = None;
         if let Some(pool) = self.pool.upgrade() {
             pool.connection_ended();

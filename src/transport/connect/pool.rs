@@ -3,7 +3,10 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, AtomicU32, Ordering::Relaxed},
+        atomic::{
+            AtomicU8, AtomicU32,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     time::Duration,
 };
@@ -444,14 +447,14 @@ impl Pool {
             state.h1_idle.push(connection);
         }
         drop(state);
-        if self.waiting.load(Relaxed) > 0 {
+        if self.waiting.load(SeqCst) > 0 {
             self.tell(PoolEvent::Freed);
         }
     }
 
     /// There is room for another connection.
     pub(super) fn connection_ended(&self) {
-        if self.waiting.load(Relaxed) > 0 {
+        if self.waiting.load(SeqCst) > 0 {
             self.tell(PoolEvent::Freed);
         }
     }
