@@ -284,7 +284,12 @@ fn kind(code: Code) -> Kind {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.inner.code, self.inner.message)
+        write!(f, "{} {}", self.inner.code, self.inner.message)?;
+        match &self.inner.endpoint {
+            // Messages of the dialler name the address already.
+            Some(endpoint) if !self.inner.message.contains(&**endpoint) => write!(f, " (endpoint {endpoint})"),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -40,6 +40,11 @@ pub(crate) fn not_supported(label: &str, wanted: &str) -> Error {
     .with_delivery(Delivery::Unsent)
 }
 
+/// The handshake of HTTP/2 failed.
+pub(crate) fn no_http2(message: String, error: h2::Error) -> Error {
+    Error::new(Code::ConnectFailed, message).with_delivery(Delivery::Unsent).with_source(error)
+}
+
 /// The HTTP/2 connection went away before the stream was opened on it.
 pub(crate) fn unopened(error: Option<h2::Error>) -> Error {
     let unsent = Error::new(Code::ConnectionClosed, "the connection closed before the request was sent on it")

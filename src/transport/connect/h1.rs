@@ -57,6 +57,11 @@ impl H1Connection {
         Ok(Self { send, permit: Some(permit), upgraded, idle_since: rt::now(), idle_limit: IDLE })
     }
 
+    /// When it is too old to be used again.
+    pub(super) fn expires(&self) -> Instant {
+        self.idle_since + self.idle_limit
+    }
+
     pub(super) fn fresh(&self, now: Instant) -> bool {
         !self.send.is_closed() && now.saturating_duration_since(self.idle_since) < self.idle_limit
     }

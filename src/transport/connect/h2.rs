@@ -60,6 +60,8 @@ pub(super) struct H2Connection {
     draining: AtomicBool,
     /// Without a stream for a while.
     quiet: AtomicBool,
+    /// A request was sent on it.
+    used: AtomicBool,
     /// Wakes the driver.
     notify: Notify,
     pool: Weak<Pool>,
@@ -112,6 +114,7 @@ impl H2Connection {
             max: AtomicU32::new(clamp(max)),
             draining: AtomicBool::new(false),
             quiet: AtomicBool::new(false),
+            used: AtomicBool::new(false),
             notify: Notify::new(),
             pool,
             waiting,
@@ -139,6 +142,10 @@ impl H2Connection {
 
     pub(super) fn is_quiet(&self) -> bool {
         self.quiet.load(Relaxed) && self.streams() == 0
+    }
+
+    pub(super) fn was_used(&self) -> bool {
+        self.used.load(Relaxed)
     }
 
     /// Whether a further connection should be opened: at 80 % of the peer's limit.
@@ -174,6 +181,7 @@ fn clamp(max: usize) -> u32 {
 impl Ticket {
     /// The handle to send a request by; `None` if the connection was closed meanwhile.
     pub(super) fn handle(&self) -> Option<SendRequest<Bytes>> {
+        self.connection.used.store(true, Relaxed);
         self.connection.send.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

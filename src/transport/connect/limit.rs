@@ -31,6 +31,12 @@ impl ConnectionLimit {
         self.limit.set_max(max);
     }
 
+    /// Connections of all pools, beyond the limit or not.
+    #[cfg(test)]
+    pub(super) fn open(&self) -> u32 {
+        self.limit.used()
+    }
+
     /// A permit for one more connection of a pool that has `open`.
     pub(super) fn acquire(&self, open: &Arc<AtomicU32>, pool: Weak<Pool>) -> Option<ConnectionPermit> {
         let permit = self.limit.try_acquire();

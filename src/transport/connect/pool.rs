@@ -123,10 +123,22 @@ struct State {
     speaks: Option<Alpn>,
     /// A further HTTP/2 connection is being made.
     growing: bool,
+    /// Somebody closes idle HTTP/1.1 connections that are too old.
+    reaping: bool,
+    /// Connections in a row that were lost before they carried a request.
+    wasted: u32,
     /// Connections that the new one is to take the place of.
     renewing: Vec<Arc<H2Connection>>,
     last_error: Option<(Arc<str>, Instant)>,
     closed: bool,
+}
+
+impl State {
+    /// Keeps the cause, and since when there has been one.
+    fn note(&mut self, error: &Error) {
+        let since = self.last_error.as_ref().map_or_else(rt::now, |(_, since)| *since);
+        self.last_error = Some((error.message().into(), since));
+    }
 }
 
 impl Pool {
@@ -162,7 +174,7 @@ impl Pool {
         Readiness::from_u8(self.readiness.load(Relaxed))
     }
 
-    /// Why the last attempt to connect failed, and when, unless one has succeeded since.
+    /// Why the last attempt to connect failed, and since when attempts have failed, unless one has succeeded since.
     pub(crate) fn last_error(&self) -> Option<(Arc<str>, Instant)> {
         self.lock().last_error.clone()
     }
@@ -170,9 +182,12 @@ impl Pool {
     /// Wakes an idle pool. In every other state it does nothing.
     pub(crate) fn connect(self: &Arc<Self>) {
         let idle = Readiness::Idle as u8;
+        if self.readiness() != Readiness::Idle || self.lock().closed {
+            return;
+        }
         if self.readiness.compare_exchange(idle, Readiness::Connecting as u8, Relaxed, Relaxed).is_ok() {
             self.tell(PoolEvent::Changed { from: Readiness::Idle, to: Readiness::Connecting });
-            self.tasks.spawn(Arc::clone(self).connect_until_ready());
+            self.tasks.spawn(Arc::clone(self).connect_until_ready(Duration::ZERO));
         }
     }
 
@@ -226,10 +241,23 @@ impl Pool {
         state.closed = true;
         let (h2, h1) = (std::mem::take(&mut state.h2), std::mem::take(&mut state.h1_idle));
         drop(state);
+        self.set(Readiness::Idle);
         for connection in &h2 {
             connection.drain();
         }
         drop(h1);
+    }
+
+    /// Connections of both kinds.
+    #[cfg(test)]
+    pub(super) fn connections(&self) -> u32 {
+        self.open.load(Relaxed)
+    }
+
+    /// Streams on connections that take more of them.
+    #[cfg(test)]
+    pub(super) fn streams(&self) -> u32 {
+        self.lock().h2.iter().map(|connection| connection.streams()).sum()
     }
 
     pub(super) fn tasks(&self) -> &TaskSet {
@@ -272,7 +300,10 @@ impl Pool {
     }
 
     /// The background work of a pool without a connection: one attempt per back-off until one succeeds.
-    async fn connect_until_ready(self: Arc<Self>) {
+    async fn connect_until_ready(self: Arc<Self>, wait: Duration) {
+        if !wait.is_zero() {
+            rt::sleep(Rng::local().jitter(wait, 20)).await;
+        }
         let mut backoff = BACKOFF_FIRST;
         loop {
             if self.lock().closed {
@@ -290,7 +321,7 @@ impl Pool {
                     return;
                 }
                 Err(error) => {
-                    self.lock().last_error = Some((error.message().into(), rt::now()));
+                    self.lock().note(&error);
                     tracing::debug!(endpoint = %self.target.label, "connecting failed, again in about {backoff:?}: {error}");
                     self.set(Readiness::TransientFailure);
                 }
@@ -382,7 +413,7 @@ impl Pool {
                         "no HTTP/2 with {}: {failure}; set the service's `protocol` if it does not speak it",
                         self.target.label
                     );
-                    error::unopened(Some(failure)).with_endpoint(text.into())
+                    error::no_http2(text, failure)
                 })?;
         let mut state = self.lock();
         if state.closed {
@@ -397,7 +428,7 @@ impl Pool {
     async fn add_h1(self: &Arc<Self>, dialed: Dialed) -> Result<(), Error> {
         let permit = self.permit()?;
         let connection = H1Connection::open(dialed.io, permit, self).await.map_err(error::h1_unsent)?;
-        self.lock().h1_idle.push(connection);
+        self.keep(connection);
         Ok(())
     }
 
@@ -424,7 +455,7 @@ impl Pool {
     /// A connection for HTTP/1.1 could not be made: the endpoint is not offered until one can.
     fn failed(self: &Arc<Self>, error: &Error) {
         let mut state = self.lock();
-        state.last_error = Some((error.message().into(), rt::now()));
+        state.note(error);
         let lost = state.speaks == Some(Alpn::Http1) || state.h2.is_empty();
         drop(state);
         let (ready, failure) = (Readiness::Ready as u8, Readiness::TransientFailure as u8);
@@ -432,23 +463,47 @@ impl Pool {
             self.tell(PoolEvent::Changed { from: Readiness::Ready, to: Readiness::TransientFailure });
             let pool = Arc::clone(self);
             self.tasks.spawn(async move {
-                rt::sleep(Rng::local().jitter(BACKOFF_FIRST, 20)).await;
-                pool.connect_until_ready().await;
+                pool.connect_until_ready(BACKOFF_FIRST).await;
             });
         }
     }
 
     /// An HTTP/1.1 connection finished its request.
-    pub(super) fn idle(&self, connection: H1Connection) {
-        let mut state = self.lock();
-        if !state.closed {
-            let now = rt::now();
-            state.h1_idle.retain(|idle| idle.fresh(now));
-            state.h1_idle.push(connection);
-        }
-        drop(state);
+    pub(super) fn idle(self: &Arc<Self>, connection: H1Connection) {
+        self.keep(connection);
         if self.waiting.load(SeqCst) > 0 {
             self.tell(PoolEvent::Freed);
+        }
+    }
+
+    /// Keeps an idle HTTP/1.1 connection until it is too old.
+    fn keep(self: &Arc<Self>, connection: H1Connection) {
+        let mut state = self.lock();
+        if state.closed {
+            return;
+        }
+        state.h1_idle.push(connection);
+        if !std::mem::replace(&mut state.reaping, true) {
+            self.tasks.spawn(Arc::clone(self).reap());
+        }
+    }
+
+    /// Closes idle HTTP/1.1 connections as they grow too old; ends when none is left.
+    async fn reap(self: Arc<Self>) {
+        loop {
+            let next = {
+                let mut state = self.lock();
+                let now = rt::now();
+                state.h1_idle.retain(|connection| connection.fresh(now));
+                match state.h1_idle.iter().map(H1Connection::expires).min() {
+                    Some(next) => next,
+                    None => {
+                        state.reaping = false;
+                        return;
+                    }
+                }
+            };
+            rt::sleep_until(next).await;
         }
     }
 
@@ -478,6 +533,12 @@ impl Pool {
         if state.h2.len() == before || !state.h2.is_empty() || state.closed || state.speaks == Some(Alpn::Http1) {
             return;
         }
+        // A peer that takes connections and closes them unused would be called in a loop.
+        state.wasted = if connection.was_used() { 0 } else { (state.wasted + 1).min(10) };
+        let wait = match state.wasted {
+            0 => Duration::ZERO,
+            times => BACKOFF_FIRST.mul_f64(1.6f64.powi(times.cast_signed() - 1)).min(BACKOFF_MAX),
+        };
         if self.target.protocol == Protocol::Auto {
             // Whatever listens there next may speak something else.
             state.speaks = None;
@@ -486,7 +547,7 @@ impl Pool {
         // One that nobody used for a while is made again when somebody wants it.
         if !connection.is_quiet() {
             self.set(Readiness::Connecting);
-            self.tasks.spawn(Arc::clone(self).connect_until_ready());
+            self.tasks.spawn(Arc::clone(self).connect_until_ready(wait));
         } else {
             self.set(Readiness::Idle);
         }

@@ -34,6 +34,14 @@ pub(crate) type SlotBody = GuardedBody<Body, SlotGuard>;
 type Sent = Pin<Box<dyn Future<Output = Result<Response<SlotBody>, Error>> + Send>>;
 
 impl Slot {
+    #[cfg(test)]
+    pub(super) fn version(&self) -> crate::transport::Alpn {
+        match self.way {
+            Way::H2(_) => crate::transport::Alpn::Http2,
+            Way::H1(_) => crate::transport::Alpn::Http1,
+        }
+    }
+
     /// Sends the request when the future is first polled. An error that says the request was not processed brings its
     /// body back. Dropping the future resets the stream.
     pub(crate) fn send(self, request: Request<Body>) -> Sent {

@@ -1,0 +1,211 @@
+//! Exchanges over HTTP/1.1: detection, reuse, stale connections, upgrades.
+
+use std::{
+    convert::Infallible,
+    sync::atomic::{AtomicU32, Ordering::SeqCst},
+};
+
+use http::StatusCode;
+use http_body_util::Full;
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+use super::{raw::Raw, *};
+use crate::{
+    error::{Code, Delivery},
+    rt,
+    transport::Alpn,
+};
+
+async fn hello(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    assert_eq!(request.version(), http::Version::HTTP_11);
+    assert_eq!(request.headers()["host"], "service");
+    let path = request.uri().to_string();
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    Ok(Response::new(Full::from([path.as_bytes(), &body].concat())))
+}
+
+/// An HTTP/1.1-only server; counts connections.
+fn serve(mut listener: MemoryListener) -> Arc<AtomicU32> {
+    let accepted = Arc::new(AtomicU32::new(0));
+    let count = accepted.clone();
+    tokio::spawn(async move {
+        while let Some(io) = listener.accept().await {
+            count.fetch_add(1, SeqCst);
+            tokio::spawn(
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(io), service_fn(hello)),
+            );
+        }
+    });
+    accepted
+}
+
+/// Reads one request head and says how much came.
+async fn head(io: &mut DuplexStream) -> Option<String> {
+    let mut text = Vec::new();
+    while !text.ends_with(b"\r\n\r\n") {
+        text.push(io.read_u8().await.ok()?);
+    }
+    Some(String::from_utf8(text).unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn auto_falls_back_to_http1_where_the_server_answers_in_it() {
+    let bench = Bench::new(Protocol::Auto);
+    let accepted = serve(bench.listen());
+    let started = rt::now();
+    bench.ready().await;
+    assert!(rt::now() - started < Duration::from_millis(900));
+    assert_eq!(text(bench.call(get("/a?b")).await.unwrap()).await, "/a?b");
+    assert_eq!(text(bench.call(post("data")).await.unwrap()).await, "/data");
+    // One for the preface, one for both calls.
+    assert_eq!(accepted.load(SeqCst), 2);
+    let Acquire::Refused(error) = bench.pool.acquire(Want::Http2) else { panic!("HTTP/2 on an HTTP/1.1 server") };
+    assert_eq!((error.code(), error.delivery()), (Code::ProtocolError, Delivery::Unsent));
+}
+
+#[tokio::test(start_paused = true)]
+async fn auto_takes_http2_where_the_server_speaks_it() {
+    let bench = Bench::new(Protocol::Auto);
+    let mut listener = bench.listen();
+    bench.pool.connect();
+    let mut server = Raw::accept(listener.accept().await.unwrap()).await;
+    server.settings(None).await;
+    assert_eq!(bench.slot(Want::Any).await.version(), Alpn::Http2);
+    // Upgrades get a connection of their own.
+    let slot = bench.slot(Want::Http1).await;
+    assert_eq!(slot.version(), Alpn::Http1);
+    let call = tokio::spawn(slot.send(get("/up")));
+    let mut io = listener.accept().await.unwrap();
+    assert!(head(&mut io).await.unwrap().starts_with("GET /up HTTP/1.1\r\n"));
+    io.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+    assert!(call.await.unwrap().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn parallel_calls_dial_up_to_the_connection_limit_and_go_idle() {
+    let bench = Bench::with(Protocol::Http1, SetKind::Replicas, 3);
+    let mut listener = bench.listen();
+    let accepting = tokio::spawn(async move {
+        let mut accepted = Vec::new();
+        while accepted.len() < 3 {
+            let mut io = listener.accept().await.unwrap();
+            head(&mut io).await.unwrap();
+            accepted.push(io);
+        }
+        for io in &mut accepted {
+            io.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        }
+        (listener, accepted)
+    });
+    bench.ready().await;
+    let mut calls = Vec::new();
+    for _ in 0..3 {
+        calls.push(tokio::spawn(bench.slot(Want::Any).await.send(get("/"))));
+    }
+    assert!(matches!(bench.pool.acquire(Want::Any), Acquire::Full));
+    for call in calls {
+        text(call.await.unwrap().unwrap()).await;
+    }
+    let _accepted = accepting.await.unwrap();
+    assert_eq!((bench.connections(), bench.streams()), (3, 0));
+    let slots: Vec<_> = (0..3).map(|_| taken(bench.pool.acquire(Want::Any)).unwrap()).collect();
+    assert_eq!((slots.len(), bench.connections()), (3, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_connection_is_replaced_once_for_requests_that_may_be_repeated() {
+    for (request, repeated) in [
+        (get("/"), true),
+        (Request::head("http://service/").body(Body::empty()).unwrap(), true),
+        (Request::post("http://service/").header("idempotency-key", "1").body(Body::from("x")).unwrap(), true),
+        (post("x"), false),
+        (Request::delete("http://service/").body(Body::empty()).unwrap(), false),
+    ] {
+        let bench = Bench::new(Protocol::Http1);
+        let mut listener = bench.listen();
+        bench.pool.connect();
+        let mut io = listener.accept().await.unwrap();
+        let call = tokio::spawn(bench.slot(Want::Any).await.send(get("/")));
+        head(&mut io).await.unwrap();
+        io.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        text(call.await.unwrap().unwrap()).await;
+        // The server reads the next request and closes without a byte.
+        let call = tokio::spawn(taken(bench.pool.acquire(Want::Any)).unwrap().send(request));
+        head(&mut io).await.unwrap();
+        drop(io);
+        if repeated {
+            // The eager reconnect stays silent, whichever comes first.
+            tokio::spawn(async move {
+                while let Some(mut io) = listener.accept().await {
+                    tokio::spawn(async move {
+                        if head(&mut io).await.is_some_and(|text| text.contains("host: service")) {
+                            io.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+                        }
+                    });
+                }
+            });
+            assert_eq!(call.await.unwrap().unwrap().status(), StatusCode::NO_CONTENT);
+        } else {
+            let error = call.await.unwrap().err().unwrap();
+            assert_eq!((error.code(), error.delivery()), (Code::ConnectionClosed, Delivery::Maybe));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn something_that_is_not_http_is_e017() {
+    let bench = Bench::new(Protocol::Http1);
+    let mut listener = bench.listen();
+    bench.pool.connect();
+    let mut io = listener.accept().await.unwrap();
+    let call = tokio::spawn(bench.slot(Want::Any).await.send(get("/")));
+    head(&mut io).await.unwrap();
+    io.write_all(b"SSH-2.0-OpenSSH\r\n\r\n").await.unwrap();
+    let error = call.await.unwrap().err().unwrap();
+    assert_eq!((error.code(), error.delivery()), (Code::ProtocolError, Delivery::Maybe));
+}
+
+#[tokio::test(start_paused = true)]
+async fn trailers_pass_both_ways() {
+    let bench = Bench::new(Protocol::Http1);
+    let mut listener = bench.listen();
+    bench.pool.connect();
+    let mut io = listener.accept().await.unwrap();
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("checksum", http::HeaderValue::from_static("1"));
+    let frames = vec![Ok::<_, Error>(Frame::data(Bytes::from_static(b"a"))), Ok(Frame::trailers(trailers))];
+    let body = Body::erase(StreamBody::new(tokio_stream::iter(frames)));
+    let request = Request::post("http://service/").header("trailer", "checksum").header("te", "trailers");
+    let call = tokio::spawn(bench.slot(Want::Any).await.send(request.body(body).unwrap()));
+    head(&mut io).await.unwrap();
+    let mut sent = Vec::new();
+    while !sent.ends_with(b"checksum: 1\r\n\r\n") {
+        sent.push(io.read_u8().await.unwrap());
+    }
+    io.write_all(b"HTTP/1.1 200 OK\r\ntrailer: sum\r\ntransfer-encoding: chunked\r\n\r\n1\r\nb\r\n0\r\nsum: 2\r\n\r\n")
+        .await
+        .unwrap();
+    let collected = Box::pin(call.await.unwrap().unwrap().into_body()).collect().await.unwrap();
+    assert_eq!(collected.trailers().unwrap()["sum"], "2");
+    bench.wait(|| bench.streams() == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_closes_after_each_answer_is_served_all_the_same() {
+    let bench = Bench::new(Protocol::Http1);
+    let mut listener = bench.listen();
+    tokio::spawn(async move {
+        while let Some(mut io) = listener.accept().await {
+            tokio::spawn(async move {
+                if head(&mut io).await.is_some() {
+                    let _ = io.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok").await;
+                }
+            });
+        }
+    });
+    for _ in 0..20 {
+        assert_eq!(text(bench.call(get("/")).await.unwrap()).await, "ok");
+    }
+}
