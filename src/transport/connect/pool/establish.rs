@@ -1,0 +1,188 @@
+//! How a pool comes by its connections.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use super::{BACKOFF_FIRST, BACKOFF_MAX, DETECT, Pool, PoolEvent, Readiness};
+use crate::{
+    error::Error,
+    model::SetKind,
+    rt::{self, Rng},
+    transport::{
+        Alpn, Dialed,
+        connect::{dial, h1::H1Connection, h2::H2Connection, limit::ConnectionPermit},
+        error,
+    },
+};
+
+impl Pool {
+    /// The background work of a pool without a connection: one attempt per back-off until one succeeds.
+    pub(super) async fn connect_until_ready(self: Arc<Self>, wait: Duration) {
+        if !wait.is_zero() {
+            rt::sleep(Rng::local().jitter(wait, 20)).await;
+        }
+        let mut backoff = BACKOFF_FIRST;
+        loop {
+            if self.lock().closed {
+                return;
+            }
+            match self.establish().await {
+                Ok(()) => {
+                    self.lock().last_error = None;
+                    self.set(Readiness::Ready);
+                    self.tell(PoolEvent::Freed);
+                    if self.target.kind == SetKind::Vip {
+                        // One address, many backends: two connections reach two of them.
+                        self.want_more();
+                    }
+                    return;
+                }
+                Err(error) => {
+                    self.lock().note(&error);
+                    tracing::debug!(endpoint = %self.target.label, "connecting failed, again in about {backoff:?}: {error}");
+                    self.set(Readiness::TransientFailure);
+                }
+            }
+            rt::sleep(Rng::local().jitter(backoff, 20)).await;
+            backoff = (backoff * 8 / 5).min(BACKOFF_MAX);
+        }
+    }
+
+    pub(super) fn want_more(self: &Arc<Self>) {
+        let mut state = self.lock();
+        if !state.growing && !state.closed && state.speaks != Some(Alpn::Http1) {
+            state.growing = true;
+            drop(state);
+            self.tasks.spawn(Arc::clone(self).grow());
+        }
+    }
+
+    /// One more HTTP/2 connection. A failure is left to the pool's own reconnecting, at most once per back-off.
+    pub(super) async fn grow(self: Arc<Self>) {
+        let result = self.establish().await;
+        if let Err(error) = &result {
+            tracing::debug!(endpoint = %self.target.label, "no further connection: {error}");
+            rt::sleep(BACKOFF_MAX).await;
+        }
+        let mut state = self.lock();
+        state.growing = false;
+        let replaced = if result.is_ok() { std::mem::take(&mut state.renewing) } else { Vec::new() };
+        drop(state);
+        for connection in replaced {
+            connection.drain();
+        }
+        if result.is_ok() {
+            self.tell(PoolEvent::Freed);
+        }
+    }
+
+    /// Connects once and adds the connection.
+    async fn establish(self: &Arc<Self>) -> Result<(), Error> {
+        let timeout = self.policy.connect_timeout;
+        rt::timeout(timeout, self.establish_untimed())
+            .await
+            .unwrap_or_else(|| Err(error::connect_timeout(&self.target.label, timeout)))
+    }
+
+    async fn establish_untimed(self: &Arc<Self>) -> Result<(), Error> {
+        let speaks = self.lock().speaks;
+        let dialed = self.dial().await?;
+        match dialed.alpn.or(speaks) {
+            Some(Alpn::Http1) => self.add_h1(dialed).await,
+            Some(Alpn::Http2) => self.add_h2(dialed).await,
+            None => match rt::timeout(DETECT.min(self.policy.connect_timeout), self.add_h2(dialed)).await {
+                Some(Ok(())) => {
+                    self.lock().speaks = Some(Alpn::Http2);
+                    Ok(())
+                }
+                // Anything but SETTINGS, or silence. No request was sent, so the other protocol can be tried.
+                _ => {
+                    let dialed = self.dial().await?;
+                    self.add_h1(dialed).await?;
+                    self.lock().speaks = Some(Alpn::Http1);
+                    tracing::debug!(endpoint = %self.target.label, "speaks HTTP/1.1");
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    async fn dial(&self) -> Result<Dialed, Error> {
+        dial::race(&*self.dial, &self.target.addresses).await
+    }
+
+    fn permit(self: &Arc<Self>) -> Result<ConnectionPermit, Error> {
+        self.limit.acquire(&self.open, Arc::downgrade(self)).ok_or_else(|| {
+            Error::new(
+                crate::error::Code::Overflow,
+                format!("no connection to {}: the service's `max_connections` is reached", self.target.label),
+            )
+        })
+    }
+
+    async fn add_h2(self: &Arc<Self>, dialed: Dialed) -> Result<(), Error> {
+        let permit = self.permit()?;
+        let (connection, driver) =
+            H2Connection::open(dialed.io, permit, Arc::downgrade(self), Arc::clone(&self.waiting), self.max_age())
+                .await
+                .map_err(|failure| {
+                    let text = format!(
+                        "no HTTP/2 with {}: {failure}; set the service's `protocol` if it does not speak it",
+                        self.target.label
+                    );
+                    error::no_http2(text, failure)
+                })?;
+        let mut state = self.lock();
+        if state.closed {
+            connection.drain();
+        }
+        state.h2.push(connection);
+        drop(state);
+        self.tasks.spawn(driver);
+        Ok(())
+    }
+
+    async fn add_h1(self: &Arc<Self>, dialed: Dialed) -> Result<(), Error> {
+        let permit = self.permit()?;
+        let connection = H1Connection::open(dialed.io, permit, self).await.map_err(error::h1_unsent)?;
+        self.keep(connection);
+        Ok(())
+    }
+
+    /// A connection for one HTTP/1.1 request.
+    pub(in crate::transport::connect) async fn dial_h1(
+        self: &Arc<Self>,
+        permit: ConnectionPermit,
+    ) -> Result<H1Connection, Error> {
+        let timeout = self.policy.connect_timeout;
+        let connected = async {
+            let dialed = self.dial().await?;
+            H1Connection::open(dialed.io, permit, self).await.map_err(error::h1_unsent)
+        };
+        let result = rt::timeout(timeout, connected)
+            .await
+            .unwrap_or_else(|| Err(error::connect_timeout(&self.target.label, timeout)));
+        if let Err(error) = &result {
+            self.failed(error);
+        }
+        result
+    }
+
+    /// A connection for HTTP/1.1 could not be made: the endpoint is not offered until one can.
+    pub(super) fn failed(self: &Arc<Self>, error: &Error) {
+        let mut state = self.lock();
+        state.note(error);
+        let lost = state.speaks == Some(Alpn::Http1) || state.h2.is_empty();
+        drop(state);
+        let (ready, failure) = (Readiness::Ready as u8, Readiness::TransientFailure as u8);
+        if lost && self.readiness.compare_exchange(ready, failure, Relaxed, Relaxed).is_ok() {
+            self.tell(PoolEvent::Changed { from: Readiness::Ready, to: Readiness::TransientFailure });
+            let pool = Arc::clone(self);
+            self.tasks.spawn(async move {
+                pool.connect_until_ready(BACKOFF_FIRST).await;
+            });
+        }
+    }
+}
