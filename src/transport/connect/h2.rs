@@ -23,7 +23,7 @@ use tokio::{
 
 use super::{limit::ConnectionPermit, pool::Pool};
 use crate::{
-    rt::{self, Rng},
+    rt,
     transport::{
         Io,
         batch::{Batched, Flusher, batched},
@@ -120,15 +120,8 @@ impl H2Connection {
             waiting,
             _permit: permit,
         });
-        let driver = Driver {
-            connection,
-            flusher,
-            probe: Some(send),
-            ping,
-            this: Arc::clone(&this),
-            activity,
-            max_age: Rng::local().jitter(max_age, 10),
-        };
+        let driver =
+            Driver { connection, flusher, probe: Some(send), ping, this: Arc::clone(&this), activity, max_age };
         Ok((this, driver.run()))
     }
 

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     error::Error,
     model::{Address, Protocol, SetKind},
-    rt::{self, Instant, TaskSet},
+    rt::{self, Instant, Rng, TaskSet},
     transport::{Alpn, Dial, error},
 };
 
@@ -293,11 +293,14 @@ impl Pool {
         }
     }
 
+    /// When a connection is replaced. Jittered, so that connections made together do not end together; a virtual IP is
+    /// dialled anew more often, since each connection reaches one of the backends behind it.
     fn max_age(&self) -> Duration {
-        match self.target.kind {
-            SetKind::Vip => Duration::from_secs(5 * 60),
-            SetKind::Replicas => Duration::from_secs(25 * 60),
-        }
+        let (age, percent) = match self.target.kind {
+            SetKind::Vip => (Duration::from_secs(5 * 60), 20),
+            SetKind::Replicas => (Duration::from_secs(25 * 60), 10),
+        };
+        Rng::local().jitter(age, percent)
     }
 
     pub(super) fn h1_permit(self: &Arc<Self>) -> Option<ConnectionPermit> {
