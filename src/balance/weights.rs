@@ -70,7 +70,7 @@ impl Weights {
     pub(super) fn draw(&self, rng: &mut Rng) -> usize {
         match self {
             Self::Equal(n) => rng.below(*n) as usize,
-            Self::Table(table) => table.at(scale(rng.next_u64(), table.total)),
+            Self::Table(table) => table.draw(rng.next_u64()),
         }
     }
 
@@ -100,12 +100,24 @@ impl Weights {
 }
 
 impl Table {
+    /// The endpoint at the `x`-th of 2^64 equal steps through the sum. Part and position come from the same `x`, since a
+    /// division would cost as much as the rest.
+    fn draw(&self, x: u64) -> usize {
+        let part = scale(x, self.guide.len() as u64) as usize;
+        self.from(part, scale(x, self.total))
+    }
+
     fn at(&self, position: u64) -> usize {
         // `position < total`, so neither index leaves its table.
         let part = match u32::try_from(self.total) {
             Ok(_) => (position * self.guide.len() as u64 / self.total) as usize,
             Err(_) => (u128::from(position) * self.guide.len() as u128 / u128::from(self.total)) as usize,
         };
+        self.from(part, position)
+    }
+
+    /// `part` begins at or before `position`.
+    fn from(&self, part: usize, position: u64) -> usize {
         let mut at = self.guide[part] as usize;
         while self.ends[at] <= position {
             at += 1;
