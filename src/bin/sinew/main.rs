@@ -1,5 +1,7 @@
 //! The `sinew` command: what is known without a running mesh.
 
+#![forbid(unsafe_code)]
+
 mod config;
 mod explain;
 
