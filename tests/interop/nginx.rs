@@ -1,7 +1,8 @@
 //! nginx as a server behind our client, and as a proxy in front of our listener.
 //!
-//! Its reload is not tested: a worker that is told to go closes connections with requests unread on them, so that the
-//! kernel resets them and the GOAWAY is lost. Our client cannot tell such a request from one that was processed.
+//! Its reload is not tested: a worker that is told to go sometimes closes a connection early, probably with requests
+//! unread on it, so that the kernel resets it and the GOAWAY is lost. Our client cannot tell such a request from one that
+//! was processed.
 
 use std::{os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
