@@ -73,10 +73,8 @@ impl CallContext {
 pub(crate) fn is_open_ended(request: &Request<Body>) -> bool {
     let headers = request.headers();
     let has = |name: header::HeaderName, part: &str| {
-        headers
-            .get_all(name)
-            .iter()
-            .any(|value| value.to_str().is_ok_and(|value| value.to_ascii_lowercase().contains(part)))
+        let contains = |value: &[u8]| value.windows(part.len()).any(|at| at.eq_ignore_ascii_case(part.as_bytes()));
+        headers.get_all(name).iter().any(|value| contains(value.as_bytes()))
     };
     request.method() == http::Method::CONNECT
         || headers.contains_key(header::UPGRADE)
@@ -96,5 +94,21 @@ impl Carrier for Outbound {
 
     fn close(request: Request<Body>, cx: CallContext) -> Self {
         Self { request, cx }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn event_streams_and_announced_long_polls_are_open_ended_in_any_case() {
+        let with = |name: &str, value: &str| {
+            is_open_ended(&Request::get("/").header(name, value).body(Body::empty()).unwrap())
+        };
+        assert!(with("accept", "text/html, Text/Event-Stream;q=0.9"));
+        assert!(with("prefer", "Wait=60"));
+        assert!(with("upgrade", "websocket"));
+        assert!(!with("accept", "*/*") && !with("prefer", ""));
     }
 }

@@ -63,9 +63,10 @@ impl Context {
         with_current(|context| context.cloned())
     }
 
-    /// The context a server listener put into a request's extensions.
+    /// The context in a request's extensions: of the request that is served, or at a client's seat of the one that is
+    /// made.
     pub fn of(extensions: &http::Extensions) -> Option<Context> {
-        Inbound::of(extensions).map(|inbound| inbound.context.clone())
+        Inbound::of(extensions).map(|inbound| &inbound.context).or_else(|| extensions.get()).cloned()
     }
 
     /// How much time is left before the caller stops waiting; `None` without a deadline, zero if it has passed.

@@ -121,3 +121,28 @@ async fn a_passed_timeout_is_an_error_whoever_notices_first() {
         assert!(error.is_timeout(), "{error}");
     }
 }
+
+#[tokio::test]
+async fn a_seat_of_a_client_sees_the_context_of_the_request_that_is_served() {
+    let inner = serve(Router::new().route("/", get(|| async { "ok" }))).await;
+    let (seen, mut ids) = tokio::sync::mpsc::unbounded_channel();
+    let seat = sinew::seat::seat_fn(move |request: http::Request<sinew::Body>, next: sinew::seat::Next| {
+        let id = Context::of(request.extensions()).and_then(|context| context.request_id().map(str::to_owned));
+        seen.send(id).unwrap();
+        next.run(request)
+    });
+    let mesh = Mesh::builder("middle")
+        .service("hello", |s| s.endpoints([inner.to_string()]))
+        .attempt(seat)
+        .build()
+        .await
+        .unwrap();
+    let next = mesh.client("hello");
+    let outer = serve(
+        Router::new().route("/", get(move || async move { next.get("/").send().await.unwrap().text().await.unwrap() })),
+    )
+    .await;
+    let mesh = client(outer).await;
+    mesh.client("hello").get("/").header("x-request-id", "abc").send().await.unwrap().text().await.unwrap();
+    assert_eq!(ids.recv().await.unwrap().as_deref(), Some("abc"));
+}

@@ -114,7 +114,7 @@ async fn a_peer_that_does_not_read_stalls_the_producer() {
     call.abort();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_reader_that_does_not_read_stalls_the_peer() {
     let bench = Bench::new(Protocol::Http2);
     let sent = Arc::new(AtomicUsize::new(0));

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::error::{Code, Delivery, Origin};
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_peers_stream_limit_is_never_exceeded_and_more_connections_open_up_to_four() {
     let bench = Arc::new(Bench::new(Protocol::Http2));
     let connections = Arc::new(AtomicU32::new(0));
