@@ -51,6 +51,10 @@
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
+//! | `aws-lc` | yes | TLS by aws-lc-rs, X25519MLKEM768 offered |
+//! | `ring` | | TLS by ring: a smaller build, no post-quantum key exchange |
+//! | `dev-ca` | | `identity: { source: dev }`: a certificate authority for development |
+//! | `cel` | | conditions of authorization rules in CEL |
 //! | `dns` | yes | DNS discovery (hickory-resolver) |
 //! | `file` | yes | `sinew.yaml` with reload, endpoint files |
 //! | `tonic` | yes | typed context and peer on `tonic::Request`, `grpc.health.v1` on the ops listener |
