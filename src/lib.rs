@@ -89,6 +89,7 @@ mod transport;
 
 pub mod balance;
 pub mod breaker;
+mod health;
 mod rescue;
 pub mod route;
 mod telemetry;

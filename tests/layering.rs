@@ -24,7 +24,7 @@ const FLOOR: &[&str] = &[
 ];
 
 /// Rooms of one mechanism each, which never import each other.
-const SLICES: &[&str] = &["balance", "breaker", "route", "telemetry", "timeout"];
+const SLICES: &[&str] = &["balance", "breaker", "health", "route", "telemetry", "timeout"];
 
 /// What a room may import besides the floor, directly or through others.
 fn arrows() -> BTreeMap<&'static str, BTreeSet<&'static str>> {

@@ -8,6 +8,7 @@ use std::sync::{
 use super::Cluster;
 use crate::{
     balance::Candidate,
+    health::Availability,
     model::{EndpointSpec, SetKind},
     transport::{Pool, PoolPolicy, PoolTarget, Readiness},
 };
@@ -17,6 +18,8 @@ use crate::{
 pub(crate) struct Endpoint {
     pub(crate) id: Arc<str>,
     pub(crate) pool: Arc<Pool>,
+    /// Whether calls may go here, as far as health is concerned; the pool knows whether they can.
+    pub(crate) availability: Availability,
     /// How many endpoints of the cluster are connecting.
     connecting: Arc<AtomicU32>,
 }
@@ -49,7 +52,7 @@ impl Endpoint {
             Arc::clone(&of.waiting),
             on_event,
         );
-        Self { pool, connecting: Arc::clone(&of.connecting), id }
+        Self { pool, availability: Availability::default(), connecting: Arc::clone(&of.connecting), id }
     }
 }
 
@@ -59,6 +62,12 @@ impl Endpoint {
         if self.connecting.load(Relaxed) < MAX_CONNECTING {
             self.pool.connect();
         }
+    }
+
+    /// Whether it counts where usable endpoints are counted: nothing is known against it, and its connections do not
+    /// fail.
+    pub(super) fn is_usable(&self) -> bool {
+        self.availability.is_usable() && self.pool.readiness() != Readiness::TransientFailure
     }
 }
 

@@ -13,6 +13,7 @@
 
 mod dispatch;
 mod endpoint;
+mod health;
 mod observe;
 mod status;
 mod table;
@@ -131,3 +132,6 @@ impl Cluster {
         self.changed.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests;

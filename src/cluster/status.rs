@@ -33,6 +33,8 @@ pub struct EndpointStatus {
     pub id: String,
     /// `idle`, `connecting`, `ready` or `transient_failure`.
     pub state: &'static str,
+    /// What is known about its health: `ejected`, `health_check_failed`, `draining`, `probation`. Empty for a good one.
+    pub health: Vec<&'static str>,
     /// Attempts in flight.
     pub in_flight: u32,
     /// Relative share of traffic.
@@ -53,6 +55,7 @@ impl Cluster {
             .map(|(spec, member)| EndpointStatus {
                 id: spec.id.to_string(),
                 state: state(member.pool.readiness()),
+                health: member.availability.names().collect(),
                 in_flight: member.in_flight(),
                 weight: spec.weight,
                 priority: spec.priority,

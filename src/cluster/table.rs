@@ -1,8 +1,11 @@
 //! What calls read: endpoints by priority and subset, published whole.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use super::{SubsetId, endpoint::Endpoint};
 use crate::{
     balance::{EndpointSet, Picked},
+    health::in_panic,
     transport::Readiness,
 };
 
@@ -14,13 +17,50 @@ pub(crate) struct Table {
     pub(super) closed: bool,
     /// By priority, first choice first.
     pub(super) levels: Vec<Level>,
+    /// Whether anything is known about any endpoint's health.
+    pub(super) doubts: AtomicBool,
 }
 
 /// The endpoints of one priority.
 pub(crate) struct Level {
-    pub(super) all: EndpointSet<Endpoint>,
+    pub(super) all: Group,
     /// By [`SubsetId`].
-    pub(super) subsets: Vec<EndpointSet<Endpoint>>,
+    pub(super) subsets: Vec<Group>,
+}
+
+/// The endpoints of one priority and subset, and whether so few of them are usable that all are admitted.
+pub(crate) struct Group {
+    pub(super) set: EndpointSet<Endpoint>,
+    panic: AtomicBool,
+}
+
+/// `healthy_panic_threshold`: per cent.
+const PANIC_THRESHOLD: u32 = 50;
+
+impl Group {
+    pub(super) fn new(set: EndpointSet<Endpoint>) -> Self {
+        Self { set, panic: AtomicBool::new(false) }
+    }
+
+    pub(super) fn in_panic(&self) -> bool {
+        self.panic.load(Relaxed)
+    }
+
+    fn pick(&self, skip: impl Fn(&Endpoint) -> bool) -> Option<Picked<Endpoint>> {
+        let panic = self.in_panic();
+        self.set.pick(|endpoint| !endpoint.availability.admits(panic) || skip(endpoint))
+    }
+
+    /// Counts usable endpoints. True if anything is known about any of them.
+    fn assess(&self) -> bool {
+        let (mut usable, mut doubts) = (0, false);
+        for member in self.set.members() {
+            doubts |= !member.availability.is_clear();
+            usable += usize::from(member.is_usable());
+        }
+        self.panic.store(doubts && in_panic(usable, self.set.members().len(), PANIC_THRESHOLD), Relaxed);
+        doubts
+    }
 }
 
 /// How the endpoints of a set are, when none could be picked.
@@ -29,25 +69,27 @@ pub(super) struct Census {
     pub(super) ready: usize,
     pub(super) connecting: usize,
     pub(super) failed: usize,
+    /// Neither picked nor waited for, since something is known against them.
+    pub(super) excluded: usize,
 }
 
 impl Census {
     pub(super) fn total(self) -> usize {
-        self.ready + self.connecting + self.failed
+        self.ready + self.connecting + self.failed + self.excluded
     }
 }
 
 impl Table {
     pub(super) fn unknown() -> Self {
-        Self { known: false, closed: false, levels: Vec::new() }
+        Self { known: false, closed: false, levels: Vec::new(), doubts: AtomicBool::new(false) }
     }
 
     pub(super) fn closed() -> Self {
         Self { closed: true, ..Self::unknown() }
     }
 
-    /// The sets to pick from, first choice first.
-    fn sets(&self, subset: Option<SubsetId>) -> impl Iterator<Item = &EndpointSet<Endpoint>> {
+    /// The groups to pick from, first choice first.
+    fn groups(&self, subset: Option<SubsetId>) -> impl Iterator<Item = &Group> {
         self.levels.iter().filter_map(move |level| match subset {
             None => Some(&level.all),
             Some(SubsetId(id)) => level.subsets.get(id as usize),
@@ -56,21 +98,32 @@ impl Table {
 
     /// An available endpoint of the first priority that has one.
     pub(super) fn pick(&self, subset: Option<SubsetId>, skip: impl Fn(&Endpoint) -> bool) -> Option<Picked<Endpoint>> {
-        self.sets(subset).find_map(|set| set.pick(&skip))
+        self.groups(subset).find_map(|group| group.pick(&skip))
+    }
+
+    /// Brings up to date what follows from the state of the endpoints. Looks at all of them, so it is done when a state
+    /// changes, never by a pick.
+    pub(super) fn assess(&self) {
+        let mut doubts = false;
+        for level in &self.levels {
+            doubts |= level.all.assess();
+            for group in &level.subsets {
+                group.assess();
+            }
+        }
+        self.doubts.store(doubts, Relaxed);
     }
 
     /// Counts states, and finds the most recent failure.
     pub(super) fn census(&self, subset: Option<SubsetId>) -> (Census, Option<String>) {
         let mut census = Census::default();
         let mut last = None;
-        for member in self.sets(subset).flat_map(|set| set.members()) {
+        let members = self.groups(subset).flat_map(|group| {
+            let panic = group.in_panic();
+            group.set.members().iter().map(move |member| (member, panic))
+        });
+        for (member, panic) in members {
             match member.pool.readiness() {
-                Readiness::Ready => census.ready += 1,
-                Readiness::Idle => {
-                    member.wake();
-                    census.connecting += 1;
-                }
-                Readiness::Connecting => census.connecting += 1,
                 Readiness::TransientFailure => {
                     census.failed += 1;
                     if let Some((text, since)) = member.pool.last_error()
@@ -79,6 +132,13 @@ impl Table {
                         last = Some((text, since));
                     }
                 }
+                _ if !member.availability.admits(panic) => census.excluded += 1,
+                Readiness::Ready => census.ready += 1,
+                Readiness::Idle => {
+                    member.wake();
+                    census.connecting += 1;
+                }
+                Readiness::Connecting => census.connecting += 1,
             }
         }
         (census, last.map(|(text, _)| text.to_string()))

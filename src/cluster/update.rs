@@ -8,7 +8,7 @@ use std::{
 use super::{
     Cluster,
     endpoint::Endpoint,
-    table::{Level, Table},
+    table::{Group, Level, Table},
 };
 use crate::{
     balance::{EndpointSet, Member},
@@ -160,9 +160,9 @@ impl Cluster {
         let set = |entries: &[&Entry], selector: Option<&Labels>| {
             let chosen = entries.iter().filter(|entry| selector.is_none_or(|selector| selects(selector, &entry.spec)));
             let weighted = chosen.map(|entry| (entry.member.clone(), entry.spec.weight));
-            EndpointSet::new(weighted, policy.load_balancer, &self.cursor)
+            Group::new(EndpointSet::new(weighted, policy.load_balancer, &self.cursor))
         };
-        let none = |_: &[&Entry]| EndpointSet::new([], policy.load_balancer, &self.cursor);
+        let none = |_: &[&Entry]| Group::new(EndpointSet::new([], policy.load_balancer, &self.cursor));
         let levels = by_priority
             .values()
             .map(|entries| Level {
@@ -177,7 +177,9 @@ impl Cluster {
                     .collect(),
             })
             .collect();
-        self.table.store(Arc::new(Table { known: members.known, closed: false, levels }));
+        let table = Arc::new(Table { known: members.known, levels, ..Table::unknown() });
+        table.assess();
+        self.table.store(table);
         drop(members);
         self.changed.notify_waiters();
     }

@@ -69,7 +69,11 @@ impl Cluster {
         let (census, last) = table.census(subset);
         let of = |n: usize| format!("{n} of {}", census.total());
         match census {
-            Census { ready: 0, connecting: 0, failed: 0 } => Ready::Fail(Error::new(
+            Census { ready: 0, connecting: 0, failed: 0, excluded: 1.. } => Ready::Fail(Error::new(
+                Code::NoHealthyEndpoint,
+                format!("no endpoint of `{}` may be used: {} excluded", self.name, of(census.excluded)),
+            )),
+            Census { ready: 0, connecting: 0, failed: 0, .. } => Ready::Fail(Error::new(
                 Code::NoHealthyEndpoint,
                 match subset {
                     None => format!("`{}` has no endpoints; its sources know none", self.name),
@@ -199,6 +203,11 @@ impl Cluster {
                 && let Some(refresh) = self.refresh.load().as_deref()
             {
                 refresh.refresh();
+            }
+            let table = self.table.load();
+            if table.doubts.load(Relaxed) && (from == Readiness::TransientFailure || to == Readiness::TransientFailure)
+            {
+                table.assess();
             }
         }
         self.changed.notify_waiters();
