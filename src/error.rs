@@ -32,6 +32,8 @@ struct Inner {
     message: Cow<'static, str>,
     retry_after: Option<Duration>,
     source: Option<BoxError>,
+    /// The finer cause that the code leaves open.
+    reason: Option<&'static str>,
     /// The endpoint that was tried.
     endpoint: Option<Arc<str>>,
     /// The body of a request that never left, to be sent again. The lock is never contended: it makes the error `Sync`.
@@ -112,6 +114,7 @@ impl Error {
                 message: message.into(),
                 retry_after: None,
                 source: None,
+                reason: None,
                 endpoint: None,
                 returned: Mutex::new(None),
             }),
@@ -129,6 +132,13 @@ impl Error {
     #[must_use]
     pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
         self.inner.source = Some(source.into());
+        self
+    }
+
+    /// Names the finer cause, in one word that the caller may know.
+    #[must_use]
+    pub(crate) fn with_reason(mut self, reason: &'static str) -> Self {
+        self.inner.reason = Some(reason);
         self
     }
 
@@ -208,6 +218,11 @@ impl Error {
     /// The message without its code.
     pub fn message(&self) -> &str {
         &self.inner.message
+    }
+
+    /// The finer cause where the code has several: `path`, `host`, `header` or `target` of E055.
+    pub fn reason(&self) -> Option<&'static str> {
+        self.inner.reason
     }
 
     /// When the caller may try again, where that is known.

@@ -74,6 +74,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod body;
+mod canon;
 mod classify;
 mod context;
 mod error;
@@ -118,6 +119,7 @@ pub mod config {
 
 pub use self::{
     body::Body,
+    canon::PathNormalization,
     classify::Outcome,
     context::{Call, Context, Criticality, Scoped, Task, TaskError, TraceContext, spawn},
     error::{BoxError, Code, Delivery, Error, Kind, Origin},
@@ -150,6 +152,7 @@ mod documents {
         Migrating = "../docs/guides/migrating.md";
         Ops = "../docs/guides/ops.md";
         OwnPolicy = "../docs/guides/own-policy.md";
+        Requests = "../docs/guides/requests.md";
         Routing = "../docs/guides/routing.md";
         Streams = "../docs/guides/streams.md";
         Testing = "../docs/guides/testing.md";

@@ -9,6 +9,7 @@ use std::{
 /// Rooms that everything may import and that import nothing above themselves.
 const FLOOR: &[&str] = &[
     "body",
+    "canon",
     "classify",
     "context",
     "error",

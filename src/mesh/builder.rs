@@ -16,6 +16,7 @@ use super::{
     control::{Inner, Origins, Seats},
 };
 use crate::{
+    canon::PathNormalization,
     client::{ServiceHandle, ServiceRuntime, Services},
     discover::{Discover, DnsSettings, Sources},
     error::{Code, Error},
@@ -111,6 +112,13 @@ impl Builder {
             Ok(()) => self.policies.register::<P>(),
             Err(reason) => self.mistakes.push(reason),
         }
+        self
+    }
+
+    /// How the paths of requests are made to have one meaning. Default: what can be read in two ways is refused with
+    /// E055.
+    pub fn path_normalization(mut self, level: PathNormalization) -> Self {
+        self.document.path_normalization(level);
         self
     }
 

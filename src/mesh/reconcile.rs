@@ -50,6 +50,7 @@ impl Inner {
         drop(running);
         let seats = self.seats.server.iter().chain(next.inbound.policies.seats(Position::Server)).cloned();
         self.server.set_seat(chain(seats));
+        self.server.set_normalization(next.inbound.path_normalization);
         let generation = next.generation;
         self.snapshot.store(next);
         self.generation.send_replace(generation);

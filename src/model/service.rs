@@ -6,6 +6,7 @@ use super::{EndpointSpec, Labels, PolicySet, SetKind};
 use crate::{
     balance::BalancePolicy,
     breaker::BreakerPolicy,
+    canon::PathNormalization,
     matching::HostPattern,
     name::{Locality, ServiceName, SubsetName},
     route::Route,
@@ -121,6 +122,8 @@ pub enum SourceKind {
 #[derive(Clone, PartialEq, Debug, Default)]
 #[non_exhaustive]
 pub struct InboundSpec {
+    /// How paths are made to have one meaning. Default [`PathNormalization::Strict`].
+    pub path_normalization: PathNormalization,
     /// Policies of the user's own at the `server` seat.
     pub policies: PolicySet,
 }

@@ -27,8 +27,12 @@ pub(crate) enum Reader {
 /// The answer for a refused or failed request.
 pub(crate) fn answer(error: &Error, grpc: bool, reader: Reader) -> Response<Body> {
     let code = error.code();
+    let reason = match error.reason() {
+        Some(reason) => format!("{}; {reason}", code.reason()),
+        None => code.reason().to_owned(),
+    };
     let text = match reader {
-        Reader::Peer => format!("{code} {}: {}", code.reason(), code.explanation().trim().replace('\n', "")),
+        Reader::Peer => format!("{code} {reason}: {}", code.explanation().trim().replace('\n', "")),
         Reader::Own => error.to_string(),
     };
     let mut response = if grpc {
@@ -47,7 +51,7 @@ pub(crate) fn answer(error: &Error, grpc: bool, reader: Reader) -> Response<Body
         response
     };
     let headers = response.headers_mut();
-    if let Ok(value) = HeaderValue::from_str(&format!("{code}; {}", code.reason())) {
+    if let Ok(value) = HeaderValue::from_str(&format!("{code}; {reason}")) {
         headers.insert(SINEW_ERROR, value);
     }
     if let Some(after) = error.retry_after() {

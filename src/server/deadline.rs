@@ -1,16 +1,11 @@
 //! Work that nobody waits for any more is refused before it starts.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::task::{Context, Poll};
 
-use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::inbound::Served;
+use super::{inbound::Served, refuse::ResponseFuture};
 use crate::{
     error::{Code, Error, Origin},
     provide::Provide,
@@ -59,35 +54,14 @@ where
     #[inline]
     fn call(&mut self, served: Served) -> Self::Future {
         match served.cx.deadline {
-            Some(deadline) if deadline <= served.cx.started => ResponseFuture::Refused,
+            Some(deadline) if deadline <= served.cx.started => ResponseFuture::refused(refusal()),
             _ => ResponseFuture::Running { future: self.inner.call(served) },
         }
     }
 }
 
-pin_project! {
-    #[project = ResponseProjection]
-    pub(crate) enum ResponseFuture<F> {
-        Running { #[pin] future: F },
-        Refused,
-    }
-}
-
-impl<F, T> Future for ResponseFuture<F>
-where
-    F: Future<Output = Result<T, Error>>,
-{
-    type Output = Result<T, Error>;
-
-    #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project() {
-            ResponseProjection::Running { future } => future.poll(cx),
-            ResponseProjection::Refused => Poll::Ready(Err(Error::new(
-                Code::DeadlineExhausted,
-                "the request arrived after its caller's deadline; the time was spent before this hop",
-            )
-            .with_origin(Origin::Caller))),
-        }
-    }
+#[cold]
+fn refusal() -> Error {
+    let message = "the request arrived after its caller's deadline; the time was spent before this hop";
+    Error::new(Code::DeadlineExhausted, message).with_origin(Origin::Caller)
 }

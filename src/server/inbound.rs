@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName, Request};
 
 use crate::{
     body::Body,
+    canon::Canonical,
     classify::is_grpc,
     context::{self, Context, Inbound, Inner, SINEW_CTX, TraceContext, Wire},
     peer::Peer,
@@ -29,6 +30,8 @@ pub(crate) struct ServerContext {
     pub(crate) started: Instant,
     pub(crate) deadline: Option<Instant>,
     pub(crate) grpc: bool,
+    /// What patterns see; set once the request is known to have one meaning.
+    pub(crate) canonical: Canonical,
 }
 
 impl Carrier for Served {
@@ -51,7 +54,8 @@ impl Served {
         let grpc = is_grpc(request.headers());
         let inner = decode(request.headers_mut(), &peer, started);
         let deadline = inner.deadline;
-        Self { request, cx: ServerContext { context: Context::new(inner), peer, started, deadline, grpc } }
+        let canonical = Canonical::default();
+        Self { request, cx: ServerContext { context: Context::new(inner), peer, started, deadline, grpc, canonical } }
     }
 }
 

@@ -1,7 +1,10 @@
 //! The order of the server stack. One of the two files that name an order.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    },
     task::{Context, Poll},
 };
 
@@ -14,11 +17,13 @@ use tower_service::Service;
 
 use super::{
     app::App,
+    canonical::CanonicalLayer,
     deadline::{CallersDeadline, ExpiredLayer},
     inbound::Served,
 };
 use crate::{
     body::{Body, ErasableLayer},
+    canon::PathNormalization,
     error::{BoxError, Error},
     peer::Peer,
     provide::Provide,
@@ -34,15 +39,22 @@ pub(crate) struct ServerShared {
     series: Arc<CallSeries>,
     /// The user's seat, swapped by reloads; a request keeps the one it met.
     seat: ArcSwapOption<Arc<dyn Seat>>,
+    /// The index of the level in [`PathNormalization::ALL`]: a byte, because every request reads it.
+    normalization: AtomicU8,
 }
 
 impl ServerShared {
     pub(crate) fn new(series: Arc<CallSeries>) -> Arc<Self> {
-        Arc::new(Self { series, seat: ArcSwapOption::empty() })
+        Arc::new(Self { series, seat: ArcSwapOption::empty(), normalization: AtomicU8::new(0) })
     }
 
     pub(crate) fn set_seat(&self, seat: Option<Arc<dyn Seat>>) {
         self.seat.store(seat.map(Arc::new));
+    }
+
+    pub(crate) fn set_normalization(&self, level: PathNormalization) {
+        let index = PathNormalization::ALL.iter().position(|other| *other == level).unwrap_or_default();
+        self.normalization.store(index as u8, Relaxed);
     }
 }
 
@@ -55,6 +67,12 @@ impl Provide<Record, Served> for Arc<ServerShared> {
 impl Provide<Arc<dyn Seat>, Served> for Arc<ServerShared> {
     fn provide(&self, _served: &Served) -> Option<Arc<dyn Seat>> {
         self.seat.load().as_deref().cloned()
+    }
+}
+
+impl Provide<PathNormalization, Served> for Arc<ServerShared> {
+    fn provide(&self, _served: &Served) -> Option<PathNormalization> {
+        PathNormalization::ALL.get(usize::from(self.normalization.load(Relaxed))).copied()
     }
 }
 
@@ -92,6 +110,8 @@ where
     // Below the refusal of expired work, above user code: what it may not exceed is the caller's deadline.
     let app = TimeoutLayer::with(CallersDeadline).layer(app);
     let app = ErasableLayer.layer(app);
+    // Above everything that looks at what is asked for: rules, routes, user code and the application see one meaning.
+    let app = CanonicalLayer::with(Arc::clone(&shared)).layer(app);
     // Above everything that costs: the cheapest refusal comes first.
     let app = ExpiredLayer.layer(app);
     // Above all that can fail; below the metrics, which read the cause from the answer.

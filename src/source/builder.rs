@@ -16,6 +16,7 @@ use super::{
 use crate::{
     balance::BalancePolicy,
     breaker::BreakerPolicy,
+    canon::PathNormalization,
     matching::HostPattern,
     model::{Address, EndpointSource, EndpointSpec, Labels, Origin, Policy, PolicyDraft, Protocol, SourceKind},
     name::{ServiceName, SubsetName},
@@ -106,11 +107,16 @@ impl DocumentBuilder {
         }
     }
 
+    /// `inbound.path_normalization`.
+    pub(crate) fn path_normalization(&mut self, level: PathNormalization) {
+        self.document.inbound.path_normalization = Some(Set::new(level, Origin::Builder));
+    }
+
     /// `inbound`: a policy at the server seat.
     pub(crate) fn inbound_policy<P: Policy>(&mut self, policy: &P) {
         match draft(policy, &[Position::Server]) {
             Ok((name, draft)) => {
-                self.document.inbound.insert(name, Set::new(draft, Origin::Builder));
+                self.document.inbound.policies.insert(name, Set::new(draft, Origin::Builder));
             }
             Err(reason) => self.rejected.push(rejection("inbound", P::NAME, reason)),
         }
@@ -120,7 +126,7 @@ impl DocumentBuilder {
     pub(crate) fn pin_inbound_policy<P: Policy>(&mut self, policy: &P) {
         match draft(policy, &[Position::Server]) {
             Ok((name, draft)) => {
-                self.pins.inbound.insert(name, Set::new(draft, Origin::Pinned));
+                self.pins.inbound.policies.insert(name, Set::new(draft, Origin::Pinned));
             }
             Err(reason) => self.rejected.push(rejection("inbound", P::NAME, reason)),
         }

@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::{
     balance::BalancePolicy,
+    canon::PathNormalization,
     matching::HostPattern,
     model::{EndpointSource, Labels, Origin, Place, PolicyDraft, Protocol},
     name::{RouteName, ServiceName, SubsetName},
@@ -73,8 +74,7 @@ pub(crate) struct Document {
     pub(crate) drain: PartialDrain,
     pub(crate) defaults: Tunables,
     pub(crate) services: BTreeMap<ServiceName, PartialService>,
-    /// `inbound`: policies at the server seat.
-    pub(crate) inbound: Drafts,
+    pub(crate) inbound: PartialInbound,
 }
 
 impl Document {
@@ -94,7 +94,7 @@ impl Document {
             drain: self.drain.over(lower.drain),
             defaults: self.defaults.over(lower.defaults),
             services,
-            inbound: map_over(self.inbound, lower.inbound),
+            inbound: self.inbound.over(lower.inbound),
         }
     }
 }
@@ -124,6 +124,20 @@ pub(crate) struct PartialDrain {
 impl PartialDrain {
     fn over(self, lower: Self) -> Self {
         over!(self, lower; fields: lame_duck, deadline; groups: ; maps: )
+    }
+}
+
+/// `inbound`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PartialInbound {
+    pub(crate) path_normalization: Field<PathNormalization>,
+    /// Policies at the server seat.
+    pub(crate) policies: Drafts,
+}
+
+impl PartialInbound {
+    fn over(self, lower: Self) -> Self {
+        over!(self, lower; fields: path_normalization; groups: ; maps: policies)
     }
 }
 

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    document::{Document, Drafts, Field, PartialRoute, PartialService, PartialTimeouts, Tunables},
+    document::{Document, Drafts, Field, PartialInbound, PartialRoute, PartialService, PartialTimeouts, Tunables},
     order, unnamed_route,
 };
 use crate::{
@@ -48,12 +48,8 @@ pub(super) fn resolve(base: &Snapshot, merged: Document, pins: &Document, previo
     take(&mut provenance, "drain.lame_duck", document.drain.lame_duck, |value| snapshot.drain.lame_duck = value);
     take(&mut provenance, "drain.deadline", document.drain.deadline, |value| snapshot.drain.deadline = value);
 
-    let policies = seated(&document.inbound, &previous.inbound.policies, &mut provenance, "inbound");
-    snapshot.inbound = if policies == previous.inbound.policies {
-        previous.inbound.clone()
-    } else {
-        Arc::new(InboundSpec { policies })
-    };
+    let inbound = inbound(&document.inbound, &previous.inbound, &mut provenance);
+    snapshot.inbound = if inbound == *previous.inbound { Arc::clone(&previous.inbound) } else { Arc::new(inbound) };
 
     let mut services = Vec::new();
     for (name, partial) in document.services {
@@ -77,6 +73,14 @@ fn take<T>(provenance: &mut Provenance, path: &str, field: Field<T>, set: impl F
     if let Some(field) = field {
         provenance.record(path, field.origin);
         set(field.value);
+    }
+}
+
+fn inbound(partial: &PartialInbound, before: &InboundSpec, provenance: &mut Provenance) -> InboundSpec {
+    let level = &partial.path_normalization;
+    InboundSpec {
+        path_normalization: effective(provenance, "inbound.path_normalization".into(), level, Default::default()),
+        policies: seated(&partial.policies, &before.policies, provenance, "inbound"),
     }
 }
 

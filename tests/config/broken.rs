@@ -76,6 +76,7 @@ fn documents() -> Vec<(&'static str, Vec<u8>)> {
         ("mesh_service_name", "mesh: {service: \"product page\"}\n".into()),
         ("mesh_is_text", "mesh: productpage\n".into()),
         ("drain_unitless", "drain: {deadline: 25}\n".into()),
+        ("path_normalization_unknown", "inbound: {path_normalization: merge_slash}\n".into()),
         ("inbound_authz_later", "inbound: {authz: {allow: []}}\n".into()),
         ("variable_unset", "mesh: {version: \"${RELEASE}\"}\n".into()),
         ("variable_unclosed", "mesh: {version: \"${RELEASE\"}\n".into()),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sinew::{
+    PathNormalization,
     balance::BalancePolicy,
     config::{Loader, show},
     model::{Origin, Protocol, Snapshot, SourceKind},
@@ -40,6 +41,7 @@ services:
       request_headers: { set: { x-canary: 1 }, remove: [cookie] }
   ratings:
     endpoints: { custom: registry }
+inbound: { path_normalization: merge_slashes }
 "#;
 
 fn load(text: &str) -> Snapshot {
@@ -52,6 +54,7 @@ fn every_part_reaches_the_snapshot() {
     assert_eq!(snapshot.mesh.service.as_str(), "productpage");
     assert_eq!(snapshot.listeners.ops, Some("0.0.0.0:9901".parse().unwrap()));
     assert_eq!(snapshot.drain.deadline, Duration::from_secs(90));
+    assert_eq!(snapshot.inbound.path_normalization, PathNormalization::MergeSlashes);
     let reviews = &snapshot.services["reviews"];
     assert_eq!(reviews.protocol, Protocol::Http2);
     assert_eq!(reviews.load_balancer, BalancePolicy::LeastRequest { choice_count: 3 });

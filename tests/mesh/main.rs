@@ -1,6 +1,7 @@
 //! Whole meshes on real sockets and in memory.
 
 mod calls;
+mod canonical;
 #[path = "../support/echo.rs"]
 mod echo;
 mod grpc;

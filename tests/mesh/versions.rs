@@ -202,6 +202,9 @@ async fn an_earlier_axum_runs_sinews_server_stack_under_its_own_listener() {
         }),
     );
     let service = tower::Layer::layer(&mesh.server_layer(), app);
-    let response = tower::ServiceExt::oneshot(service, Request::get("/").body(Body::empty()).unwrap()).await.unwrap();
+    let response =
+        tower::ServiceExt::oneshot(service, Request::get("/").header("host", "s").body(Body::empty()).unwrap())
+            .await
+            .unwrap();
     assert_eq!(response.text().await.unwrap(), "true");
 }

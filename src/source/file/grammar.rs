@@ -14,12 +14,13 @@ use super::{
 };
 use crate::{
     balance::BalancePolicy,
+    canon::PathNormalization,
     matching::HostPattern,
     model::{Labels, Origin, Protocol},
     name::{ServiceName, SubsetName},
     seat::Position,
     source::document::{
-        Document, PartialBreakers, PartialDrain, PartialMesh, PartialService, PartialTimeouts, Tunables,
+        Document, PartialBreakers, PartialDrain, PartialInbound, PartialMesh, PartialService, PartialTimeouts, Tunables,
     },
 };
 
@@ -58,7 +59,18 @@ pub(super) fn document(at: Cursor<'_, '_, '_>) -> Option<Document> {
         let inbound = fields.group("inbound", "What holds for everything that is served.", |at| {
             at.map("a map", |fields| {
                 fields.later(&["authz", "rate_limit"]);
-                fields.policies(&[Position::Server], "`inbound`")
+                PartialInbound {
+                    path_normalization: fields.field(
+                        "path_normalization",
+                        "How paths are made to have one meaning. Default `strict`: what can be read in two ways is \
+                         refused with SINEW-E055. The others accept and rewrite as Istio's levels do.",
+                        |at| {
+                            let words = PathNormalization::ALL.map(|level| (level.as_str(), level));
+                            at.choice("a level of `path_normalization`", &words, &[])
+                        },
+                    ),
+                    policies: fields.policies(&[Position::Server], "`inbound`"),
+                }
             })
         });
         fields.later(&["identity"]);

@@ -48,10 +48,10 @@ pub fn show(snapshot: &Snapshot) -> String {
             out.service(service);
         }
     }
-    if snapshot.inbound.policies.names().next().is_some() {
-        out.line(0, "inbound:", None);
-        out.policies(2, &snapshot.inbound.policies, "inbound");
-    }
+    out.line(0, "inbound:", None);
+    let level = snapshot.inbound.path_normalization.as_str();
+    out.value(2, "path_normalization", level, "inbound.path_normalization");
+    out.policies(2, &snapshot.inbound.policies, "inbound");
     out.out
 }
 
