@@ -2,21 +2,35 @@
 //!
 //! `fetch_sub` with an undo would let a burst see a limit that is not reached; a compare-and-swap admits exactly. The
 //! count belongs to the backend: a policy edit moves the ceiling and keeps the count, so 37 stays 37 across reloads.
+//!
+//! What is held for long can be counted by another limit instead ([`Limit::move_old`]), wherever it is held.
 
-use std::sync::{
-    Arc,
-    atomic::{
-        AtomicU32,
-        Ordering::{Relaxed, SeqCst},
+mod ages;
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{
+            AtomicU32, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
+    time::Duration,
 };
 
 use tokio::sync::Notify;
 
+use self::ages::{Ages, Returned, Young};
+use crate::rt::Instant;
+
 /// An exact limit, shared by clones.
 #[derive(Debug)]
 pub struct Limit {
-    used: AtomicU32,
+    /// Permits of the epoch that runs, as [`Young`].
+    young: AtomicU64,
+    /// Permits of earlier epochs. Written under the lock of `ages`.
+    older: AtomicU32,
+    ages: Mutex<Ages>,
     max: AtomicU32,
     /// Callers in [`acquire`](Limit::acquire), woken one by one, first come first served.
     waiting: AtomicU32,
@@ -27,7 +41,9 @@ impl Limit {
     /// A limit of `max` at the same time; 0 admits nothing.
     pub fn new(max: u32) -> Arc<Self> {
         Arc::new(Self {
-            used: AtomicU32::new(0),
+            young: AtomicU64::new(0),
+            older: AtomicU32::new(0),
+            ages: Mutex::default(),
             max: AtomicU32::new(max),
             waiting: AtomicU32::new(0),
             returned: Notify::new(),
@@ -36,12 +52,31 @@ impl Limit {
 
     /// Takes one, unless `max` are taken. Returned when the permit is dropped.
     pub fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
+        let epoch = self.take().or_else(|| {
+            // While an epoch is closed its permits are counted twice for a moment: looking again after that is exact.
+            let _closed = self.lock();
+            self.take()
+        })?;
+        Some(Permit { limit: Arc::clone(self), epoch })
+    }
+
+    /// Counts one more, and says in which epoch.
+    fn take(&self) -> Option<u32> {
         let max = self.max.load(Relaxed);
-        self.used
-            // After `waiting` was raised a returned permit is seen here, or whoever returned it sees `waiting`.
-            .fetch_update(SeqCst, SeqCst, |used| (used < max).then(|| used + 1))
-            .ok()
-            .map(|_| Permit { limit: Arc::clone(self) })
+        // After `waiting` was raised a returned permit is seen here, or whoever returned it sees `waiting`.
+        let mut bits = self.young.load(SeqCst);
+        loop {
+            let young = Young::from_bits(bits);
+            // Read after `young`: it grows only before the epoch changes, and then the exchange fails.
+            let older = self.older.load(SeqCst);
+            if u64::from(young.count) + u64::from(older) >= u64::from(max) {
+                return None;
+            }
+            match self.young.compare_exchange_weak(bits, young.plus_one().bits(), SeqCst, SeqCst) {
+                Ok(_) => return Some(young.epoch),
+                Err(changed) => bits = changed,
+            }
+        }
     }
 
     /// Takes one as soon as one is free. Dropping the future gives up the place in the queue.
@@ -71,12 +106,80 @@ impl Limit {
 
     /// How many are taken.
     pub fn used(&self) -> u32 {
-        self.used.load(Relaxed)
+        let _closed = self.lock();
+        Young::from_bits(self.young.load(SeqCst)).count + self.older.load(SeqCst)
     }
 
     /// The ceiling.
     pub fn max(&self) -> u32 {
         self.max.load(Relaxed)
+    }
+
+    /// Permits that have been held for `age` are counted by `other` from now on, as far as it has room. Called every few
+    /// seconds: a permit leaves at the first call that comes `age` after the first one since it was taken.
+    pub(crate) fn move_old(&self, now: Instant, age: Duration, other: &Arc<Self>) {
+        let mut ages = self.lock();
+        self.close_epoch(&mut ages, now);
+        let mut moved = 0;
+        for _ in 0..ages.old(now, age) {
+            let Some(permit) = other.try_acquire() else { break };
+            ages.moved(permit);
+            moved += 1;
+        }
+        self.older.fetch_sub(moved, SeqCst);
+        drop(ages);
+        if moved > 0 && self.waiting.load(SeqCst) > 0 {
+            self.returned.notify_waiters();
+        }
+    }
+
+    fn close_epoch(&self, ages: &mut Ages, now: Instant) {
+        loop {
+            let bits = self.young.load(SeqCst);
+            let young = Young::from_bits(bits);
+            if young.count == 0 {
+                return;
+            }
+            // Before they leave `young`: what is counted twice refuses, and is looked at again; what is not counted
+            // would admit.
+            self.older.fetch_add(young.count, SeqCst);
+            if self.young.compare_exchange(bits, young.next().bits(), SeqCst, SeqCst).is_ok() {
+                return ages.close(young, now);
+            }
+            self.older.fetch_sub(young.count, SeqCst);
+        }
+    }
+
+    fn give_back(&self, epoch: u32) {
+        let mut bits = self.young.load(SeqCst);
+        loop {
+            let young = Young::from_bits(bits);
+            if young.epoch != epoch {
+                return self.give_back_older(epoch);
+            }
+            match self.young.compare_exchange_weak(bits, young.minus_one().bits(), SeqCst, SeqCst) {
+                Ok(_) => return,
+                Err(changed) => bits = changed,
+            }
+        }
+    }
+
+    #[cold]
+    fn give_back_older(&self, epoch: u32) {
+        let mut ages = self.lock();
+        match ages.give_back(epoch) {
+            Returned::Here => _ = self.older.fetch_sub(1, SeqCst),
+            Returned::Elsewhere(permit) => {
+                // The other limit wakes whoever waits there: not under the lock of this one.
+                drop(ages);
+                drop(permit);
+            }
+            Returned::Nowhere => {}
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ages> {
+        self.ages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -84,11 +187,12 @@ impl Limit {
 #[derive(Debug)]
 pub struct Permit {
     limit: Arc<Limit>,
+    epoch: u32,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.limit.used.fetch_sub(1, SeqCst);
+        self.limit.give_back(self.epoch);
         if self.limit.waiting.load(SeqCst) > 0 {
             self.limit.returned.notify_one();
         }
@@ -97,30 +201,101 @@ impl Drop for Permit {
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
+    use std::{collections::VecDeque, sync::atomic::AtomicBool, thread};
 
     use super::*;
+    use crate::rt;
+
+    const AGE: Duration = Duration::from_secs(30);
 
     #[test]
-    fn never_more_than_the_limit_across_threads_and_edits() {
-        let limit = Limit::new(37);
+    fn never_more_than_the_limit_across_threads_edits_and_sweeps() {
+        let (limit, other) = (Limit::new(37), Limit::new(5));
         let most = AtomicU32::new(0);
+        let now = rt::now();
         thread::scope(|scope| {
+            let (limit, other, most) = (&limit, &other, &most);
             for _ in 0..8 {
-                scope.spawn(|| {
+                scope.spawn(move || {
+                    let mut held = VecDeque::new();
                     for round in 0..5_000 {
                         if round % 250 == 0 {
                             limit.set_max(37);
                         }
-                        if let Some(_permit) = limit.try_acquire() {
+                        if let Some(permit) = limit.try_acquire() {
                             most.fetch_max(limit.used(), Relaxed);
+                            held.push_back(permit);
+                        }
+                        // Some are returned at once, some epochs later.
+                        if round % 3 > 0 || held.len() > 4 {
+                            held.pop_front();
                         }
                     }
                 });
             }
+            for round in 0..1_000 {
+                limit.move_old(now + AGE * round / 3, AGE, other);
+            }
         });
         assert!(most.load(Relaxed) <= 37);
+        assert_eq!((limit.used(), other.used()), (0, 0));
+    }
+
+    #[test]
+    fn a_sweep_refuses_nobody() {
+        let (limit, other) = (Limit::new(2), Limit::new(0));
+        let now = rt::now();
+        let swept = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !swept.load(Relaxed) {
+                    drop(limit.try_acquire().expect("one of two is taken"));
+                }
+            });
+            for round in 0..50_000 {
+                let _held = limit.try_acquire().expect("one of two is taken");
+                limit.move_old(now + Duration::from_secs(round), AGE, &other);
+            }
+            swept.store(true, Relaxed);
+        });
         assert_eq!(limit.used(), 0);
+    }
+
+    #[test]
+    fn what_is_held_long_is_counted_elsewhere_as_far_as_there_is_room() {
+        let (limit, other) = (Limit::new(4), Limit::new(2));
+        let start = rt::now();
+        let sweep = |at: u64| limit.move_old(start + Duration::from_secs(at), AGE, &other);
+        let mut held: Vec<_> = (0..3).filter_map(|_| limit.try_acquire()).collect();
+        sweep(5);
+        held.extend(limit.try_acquire());
+        sweep(10);
+        sweep(34);
+        assert_eq!((limit.used(), other.used()), (4, 0));
+        sweep(35);
+        assert_eq!((limit.used(), other.used()), (2, 2));
+        // There is room for new ones, and none of the old is returned twice.
+        held.extend((0..9).filter_map(|_| limit.try_acquire()));
+        assert_eq!((held.len(), limit.used()), (6, 4));
+        other.set_max(9);
+        sweep(40);
+        assert_eq!((limit.used(), other.used()), (2, 4));
+        sweep(70);
+        assert_eq!((limit.used(), other.used()), (0, 6));
+        held.clear();
+        assert_eq!((limit.used(), other.used()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_takes_the_room_that_an_old_one_leaves() {
+        let (limit, other) = (Limit::new(1), Limit::new(1));
+        let _held = limit.try_acquire();
+        let mut waiting = tokio_test::task::spawn(limit.acquire());
+        assert!(waiting.poll().is_pending());
+        let now = rt::now();
+        limit.move_old(now, AGE, &other);
+        limit.move_old(now + AGE, AGE, &other);
+        assert!(waiting.is_woken() && waiting.poll().is_ready());
     }
 
     #[tokio::test]

@@ -12,7 +12,8 @@ pub struct BreakerPolicy {
     pub max_pending_requests: u32,
     /// Calls in flight. Default 1024; 0 refuses every call.
     pub max_requests: u32,
-    /// Upgraded connections, event streams and streams older than 30 s, which leave `max_requests`. Default 100,000.
+    /// Upgraded connections, event streams and whatever is open for 30 s (found within 5 s more): they leave
+    /// `max_requests`, as far as there is room here. Default 100,000.
     pub max_streams: u32,
 }
 

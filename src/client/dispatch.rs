@@ -35,13 +35,7 @@ impl Service<Outbound> for Dispatch {
         match cx.entry.cluster() {
             Some(cluster) => Attempted::Dispatched(cluster.dispatch(
                 request,
-                DispatchContext {
-                    subset: cx.subset,
-                    started: cx.started,
-                    grpc: cx.grpc,
-                    attempt: cx.attempt,
-                    tried: cx.tried,
-                },
+                DispatchContext { subset: cx.subset, grpc: cx.grpc, attempt: cx.attempt, tried: cx.tried },
             )),
             None => Attempted::Nowhere,
         }

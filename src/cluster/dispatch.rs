@@ -15,7 +15,7 @@ use crate::{
     body::{Body, GuardedBody},
     breaker::Permit,
     error::{Code, Error},
-    rt::{self, Instant},
+    rt,
     timeout::{Cause, Deadline},
     transport::{Slot, SlotBody, Upgraded, Want},
 };
@@ -23,7 +23,6 @@ use crate::{
 /// What an attempt needs to know.
 pub(crate) struct DispatchContext {
     pub(crate) subset: Option<SubsetId>,
-    pub(crate) started: Instant,
     pub(crate) grpc: bool,
     pub(crate) attempt: u32,
     pub(crate) tried: Vec<Arc<str>>,
@@ -149,7 +148,7 @@ fn send(
         }
     };
     // Above the attempt's timeout, so that a timeout counts against the endpoint.
-    let observe = Observe::new(cluster, picked, permit, cx.started, cx.grpc, cx.attempt > 0);
+    let observe = Observe::new(cluster, picked, permit, cx.grpc, cx.attempt > 0);
     State::Sending { sent, observe: Some(observe) }
 }
 

@@ -29,6 +29,7 @@ pub(crate) use self::{
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicU32},
+    time::Duration,
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -42,9 +43,12 @@ use crate::{
     instrument::Registry,
     model::{Labels, ServiceSpec},
     name::{ServiceName, SubsetName},
-    rt::TaskSet,
+    rt::{Instant, TaskSet},
     transport::{ConnectionLimit, Dial},
 };
+
+/// What is in flight for so long is a stream: watchers would use up the limit that protects against too many calls.
+const LONG_LIVED: Duration = Duration::from_secs(30);
 
 /// A subset of one cluster. Never reused for another name while the cluster lives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -122,6 +126,12 @@ impl Cluster {
     /// How to ask discovery for a fresh look when connections fail.
     pub(crate) fn set_refresh(&self, refresh: Option<Arc<dyn Refresh>>) {
         self.refresh.store(refresh.map(Arc::new));
+    }
+
+    /// Counts what has been in flight for [`LONG_LIVED`] by `max_streams` instead of `max_requests`. To be called every
+    /// few seconds; calls pay nothing for it.
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.requests.move_old(now, LONG_LIVED, &self.streams);
     }
 
     /// Ends background work. Calls in flight run on.

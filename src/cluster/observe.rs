@@ -12,7 +12,6 @@ use crate::{
     classify::{self, Outcome, Verdict},
     error::Error,
     instrument::{Counter, Registry},
-    rt::{self, Instant},
     transport::Upgraded,
 };
 
@@ -42,17 +41,11 @@ impl AttemptSeries {
     }
 }
 
-/// A stream older than this leaves `max_requests` for `max_streams`.
-const LONG_LIVED: std::time::Duration = std::time::Duration::from_secs(30);
-
 /// Open while an attempt runs.
 pub(crate) struct Observe {
     cluster: Arc<super::Cluster>,
     picked: Option<Picked<Endpoint>>,
     permit: Option<Permit>,
-    started: Instant,
-    long_lived: bool,
-    frames: u32,
     grpc: bool,
     again: bool,
     verdict: Option<Verdict>,
@@ -63,21 +56,10 @@ impl Observe {
         cluster: Arc<super::Cluster>,
         picked: Picked<Endpoint>,
         permit: Permit,
-        started: Instant,
         grpc: bool,
         again: bool,
     ) -> Self {
-        Self {
-            cluster,
-            picked: Some(picked),
-            permit: Some(permit),
-            started,
-            long_lived: false,
-            frames: 0,
-            grpc,
-            again,
-            verdict: None,
-        }
+        Self { cluster, picked: Some(picked), permit: Some(permit), grpc, again, verdict: None }
     }
 
     pub(super) fn endpoint(&self) -> Option<Arc<str>> {
@@ -110,7 +92,6 @@ impl Observe {
 
     /// If there is room; otherwise the permit stays what it is.
     fn leave_for(&mut self, streams: &Arc<Limit>) {
-        self.long_lived = true;
         if let Some(permit) = streams.try_acquire() {
             self.permit = Some(permit);
         }
@@ -125,18 +106,6 @@ impl Observe {
 }
 
 impl Guard for Observe {
-    fn data(&mut self, _bytes: usize) {
-        self.frames = self.frames.saturating_add(1);
-        // The first message of a unary call is no reason to read the clock.
-        if self.frames > 1
-            && !self.long_lived
-            && self.grpc
-            && rt::now().saturating_duration_since(self.started) > LONG_LIVED
-        {
-            self.leave_for(&Arc::clone(&self.cluster.streams));
-        }
-    }
-
     fn trailers(&mut self, trailers: &HeaderMap) {
         if self.verdict == Some(Verdict::AtTrailers) {
             self.verdict = Some(Verdict::Final(classify::trailers(Some(trailers))));

@@ -32,7 +32,7 @@ use crate::{
     },
 };
 
-/// How often metrics are handed to the recorder.
+/// How often metrics are handed to the recorder, and long-lived calls looked for.
 const FLUSH: Duration = Duration::from_secs(5);
 
 pub(crate) struct Inner {
@@ -118,7 +118,10 @@ impl Inner {
             loop {
                 rt::sleep(FLUSH).await;
                 match flushed.upgrade() {
-                    Some(inner) => inner.flush(),
+                    Some(inner) => {
+                        inner.sweep();
+                        inner.flush();
+                    }
                     None => return,
                 }
             }
@@ -170,6 +173,15 @@ impl Inner {
             tracing::warn!("{lint}");
         }
         self.reconcile(snapshot);
+    }
+
+    fn sweep(&self) {
+        let now = rt::now();
+        for handle in self.services.all() {
+            if let Some(cluster) = &handle.runtime().cluster {
+                cluster.sweep(now);
+            }
+        }
     }
 
     pub(super) fn flush(&self) {

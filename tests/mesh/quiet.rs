@@ -128,6 +128,12 @@ async fn an_idle_grpc_watch_lives_on_and_leaves_the_limit_on_requests() {
     let (_server, mesh) = world("http2").await;
     let every = u32::try_from(MINUTES_20.as_millis()).unwrap();
     let mut watch = EchoClient::new(mesh.client("s")).feed(3, every).await.unwrap();
+    sleep(Duration::from_secs(29)).await;
+    let cluster = status_of(&mesh, "s");
+    assert_eq!((cluster.requests.0, cluster.streams.0), (1, 0));
+    sleep(Duration::from_secs(7)).await;
+    let cluster = status_of(&mesh, "s");
+    assert_eq!((cluster.requests.0, cluster.streams.0, cluster.endpoints[0].in_flight), (0, 1, 1));
     for n in 0..3 {
         assert_eq!(watch.next().await.unwrap().unwrap().text, format!("echo: {n}"));
     }
