@@ -54,7 +54,8 @@ fn sizes_do_not_grow_unnoticed() {
         ("ResponseFuture", size_of::<ResponseFuture>(), 2),
         ("Context", size_of::<Context>(), 1),
         ("Error", size_of::<Error>(), 1),
-        ("Permit", size_of::<breaker::Permit>(), 1),
+        // The limit, and the epoch in which it was taken.
+        ("Permit", size_of::<breaker::Permit>(), 2),
         ("LimitLayer", size_of::<breaker::LimitLayer>(), 1),
         ("LimitService<()>", size_of::<breaker::LimitService<()>>(), 1),
         ("ServerLayer", size_of::<ServerLayer>(), 1),
