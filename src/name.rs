@@ -1,5 +1,9 @@
 //! Names, parsed once: a value of these types is valid wherever it is met.
 
+mod spiffe;
+
+pub use self::spiffe::{SpiffeId, TrustDomain};
+
 use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
 /// A name that is not acceptable, and why.

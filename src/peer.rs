@@ -2,6 +2,8 @@
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
+use crate::name::SpiffeId;
+
 /// The peer of a connection, as the listener saw it.
 ///
 /// In a handler: the axum extractor `Peer`, or `Peer::of(request.extensions())`.
@@ -14,6 +16,8 @@ pub struct Peer {
 struct Inner {
     remote: PeerAddr,
     local: PeerAddr,
+    id: Option<SpiffeId>,
+    member: bool,
 }
 
 /// One end of a connection.
@@ -35,9 +39,24 @@ impl fmt::Display for PeerAddr {
     }
 }
 
+impl PeerAddr {
+    /// True if it is of this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Self::Memory(_) => true,
+        }
+    }
+}
+
 impl Peer {
     pub(crate) fn new(remote: PeerAddr, local: PeerAddr) -> Self {
-        Self { inner: Arc::new(Inner { remote, local }) }
+        Self { inner: Arc::new(Inner { remote, local, id: None, member: false }) }
+    }
+
+    /// A peer that proved who it is. `member`: it is of our own trust domain.
+    pub(crate) fn proven(remote: PeerAddr, local: PeerAddr, id: SpiffeId, member: bool) -> Self {
+        Self { inner: Arc::new(Inner { remote, local, id: Some(id), member }) }
     }
 
     /// The peer that sent this request, if it arrived over a sinew listener.
@@ -55,6 +74,12 @@ impl Peer {
         &self.inner.local
     }
 
+    /// The identity that the peer proved by its certificate, on this connection. `None` for plaintext and for TLS without a
+    /// certificate of the mesh.
+    pub fn id(&self) -> Option<&SpiffeId> {
+        self.inner.id.as_ref()
+    }
+
     /// True if the peer lives in this process.
     pub fn is_in_process(&self) -> bool {
         matches!(self.inner.remote, PeerAddr::Memory(_))
@@ -62,8 +87,8 @@ impl Peer {
 
     /// Whether what this peer says about criticality, retry allowance and fairness counts.
     ///
-    /// Only peers whose identity is proven may steer this process; without identity that is only the process itself.
+    /// Only peers whose identity is proven and of our own trust domain may steer this process, and the process itself.
     pub(crate) fn may_set_context(&self) -> bool {
-        self.is_in_process()
+        self.inner.member || self.is_in_process()
     }
 }

@@ -42,11 +42,12 @@ impl Endpoint {
             protocol: policy.protocol,
             kind,
             label: Arc::clone(&id),
+            authority: policy.outside_name().and_then(|name| name.parse().ok()),
         };
         let pool = Pool::new(
             target,
             PoolPolicy { connect_timeout: policy.timeouts.connect },
-            Arc::clone(&of.dial),
+            Arc::clone(&of.dial.load().0),
             Arc::clone(&of.connections),
             of.tasks.clone(),
             Arc::clone(&of.waiting),

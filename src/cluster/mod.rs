@@ -62,6 +62,9 @@ struct Subset {
     selector: Option<Labels>,
 }
 
+/// How connections are made.
+struct Dialing(Arc<dyn Dial>);
+
 /// One backend.
 pub(crate) struct Cluster {
     name: ServiceName,
@@ -81,7 +84,8 @@ pub(crate) struct Cluster {
     connecting: Arc<AtomicU32>,
     refresh: ArcSwapOption<Arc<dyn Refresh>>,
     attempts: AttemptSeries,
-    dial: Arc<dyn Dial>,
+    /// Swapped when connections are to be made differently.
+    dial: ArcSwap<Dialing>,
     tasks: TaskSet,
     registry: Registry,
 }
@@ -105,7 +109,7 @@ impl Cluster {
             refresh: ArcSwapOption::empty(),
             attempts: AttemptSeries::new(registry, spec.name.as_str()),
             policy: ArcSwap::new(Arc::clone(spec)),
-            dial,
+            dial: ArcSwap::from_pointee(Dialing(dial)),
             tasks,
             registry: registry.clone(),
         })
@@ -132,6 +136,14 @@ impl Cluster {
     /// few seconds; calls pay nothing for it.
     pub(crate) fn sweep(&self, now: Instant) {
         self.requests.move_old(now, LONG_LIVED, &self.streams);
+    }
+
+    #[allow(dead_code, reason = "waits for identity")]
+    /// Replaces every connection, since they would be made with another certificate now: make before break.
+    pub(crate) fn renew(&self) {
+        for (_, member) in self.members.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            member.pool.renew_all();
+        }
     }
 
     /// Ends background work. Calls in flight run on.

@@ -6,13 +6,14 @@ use std::{
 };
 
 use super::{
-    Cluster,
+    Cluster, Dialing,
     endpoint::Endpoint,
     table::{Group, Level, Table},
 };
 use crate::{
     balance::{EndpointSet, Member},
     model::{EndpointId, EndpointSpec, EndpointUpdate, Labels, ServiceSpec, SetKind},
+    transport::Dial,
 };
 
 /// Up to this many endpoints are connected as soon as they are known, so that the first call finds them ready. Larger
@@ -120,14 +121,19 @@ impl Cluster {
 
     /// Takes a changed configuration. Limits move and keep their counts; connections are made anew only if they would
     /// be different.
-    pub(crate) fn update(self: &Arc<Self>, spec: &Arc<ServiceSpec>) {
+    /// `dial` is another one if connections are to be made differently.
+    pub(crate) fn update(self: &Arc<Self>, spec: &Arc<ServiceSpec>, dial: Option<Arc<dyn Dial>>) {
         let before = self.policy.swap(Arc::clone(spec));
         let limits = &spec.circuit_breakers;
         self.requests.set_max(limits.max_requests);
         self.pending.set_max(limits.max_pending_requests);
         self.streams.set_max(limits.max_streams);
         self.connections.set_max(limits.max_connections);
-        if before.protocol != spec.protocol || before.timeouts.connect != spec.timeouts.connect {
+        let redial = dial.is_some();
+        if let Some(dial) = dial {
+            self.dial.store(Arc::new(Dialing(dial)));
+        }
+        if redial || before.protocol != spec.protocol || before.timeouts.connect != spec.timeouts.connect {
             let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
             let kind = members.kind;
             for entry in members.by_id.values_mut() {

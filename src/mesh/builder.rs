@@ -21,7 +21,7 @@ use crate::{
     discover::{Discover, DnsSettings, Sources},
     error::{Code, Error},
     instrument::Registry,
-    model::{Policy, PolicyRegistry, Snapshot},
+    model::{Policy, PolicyRegistry, Snapshot, TlsMode},
     name::ServiceName,
     ops::Readiness,
     rt::TaskSet,
@@ -269,6 +269,12 @@ impl Builder {
         });
         origins.load(&inner)?;
         let snapshot = Arc::clone(inner.lock_store().snapshot());
+        if snapshot.identity.is_some() || snapshot.services.values().any(|service| service.tls != TlsMode::Off) {
+            // Nothing runs plaintext that was asked to be protected.
+            return Err(BuildError {
+                report: "identity: this build does not have it yet; remove `identity` and `tls`".into(),
+            });
+        }
         tracing::warn!("no identity is configured: calls are plaintext and everyone is admitted");
         inner.take(snapshot);
         Ok(Mesh { inner })

@@ -68,7 +68,7 @@ impl Inner {
 
     fn change(self: &Arc<Self>, service: &mut Running, spec: &Arc<ServiceSpec>) {
         let before = std::mem::replace(&mut service.spec, Arc::clone(spec));
-        service.cluster.update(spec);
+        service.cluster.update(spec, None);
         if before.endpoints != spec.endpoints && self.has_started() {
             // The endpoints there are stay in use until the new sources have spoken.
             self.subscribe(service);

@@ -19,7 +19,7 @@ use crate::{
     error::{BoxError, Code, Error},
     peer::PeerAddr,
     server,
-    transport::accept,
+    transport::accept::{self, InboundTls},
 };
 
 /// Where to listen: an address, `host:port`, or `memory:name` for the in-memory transport.
@@ -164,7 +164,9 @@ where
             inner.start();
             tracing::info!(listener = %listener.local_addr(), "serving");
             let shared = Arc::clone(&inner.server);
-            inner.acceptor.serve(listener, move |peer| server::connection(Arc::clone(&shared), app.clone(), peer));
+            inner.acceptor.serve(listener, InboundTls::default, move |peer| {
+                server::connection(Arc::clone(&shared), app.clone(), peer)
+            });
             inner.serves();
             let own_signal = signal.is_some();
             let stop = async {

@@ -6,6 +6,7 @@
 mod endpoint;
 mod policy;
 mod provenance;
+mod security;
 mod service;
 mod snapshot;
 
@@ -14,6 +15,7 @@ pub use self::{
     endpoint::{Address, EndpointId, EndpointSpec, EndpointUpdate, Labels, SetKind},
     policy::{Policy, PolicySet},
     provenance::{Lint, Origin, Place, Provenance},
+    security::{EdgeSpec, IdentityFiles, IdentitySource, Mtls, PrivateTls, TlsMode},
     service::{EndpointSource, InboundSpec, Protocol, ServiceSpec, SourceKind},
     snapshot::{DrainSpec, ListenersSpec, MeshSpec, Snapshot},
 };

@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use super::{EndpointSpec, Labels, PolicySet, SetKind};
+use super::{EndpointSpec, Labels, PolicySet, SetKind, TlsMode};
 use crate::{
     balance::BalancePolicy,
     breaker::BreakerPolicy,
     canon::PathNormalization,
     matching::HostPattern,
-    name::{Locality, ServiceName, SubsetName},
+    name::{Locality, ServiceName, SpiffeId, SubsetName},
     route::Route,
     timeout::TimeoutPolicy,
 };
@@ -25,6 +25,10 @@ pub struct ServiceSpec {
     pub hosts: Vec<HostPattern>,
     /// The HTTP version spoken to its endpoints.
     pub protocol: Protocol,
+    /// How connections to its endpoints are protected.
+    pub tls: TlsMode,
+    /// Who may answer for it. Empty: by the rule of the identity source.
+    pub identities: Vec<SpiffeId>,
     /// How an endpoint is chosen.
     pub load_balancer: BalancePolicy,
     /// Endpoints by labels.
@@ -49,6 +53,8 @@ impl ServiceSpec {
             endpoints: Vec::new(),
             hosts: Vec::new(),
             protocol: Protocol::default(),
+            tls: TlsMode::default(),
+            identities: Vec::new(),
             load_balancer: BalancePolicy::default(),
             subsets: BTreeMap::new(),
             circuit_breakers: BreakerPolicy::default(),
@@ -57,6 +63,29 @@ impl ServiceSpec {
             policies: PolicySet::default(),
             route_policies: Vec::new(),
         }
+    }
+}
+
+impl ServiceSpec {
+    /// The name by which a service outside of the mesh is known to its own TLS and virtual hosts: what `server_name` says,
+    /// else the first name that is resolved, else the first host without a wildcard.
+    pub(crate) fn outside_name(&self) -> Option<Arc<str>> {
+        let given = match &self.tls {
+            TlsMode::Off | TlsMode::Mesh => return None,
+            TlsMode::Private(private) => private.server_name.clone(),
+            TlsMode::Public => None,
+        };
+        let resolved = || {
+            self.endpoints.iter().find_map(|source| match &source.source {
+                SourceKind::Dns { name, .. } if !name.starts_with('_') => Some(name.trim_end_matches('.').into()),
+                _ => None,
+            })
+        };
+        let host = || {
+            let plain = self.hosts.iter().map(ToString::to_string).find(|host| !host.contains('*'))?;
+            Some(crate::matching::host_of(&plain).into())
+        };
+        given.or_else(resolved).or_else(host)
     }
 }
 

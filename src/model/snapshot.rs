@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use super::{InboundSpec, Lint, Provenance, ServiceSpec};
+use super::{EdgeSpec, IdentitySource, InboundSpec, Lint, Mtls, Provenance, ServiceSpec};
 use crate::name::ServiceName;
 
 /// The whole configuration at one moment: validated, immutable, swapped as one.
@@ -13,6 +13,10 @@ pub struct Snapshot {
     pub generation: u64,
     /// Who this process is.
     pub mesh: MeshSpec,
+    /// Where its identity comes from. `None`: plaintext, and everyone is admitted.
+    pub identity: Option<IdentitySource>,
+    /// What its listeners ask of peers, unless one says otherwise.
+    pub mtls: Mtls,
     /// Its listeners.
     pub listeners: ListenersSpec,
     /// How it stops.
@@ -47,6 +51,10 @@ pub struct MeshSpec {
 pub struct ListenersSpec {
     /// The ops listener: `/livez`, `/readyz`, `/metrics`, `grpc.health.v1`. Default off.
     pub ops: Option<SocketAddr>,
+    /// What the mesh listeners ask of peers, if not what `mtls` says.
+    pub mesh: Option<Mtls>,
+    /// The edge listener. Default off.
+    pub edge: Option<EdgeSpec>,
 }
 
 /// `drain`: how the process stops.
@@ -65,6 +73,8 @@ impl Snapshot {
         Self {
             generation: 0,
             mesh: MeshSpec { service, version: None, namespace: "default".into(), trust_domain: None },
+            identity: None,
+            mtls: Mtls::Off,
             listeners: ListenersSpec::default(),
             drain: DrainSpec { lame_duck: Duration::ZERO, deadline: Duration::from_secs(25) },
             services: BTreeMap::new(),

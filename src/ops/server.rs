@@ -13,7 +13,7 @@ use crate::{
     body::Body,
     instrument::Registry,
     rt::TaskSet,
-    transport::accept::{Acceptor, Drain, DrainReport, Listener, ListenerLimits},
+    transport::accept::{Acceptor, Drain, DrainReport, InboundTls, Listener, ListenerLimits},
 };
 
 /// How long open ops connections may take at the end: nothing there is worth waiting for longer.
@@ -47,7 +47,7 @@ impl OpsServer {
                 readiness,
             }),
         };
-        acceptor.serve(listener, move |_peer| ops.clone());
+        acceptor.serve(listener, InboundTls::default, move |_peer| ops.clone());
         Self { drain }
     }
 

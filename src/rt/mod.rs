@@ -22,12 +22,22 @@ use std::{
     future::Future,
     pin::{Pin, pin},
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 /// The monotonic clock, paused with tokio's.
 pub(crate) fn now() -> Instant {
     Instant::now()
+}
+
+/// The clock of certificates.
+pub(crate) fn wall() -> SystemTime {
+    SystemTime::now()
+}
+
+/// When the monotonic clock will be where the wall clock is at `time`; now, if that is past.
+pub(crate) fn at(time: SystemTime) -> Instant {
+    now() + time.duration_since(wall()).unwrap_or_default()
 }
 
 /// A timer. At most one per call is armed.

@@ -50,7 +50,7 @@ impl DocumentBuilder {
 
     /// `listeners.ops.listen`.
     pub(crate) fn ops(&mut self, listen: std::net::SocketAddr) {
-        self.document.ops = Some(Set::new(listen, Origin::Builder));
+        self.document.listeners.ops = Some(Set::new(listen, Origin::Builder));
     }
 
     /// `drain.lame_duck`.

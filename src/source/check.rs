@@ -9,7 +9,8 @@ use super::{
     document::{PartialRoute, place_of},
     duration,
     order::shadows,
-    resolve::{Resolved, route_name},
+    resolve::{Resolution, Resolved, route_name},
+    security,
     store::Rejection,
 };
 use crate::{
@@ -26,9 +27,11 @@ pub(super) struct Findings {
     pub(super) lints: Vec<Lint>,
 }
 
-/// Checks all services.
-pub(super) fn check(services: &[Resolved]) -> Findings {
+/// Checks everything.
+pub(super) fn check(resolution: &Resolution) -> Findings {
+    let services = &resolution.services;
     let mut findings = Findings::default();
+    security::check(resolution, &mut findings);
     let mut hosts: HashMap<&HostPattern, (&Resolved, &Origin)> = HashMap::new();
     for service in services {
         // A host is one service's, whether or not the rest of the service could be read.
@@ -62,7 +65,7 @@ pub(super) fn check(services: &[Resolved]) -> Findings {
 }
 
 impl Findings {
-    fn reject(
+    pub(super) fn reject(
         &mut self,
         service: &Resolved,
         path: &str,
@@ -82,7 +85,7 @@ impl Findings {
         });
     }
 
-    fn lint(&mut self, service: &Resolved, path: &str, origin: &Origin, message: String) {
+    pub(super) fn lint(&mut self, service: &Resolved, path: &str, origin: &Origin, message: String) {
         let path = format!("services.{}.{path}", service.spec.name);
         self.lints.push(Lint::new(path, place_of(origin), message));
     }

@@ -11,8 +11,8 @@ use crate::{
     balance::BalancePolicy,
     canon::PathNormalization,
     matching::HostPattern,
-    model::{EndpointSource, Labels, Origin, Place, PolicyDraft, Protocol},
-    name::{RouteName, ServiceName, SubsetName},
+    model::{EdgeSpec, EndpointSource, IdentitySource, Labels, Mtls, Origin, Place, PolicyDraft, Protocol, TlsMode},
+    name::{RouteName, ServiceName, SpiffeId, SubsetName},
     route::Route,
 };
 
@@ -69,8 +69,9 @@ fn map_over<K: Ord, V>(upper: BTreeMap<K, V>, mut lower: BTreeMap<K, V>) -> BTre
 pub(crate) struct Document {
     pub(crate) version: Field<u32>,
     pub(crate) mesh: PartialMesh,
-    /// `listeners.ops.listen`.
-    pub(crate) ops: Field<SocketAddr>,
+    pub(crate) identity: Field<IdentitySource>,
+    pub(crate) mtls: Field<Mtls>,
+    pub(crate) listeners: PartialListeners,
     pub(crate) drain: PartialDrain,
     pub(crate) defaults: Tunables,
     pub(crate) services: BTreeMap<ServiceName, PartialService>,
@@ -90,7 +91,9 @@ impl Document {
         Self {
             version: self.version.or(lower.version),
             mesh: self.mesh.over(lower.mesh),
-            ops: self.ops.or(lower.ops),
+            identity: self.identity.or(lower.identity),
+            mtls: self.mtls.or(lower.mtls),
+            listeners: self.listeners.over(lower.listeners),
             drain: self.drain.over(lower.drain),
             defaults: self.defaults.over(lower.defaults),
             services,
@@ -111,6 +114,22 @@ pub(crate) struct PartialMesh {
 impl PartialMesh {
     fn over(self, lower: Self) -> Self {
         over!(self, lower; fields: service, version, namespace, trust_domain; groups: ; maps: )
+    }
+}
+
+/// `listeners`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PartialListeners {
+    /// `ops.listen`.
+    pub(crate) ops: Field<SocketAddr>,
+    /// `mesh.mtls`.
+    pub(crate) mesh: Field<Mtls>,
+    pub(crate) edge: Field<EdgeSpec>,
+}
+
+impl PartialListeners {
+    fn over(self, lower: Self) -> Self {
+        over!(self, lower; fields: ops, mesh, edge; groups: ; maps: )
     }
 }
 
@@ -199,6 +218,8 @@ pub(crate) struct PartialService {
     pub(crate) endpoints: Field<Vec<PartialSource>>,
     pub(crate) hosts: Field<Vec<Set<HostPattern>>>,
     pub(crate) protocol: Field<Protocol>,
+    pub(crate) tls: Field<TlsMode>,
+    pub(crate) identities: Field<Vec<SpiffeId>>,
     pub(crate) subsets: BTreeMap<SubsetName, Set<Labels>>,
     pub(crate) tunables: Tunables,
     pub(crate) routes: Field<Vec<PartialRoute>>,
@@ -212,6 +233,8 @@ impl PartialService {
             endpoints: None,
             hosts: None,
             protocol: None,
+            tls: None,
+            identities: None,
             subsets: BTreeMap::new(),
             tunables: Tunables::default(),
             routes: None,
@@ -225,6 +248,8 @@ impl PartialService {
             endpoints: self.endpoints.or(lower.endpoints),
             hosts: self.hosts.or(lower.hosts),
             protocol: self.protocol.or(lower.protocol),
+            tls: self.tls.or(lower.tls),
+            identities: self.identities.or(lower.identities),
             subsets: map_over(self.subsets, lower.subsets),
             tunables: self.tunables.over(lower.tunables),
             routes: self.routes.or(lower.routes),

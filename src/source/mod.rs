@@ -11,6 +11,7 @@ pub(crate) mod duration;
 pub(crate) mod file;
 mod order;
 mod resolve;
+mod security;
 mod store;
 #[cfg(test)]
 mod tests;

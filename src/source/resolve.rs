@@ -7,7 +7,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     document::{Document, Drafts, Field, PartialInbound, PartialRoute, PartialService, PartialTimeouts, Tunables},
-    order, unnamed_route,
+    order,
+    security::{self, SecurityOrigins},
+    unnamed_route,
 };
 use crate::{
     balance::BalancePolicy,
@@ -30,6 +32,7 @@ pub(super) struct Resolved {
 /// Everything in effect, without generation and lints.
 pub(super) struct Resolution {
     pub(super) snapshot: Snapshot,
+    pub(super) security: SecurityOrigins,
     pub(super) services: Vec<Resolved>,
 }
 
@@ -44,7 +47,8 @@ pub(super) fn resolve(base: &Snapshot, merged: Document, pins: &Document, previo
     take(&mut provenance, "mesh.version", mesh.version, |value| snapshot.mesh.version = Some(value));
     take(&mut provenance, "mesh.namespace", mesh.namespace, |value| snapshot.mesh.namespace = value);
     take(&mut provenance, "mesh.trust_domain", mesh.trust_domain, |value| snapshot.mesh.trust_domain = Some(value));
-    take(&mut provenance, "listeners.ops.listen", document.ops, |value| snapshot.listeners.ops = Some(value));
+    let security =
+        security::resolve(&mut snapshot, &mut provenance, document.identity, document.mtls, document.listeners);
     take(&mut provenance, "drain.lame_duck", document.drain.lame_duck, |value| snapshot.drain.lame_duck = value);
     take(&mut provenance, "drain.deadline", document.drain.deadline, |value| snapshot.drain.deadline = value);
 
@@ -57,7 +61,8 @@ pub(super) fn resolve(base: &Snapshot, merged: Document, pins: &Document, previo
         let own = merged.services.get(&name).map(|service| service.tunables.clone()).unwrap_or_default();
         let tunables = pinned.over(pins.defaults.clone()).over(own).over(merged.defaults.clone());
         let before = previous.services.get(&name);
-        let (spec, indices) = service(&name, &partial, &tunables, before.map(|spec| &**spec), &mut provenance);
+        let (mut spec, indices) = service(&name, &partial, &tunables, before.map(|spec| &**spec), &mut provenance);
+        security::service(&mut spec, &partial, snapshot.identity.is_some(), &mut provenance);
         let shared = match before {
             Some(before) if **before == spec => before.clone(),
             _ => Arc::new(spec.clone()),
@@ -66,7 +71,7 @@ pub(super) fn resolve(base: &Snapshot, merged: Document, pins: &Document, previo
         services.push(Resolved { spec, partial, tunables, indices });
     }
     snapshot.provenance = Arc::new(provenance);
-    Resolution { snapshot, services }
+    Resolution { snapshot, security, services }
 }
 
 fn take<T>(provenance: &mut Provenance, path: &str, field: Field<T>, set: impl FnOnce(T)) {
@@ -136,7 +141,7 @@ fn service(
 }
 
 /// The value of a field, and a record of who set it; that nobody did hides what encloses it.
-fn effective<T: Clone>(provenance: &mut Provenance, path: String, field: &Field<T>, default: T) -> T {
+pub(super) fn effective<T: Clone>(provenance: &mut Provenance, path: String, field: &Field<T>, default: T) -> T {
     match field {
         Some(set) => {
             provenance.record(path, set.origin.clone());

@@ -120,7 +120,7 @@ impl Store {
         let file = self.file.as_ref().map(|(document, _)| document.clone()).unwrap_or_default();
         let merged = file.over(self.builder.clone());
         let resolution = resolve(&self.base, merged, &self.pins, &self.current);
-        let findings = check(&resolution.services);
+        let findings = check(&resolution);
         (resolution, findings)
     }
 }
@@ -128,6 +128,8 @@ impl Store {
 /// Whether two snapshots make the mesh do the same.
 fn same_effect(a: &Snapshot, b: &Snapshot) -> bool {
     a.mesh == b.mesh
+        && a.identity == b.identity
+        && a.mtls == b.mtls
         && a.listeners == b.listeners
         && a.drain == b.drain
         && a.services == b.services

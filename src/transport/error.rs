@@ -31,6 +31,54 @@ pub(crate) fn connect_timeout(label: &str, after: std::time::Duration) -> Error 
         .with_delivery(Delivery::Unsent)
 }
 
+/// A handshake that failed: whose certificate, and why.
+pub(crate) fn tls(address: &Address, failure: io::Error) -> Error {
+    match refusal(&failure) {
+        Some(alert) => Error::new(Code::TlsFailed, format!("{address} refused our certificate: {alert}"))
+            .with_delivery(Delivery::TlsRefused)
+            .with_source(failure),
+        None => Error::new(Code::TlsFailed, format!("no TLS with {address}: {}", why(&failure)))
+            .with_delivery(Delivery::Unsent)
+            .with_source(failure),
+    }
+}
+
+/// Between the handshake and now a certificate was revoked, or its authority withdrawn.
+pub(crate) fn not_accepted_any_more(address: &Address) -> Error {
+    Error::new(Code::TlsFailed, format!("{address} showed a certificate that is not accepted any more"))
+        .with_delivery(Delivery::Unsent)
+}
+
+/// The peer answered our certificate with an alert before it answered anything else: nothing was processed.
+pub(crate) fn refused(label: &str, alert: &str) -> Error {
+    Error::new(Code::TlsFailed, format!("{label} refused our certificate: {alert}")).with_delivery(Delivery::TlsRefused)
+}
+
+/// The alert by which the peer refused us, if that is what happened: in TLS 1.3 it arrives after the handshake.
+pub(crate) fn refusal(failure: &io::Error) -> Option<String> {
+    match tls_cause(failure)? {
+        rustls::Error::AlertReceived(alert) => Some(format!("{alert:?}")),
+        _ => None,
+    }
+}
+
+fn tls_cause(failure: &io::Error) -> Option<&rustls::Error> {
+    failure.get_ref()?.downcast_ref()
+}
+
+fn why(failure: &io::Error) -> String {
+    match tls_cause(failure) {
+        Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other))) => other.to_string(),
+        Some(error) => error.to_string(),
+        None => failure.to_string(),
+    }
+}
+
+/// What an accepting handshake failed of, for the log.
+pub(crate) fn handshake(failure: &io::Error) -> String {
+    refusal(failure).map_or_else(|| why(failure), |alert| format!("the peer refused our certificate: {alert}"))
+}
+
 /// The peer speaks, but not what was needed.
 pub(crate) fn not_supported(label: &str, wanted: &str) -> Error {
     Error::new(

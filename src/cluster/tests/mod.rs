@@ -18,14 +18,18 @@ use crate::{
     model::{Address, EndpointSpec, EndpointUpdate, Protocol, ServiceSpec, SetKind},
     name::ServiceName,
     rt::TaskSet,
-    transport::{Dial, Dialed, Want},
+    transport::{Dial, Dialed, Offer, Want},
 };
 
 /// Connects to everything except what is called `memory:down..`; nobody reads at the other end.
 struct Everywhere;
 
 impl Dial for Everywhere {
-    fn dial<'a>(&'a self, address: &'a Address) -> Pin<Box<dyn Future<Output = Result<Dialed, Error>> + Send + 'a>> {
+    fn dial<'a>(
+        &'a self,
+        address: &'a Address,
+        _offer: Offer,
+    ) -> Pin<Box<dyn Future<Output = Result<Dialed, Error>> + Send + 'a>> {
         Box::pin(async move {
             if address.to_string().starts_with("memory:down") {
                 return Err(Error::new(Code::ConnectFailed, "it is down"));
@@ -35,7 +39,7 @@ impl Dial for Everywhere {
                 let _far = far;
                 std::future::pending::<()>().await;
             });
-            Ok(Dialed { io: Box::new(near), alpn: None })
+            Ok(Dialed::plain(near))
         })
     }
 }

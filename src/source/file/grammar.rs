@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{
     cursor::{Cursor, Fields, Wrong},
-    endpoints, routes,
+    endpoints, routes, security,
 };
 use crate::{
     balance::BalancePolicy,
@@ -33,24 +33,13 @@ pub(super) fn document(at: Cursor<'_, '_, '_>) -> Option<Document> {
         let version = fields
             .field("version", "Edition of the defaults. Default 1, the only one there is.", |at| at.integer(1..=1));
         let mesh = fields.group("mesh", "Who this process is.", mesh);
-        fields.field("mtls", "Mutual TLS towards peers. Only `off` in this build.", |at| {
-            at.choice("a mode of `mtls`", &[("off", ())], &["strict", "permissive"])
-        });
-        let ops = fields.group("listeners", "Listeners of the mesh itself. Default: none.", |at| {
-            at.map("a map of listeners", |fields| {
-                let ops =
-                    fields.field("ops", "`/livez`, `/readyz`, `/metrics` and `grpc.health.v1`. Default: off.", |at| {
-                        at.map("a map with `listen`", |fields| {
-                            let listen =
-                                fields.field("listen", "Address, such as `0.0.0.0:9901`.", |at| at.socket_address());
-                            fields.exactly_one(&["listen"]);
-                            listen
-                        })
-                    });
-                fields.later(&["mesh", "edge"]);
-                ops.and_then(|ops| ops.value)
-            })
-        });
+        let doc = "Who this process is to others: where its certificate comes from. Default: plaintext, everyone is \
+                   admitted.";
+        let identity = fields.field("identity", doc, security::identity);
+        let doc = "What listeners ask of peers: `strict`, `permissive` or `off`. Default: `strict` with an identity \
+                   (`dev`: `permissive` on loopback), else `off`.";
+        let mtls = fields.field("mtls", doc, security::mtls);
+        let listeners = fields.group("listeners", "Listeners besides those that code opens.", security::listeners);
         let drain = fields.group("drain", "How the process stops.", drain);
         let defaults = fields.group("defaults", "What holds for every service that does not say otherwise.", |at| {
             at.map("a map", |fields| tunables(fields, "`defaults`"))
@@ -73,8 +62,7 @@ pub(super) fn document(at: Cursor<'_, '_, '_>) -> Option<Document> {
                 }
             })
         });
-        fields.later(&["identity"]);
-        Document { version, mesh, ops, drain, defaults, services, inbound }
+        Document { version, mesh, identity, mtls, listeners, drain, defaults, services, inbound }
     })
 }
 
@@ -85,8 +73,11 @@ fn mesh(at: Cursor<'_, '_, '_>) -> Option<PartialMesh> {
         }),
         version: fields.field("version", "Its version, free text. Default: none.", |at| at.text("a version")),
         namespace: fields.field("namespace", "Its namespace. Default `default`.", |at| name(at, "namespace")),
-        trust_domain: fields
-            .field("trust_domain", "Its trust domain; only used with an identity.", |at| name(at, "trust domain")),
+        trust_domain: fields.field(
+            "trust_domain",
+            "Its trust domain. Needed with an identity; `dev.local` with `source: dev`.",
+            |at| name(at, "trust domain"),
+        ),
     })
 }
 
@@ -261,12 +252,11 @@ fn service(at: Cursor<'_, '_, '_>) -> Option<PartialService> {
             let words = [("auto", Protocol::Auto), ("http1", Protocol::Http1), ("http2", Protocol::Http2)];
             at.choice("a protocol", &words, &["http3"])
         });
-        fields.field("tls", "TLS towards its endpoints. Only `off` in this build.", |at| {
-            at.scalar_or(
-                |at| at.choice("a mode of `tls`", &[("off", ())], &["mesh", "public"]),
-                |at| at.map("a mode of `tls`", |fields| fields.later(&["private"])),
-            )
-        });
+        let doc = "TLS towards its endpoints: `mesh`, `public`, `off`, or a map with `private`. Default: `mesh` with an \
+                   identity, else `off`.";
+        let tls = fields.field("tls", doc, security::tls);
+        let doc = "Who may answer for it, with `tls: mesh`. Default: by the rule of the identity's source.";
+        let identities = fields.field("identities", doc, security::identities);
         let subsets =
             fields.group("subsets", "Endpoints by labels: a name, and the labels an endpoint must have.", |at| {
                 at.keyed("a map from subset names to labels", |key| SubsetName::new(key).map_err(Wrong::plain), labels)
@@ -279,7 +269,6 @@ fn service(at: Cursor<'_, '_, '_>) -> Option<PartialService> {
                 Some(routes.into_iter().map(|set| set.value).collect())
             },
         );
-        fields.later(&["identities"]);
         let tunables = tunables(fields, "a service");
         PartialService {
             origin: Origin::Default,
@@ -287,6 +276,8 @@ fn service(at: Cursor<'_, '_, '_>) -> Option<PartialService> {
             endpoints,
             hosts,
             protocol,
+            tls,
+            identities,
             subsets: subsets.into_iter().collect(),
             tunables,
             routes,

@@ -13,6 +13,7 @@ mod report;
 mod routes;
 #[cfg(feature = "schema")]
 mod schema;
+mod security;
 mod show;
 pub(crate) mod suggest;
 mod watch;

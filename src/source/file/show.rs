@@ -3,13 +3,14 @@
 //! Defaults are printed too, since "what is it really" is the question, and every value says in a comment where it
 //! comes from.
 
-use std::fmt::Write;
+use std::{fmt::Write, path::Path};
 
 use crate::{
     balance::BalancePolicy,
     matching::{PathPattern, StringMatch},
     model::{
-        Address, EndpointSource, EndpointSpec, Labels, PolicySet, Protocol, ServiceSpec, SetKind, Snapshot, SourceKind,
+        Address, EndpointSource, EndpointSpec, IdentitySource, Labels, PolicySet, Protocol, ServiceSpec, SetKind,
+        Snapshot, SourceKind, TlsMode,
     },
     route::{HeaderChanges, PathRewrite, Route, RouteAction},
     source::duration::format as duration,
@@ -33,11 +34,7 @@ pub fn show(snapshot: &Snapshot) -> String {
     if let Some(domain) = &mesh.trust_domain {
         out.value(2, "trust_domain", domain, "mesh.trust_domain");
     }
-    if let Some(listen) = snapshot.listeners.ops {
-        out.line(0, "listeners:", None);
-        out.line(2, "ops:", None);
-        out.value(4, "listen", &quoted(&listen.to_string()), "listeners.ops.listen");
-    }
+    out.security();
     out.line(0, "drain:", None);
     out.value(2, "lame_duck", &duration(snapshot.drain.lame_duck), "drain.lame_duck");
     out.value(2, "deadline", &duration(snapshot.drain.deadline), "drain.deadline");
@@ -77,6 +74,53 @@ impl Printer<'_> {
         self.line(indent, &format!("{key}: {value}"), Some(path));
     }
 
+    fn security(&mut self) {
+        let snapshot = self.snapshot;
+        let file = |path: &Path| quoted(&path.to_string_lossy());
+        if let Some(source) = &snapshot.identity {
+            self.line(0, "identity:", None);
+            let source = match source {
+                IdentitySource::Dev => "dev".to_owned(),
+                IdentitySource::WorkloadApi(address) => format!("{{workload_api: {}}}", quoted(address)),
+                IdentitySource::Files(files) => {
+                    let mut parts = vec![
+                        ("cert".to_owned(), file(&files.cert)),
+                        ("key".to_owned(), file(&files.key)),
+                        ("bundle".to_owned(), file(&files.bundle)),
+                    ];
+                    parts.extend(files.crl.as_ref().map(|crl| ("crl".to_owned(), file(crl))));
+                    format!("{{files: {}}}", map(&parts))
+                }
+            };
+            self.value(2, "source", &source, "identity.source");
+        }
+        self.value(0, "mtls", snapshot.mtls.as_str(), "mtls");
+        let listeners = &snapshot.listeners;
+        if listeners.ops.is_none() && listeners.mesh.is_none() && listeners.edge.is_none() {
+            return;
+        }
+        self.line(0, "listeners:", None);
+        if let Some(mode) = listeners.mesh {
+            self.line(2, "mesh:", None);
+            self.value(4, "mtls", mode.as_str(), "listeners.mesh.mtls");
+        }
+        if let Some(edge) = &listeners.edge {
+            self.line(2, "edge:", Some("listeners.edge"));
+            self.line(4, &format!("listen: {}", quoted(&edge.listen.to_string())), None);
+            if let Some((cert, key)) = &edge.tls {
+                self.line(4, &format!("tls: {{cert: {}, key: {}}}", file(cert), file(key)), None);
+            }
+            if !edge.trusted_proxies.is_empty() {
+                let proxies: Vec<_> = edge.trusted_proxies.iter().map(|net| quoted(&net.to_string())).collect();
+                self.line(4, &format!("trusted_proxies: [{}]", proxies.join(", ")), None);
+            }
+        }
+        if let Some(listen) = listeners.ops {
+            self.line(2, "ops:", None);
+            self.value(4, "listen", &quoted(&listen.to_string()), "listeners.ops.listen");
+        }
+    }
+
     fn service(&mut self, service: &ServiceSpec) {
         let path = format!("services.{}", service.name);
         if !service.endpoints.is_empty() {
@@ -95,6 +139,23 @@ impl Printer<'_> {
             Protocol::Http2 => "http2",
         };
         self.value(4, "protocol", protocol, &format!("{path}.protocol"));
+        let tls = match &service.tls {
+            TlsMode::Private(private) => {
+                let file = |path: &Path| quoted(&path.to_string_lossy());
+                let mut parts = vec![("ca".to_owned(), file(&private.ca))];
+                parts.extend(private.server_name.as_ref().map(|name| ("server_name".to_owned(), quoted(name))));
+                if let Some((cert, key)) = &private.client {
+                    parts.extend([("cert".to_owned(), file(cert)), ("key".to_owned(), file(key))]);
+                }
+                format!("{{private: {}}}", map(&parts))
+            }
+            other => other.as_str().to_owned(),
+        };
+        self.value(4, "tls", &tls, &format!("{path}.tls"));
+        if !service.identities.is_empty() {
+            let ids: Vec<_> = service.identities.iter().map(|id| quoted(id.as_str())).collect();
+            self.value(4, "identities", &format!("[{}]", ids.join(", ")), &format!("{path}.identities"));
+        }
         let balancer = match service.load_balancer {
             BalancePolicy::LeastRequest { choice_count } => {
                 format!("{{least_request: {{choice_count: {choice_count}}}}}")

@@ -16,8 +16,16 @@ use crate::{instrument::Gauge, peer::PeerAddr};
 pub(super) struct Caps {
     open: AtomicUsize,
     gauge: Gauge,
+    handshakes: AtomicUsize,
     /// One lock per accepted connection, never per request.
-    sources: Mutex<HashMap<Source, usize>>,
+    sources: Mutex<HashMap<Source, Count>>,
+}
+
+/// What is open of one source.
+#[derive(Default)]
+struct Count {
+    connections: usize,
+    handshakes: usize,
 }
 
 /// Whoever is believed to be one party: one IPv4 address, or one IPv6 /64, of which anyone gets 2^64 addresses.
@@ -52,9 +60,46 @@ pub(super) struct Admission {
     source: Option<Source>,
 }
 
+/// The right to shake hands; ends with the handshake.
+pub(super) struct Handshake<'a> {
+    of: &'a Admission,
+}
+
+impl Admission {
+    /// `None` if too many do so already, in all or of this source.
+    pub(super) fn handshake(&self, limits: &ListenerLimits) -> Option<Handshake<'_>> {
+        let fits = |running| (running < limits.max_handshakes).then_some(running + 1);
+        self.caps.handshakes.fetch_update(Relaxed, Relaxed, fits).ok()?;
+        // From here on the drop of `handshake` gives the places back.
+        let mut handshake = Some(Handshake { of: self });
+        if let Some(source) = self.source {
+            let mut sources = self.caps.sources.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = sources.entry(source).or_default();
+            count.handshakes += 1;
+            if count.handshakes > limits.max_handshakes_per_source {
+                drop(sources);
+                handshake = None;
+            }
+        }
+        handshake
+    }
+}
+
+impl Drop for Handshake<'_> {
+    fn drop(&mut self) {
+        self.of.caps.handshakes.fetch_sub(1, Relaxed);
+        if let Some(source) = self.of.source {
+            let mut sources = self.of.caps.sources.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(count) = sources.get_mut(&source) {
+                count.handshakes -= 1;
+            }
+        }
+    }
+}
+
 impl Caps {
     pub(super) fn new(gauge: Gauge) -> Self {
-        Self { open: AtomicUsize::new(0), gauge, sources: Mutex::default() }
+        Self { open: AtomicUsize::new(0), gauge, handshakes: AtomicUsize::new(0), sources: Mutex::default() }
     }
 
     pub(super) fn admit(self: &Arc<Self>, remote: &PeerAddr, limits: &ListenerLimits) -> Result<Admission, Refused> {
@@ -70,10 +115,10 @@ impl Caps {
                 let source = Source::of(ip);
                 let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
                 let count = sources.entry(source).or_default();
-                if *count >= limits.max_per_source {
+                if count.connections >= limits.max_per_source {
                     return Err(Refused::PerSource);
                 }
-                *count += 1;
+                count.connections += 1;
                 admission.source = Some(source);
             }
         }
@@ -92,8 +137,8 @@ impl Drop for Admission {
         if let Some(source) = self.source {
             let mut sources = self.caps.sources.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(count) = sources.get_mut(&source) {
-                *count -= 1;
-                if *count == 0 {
+                count.connections -= 1;
+                if count.connections == 0 {
                     sources.remove(&source);
                 }
             }
@@ -123,6 +168,23 @@ mod tests {
         drop(first);
         assert_eq!(caps.admit(&peer("192.0.2.1:1"), &limits).err(), Some(Refused::PerSource));
         assert!(caps.admit(&peer("[2001:db8::3]:3"), &limits).is_ok());
+    }
+
+    #[test]
+    fn handshakes_are_counted_in_all_and_per_source() {
+        let caps = Arc::new(Caps::new(Gauge::default()));
+        let limits = ListenerLimits { max_handshakes: 3, max_handshakes_per_source: 2, ..ListenerLimits::default() };
+        let one = caps.admit(&peer("192.0.2.1:1"), &limits).ok().unwrap();
+        let other = caps.admit(&peer("192.0.2.2:1"), &limits).ok().unwrap();
+        let (first, second) = (one.handshake(&limits), one.handshake(&limits));
+        assert!(first.is_some() && second.is_some() && one.handshake(&limits).is_none());
+        let third = other.handshake(&limits);
+        assert!(third.is_some() && other.handshake(&limits).is_none());
+        drop(first);
+        assert!(one.handshake(&limits).is_some());
+        drop((second, third));
+        drop((one, other));
+        assert!(caps.sources.lock().unwrap().is_empty());
     }
 
     #[test]

@@ -2,9 +2,11 @@
 
 use std::{
     future::{Future, poll_fn},
+    io,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -45,11 +47,31 @@ pub(super) enum Ended {
     HeaderTimeout,
     Flood,
     Forced,
+    HandshakeTimeout,
+    HandshakeFailed,
+    HandshakeRefused,
+    NoCredential,
+    Plaintext,
+    Expired,
+    Revoked,
 }
 
 impl Ended {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Closed, Self::Failed, Self::FirstByteTimeout, Self::HeaderTimeout, Self::Flood, Self::Forced];
+    pub(super) const ALL: [Self; 13] = [
+        Self::Closed,
+        Self::Failed,
+        Self::FirstByteTimeout,
+        Self::HeaderTimeout,
+        Self::Flood,
+        Self::Forced,
+        Self::HandshakeTimeout,
+        Self::HandshakeFailed,
+        Self::HandshakeRefused,
+        Self::NoCredential,
+        Self::Plaintext,
+        Self::Expired,
+        Self::Revoked,
+    ];
 
     pub(super) const fn reason(self) -> &'static str {
         match self {
@@ -59,13 +81,23 @@ impl Ended {
             Self::HeaderTimeout => "header_timeout",
             Self::Flood => "flood",
             Self::Forced => "forced",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::HandshakeFailed => "handshake_failed",
+            Self::HandshakeRefused => "max_handshakes",
+            Self::NoCredential => "no_credential",
+            Self::Plaintext => "plaintext",
+            Self::Expired => "peer_expired",
+            Self::Revoked => "peer_revoked",
         }
     }
 }
 
 /// Serves one connection until it ends, upgraded or not.
+///
+/// `expires` is when the peer's certificate ends: what is open then is closed.
 pub(super) async fn serve<S, RB>(
     mut io: Box<dyn Io>,
+    expires: Option<Instant>,
     admission: Admission,
     service: impl FnOnce() -> S,
     shared: Arc<Shared>,
@@ -93,7 +125,7 @@ where
             let io = ServerIo::new(io, bytes, Arc::clone(&state), None, admission);
             let wire = Wire::new(service(), Arc::clone(&state), true);
             let connection = http1_builder(limits).serve_connection(TokioIo::new(io), wire).with_upgrades();
-            let timers = Timers::new(limits, true);
+            let timers = Timers::new(limits, true, expires);
             let close = |_: Pin<&mut _>| state.close_next();
             drive(connection, close, timers, &state, &watch, accepted_in).await
         }
@@ -104,7 +136,7 @@ where
             let wire = Wire::new(service(), Arc::clone(&state), false);
             let connection = http2_builder(limits).serve_connection(TokioIo::new(io), wire);
             let connection = Flushing { connection, flusher };
-            let timers = Timers::new(limits, false);
+            let timers = Timers::new(limits, false, expires);
             let close = |flushing: Pin<&mut Flushing<http2::Connection<_, _, _>>>| {
                 flushing.project().connection.graceful_shutdown();
             };
@@ -116,6 +148,7 @@ where
             biased;
             () = state.until_gone() => {}
             () = watch.reached(Phase::Forced) => return Ended::Forced,
+            () = rt::sleep_until(expires.unwrap_or_else(rt::now)), if expires.is_some() => return Ended::Expired,
         }
     }
     ended
@@ -221,7 +254,13 @@ enum Action {
     CloseWhenQuiet,
     /// The head of a request takes too long.
     Abort,
+    /// What the peer proved holds no longer.
+    Expire,
 }
+
+/// How long before the peer's certificate ends its connection takes no new requests: this, or a quarter of what is left
+/// of it when the connection opens.
+const EXPIRY_GRACE: Duration = Duration::from_secs(30);
 
 /// The deadlines of one connection.
 struct Timers<'a> {
@@ -229,16 +268,21 @@ struct Timers<'a> {
     http1: bool,
     /// `None` once closing.
     age: Option<Instant>,
+    expires: Option<Instant>,
     quiet_at: Option<Instant>,
     mark: Option<Mark>,
     since: Instant,
 }
 
 impl<'a> Timers<'a> {
-    fn new(limits: &'a ListenerLimits, http1: bool) -> Self {
+    fn new(limits: &'a ListenerLimits, http1: bool, expires: Option<Instant>) -> Self {
         let now = rt::now();
-        let age = rt::Rng::local().jitter(limits.max_age, 10);
-        Self { limits, http1, age: Some(now + age), quiet_at: None, mark: None, since: now }
+        let mut age = now + rt::Rng::local().jitter(limits.max_age, 10);
+        if let Some(expires) = expires {
+            let left = expires.saturating_duration_since(now);
+            age = age.min(expires - EXPIRY_GRACE.min(left / 4));
+        }
+        Self { limits, http1, age: Some(age), expires, quiet_at: None, mark: None, since: now }
     }
 
     /// The next deadline. Reads the clock only when the connection has begun something new.
@@ -258,8 +302,14 @@ impl<'a> Timers<'a> {
         };
         let age = self.age.map(|at| (at, Action::Close));
         let quiet = self.quiet_at.map(|at| (at, Action::CloseWhenQuiet));
-        [activity, age, quiet].into_iter().flatten().min_by_key(|(at, _)| *at)
+        let expiry = self.expires.map(|at| (at, Action::Expire));
+        [activity, age, quiet, expiry].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
+}
+
+fn peer_left(error: &hyper::Error) -> bool {
+    let io = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    io.is_some_and(|error| matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset))
 }
 
 /// Polls a connection, and between its polls judges its timers and the drain.
@@ -308,6 +358,8 @@ where
                 return Poll::Ready(match result {
                     _ if state.was_flooded() => Ended::Flood,
                     Ok(()) => Ended::Closed,
+                    // Our goodbye found nobody: TLS says one where TCP would not.
+                    Err(error) if state.mark().activity == Activity::Idle && peer_left(&error) => Ended::Closed,
                     Err(error) => {
                         tracing::debug!(%error, "a connection failed");
                         Ended::Failed
@@ -334,6 +386,7 @@ where
             }
             match action {
                 Action::Abort => return Poll::Ready(Ended::HeaderTimeout),
+                Action::Expire => return Poll::Ready(Ended::Expired),
                 Action::Close => {
                     timers.age = None;
                     close(connection.as_mut());

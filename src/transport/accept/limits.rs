@@ -12,6 +12,12 @@ pub(crate) struct ListenerLimits {
     /// From accept to the first bytes that tell HTTP/1 from HTTP/2. Default 5 s. A silent connection costs a file
     /// descriptor and about 1 KiB until then.
     pub(crate) first_byte: Duration,
+    /// From the first byte of a TLS handshake to its end. Default 5 s.
+    pub(crate) tls_handshake: Duration,
+    /// TLS handshakes at the same time. Default 1,000; more are closed at once.
+    pub(crate) max_handshakes: usize,
+    /// TLS handshakes of one source at the same time. Default 64.
+    pub(crate) max_handshakes_per_source: usize,
     /// From the first byte of an HTTP/1 header to its last. Default 10 s.
     pub(crate) h1_header_read: Duration,
     /// How long an HTTP/1 connection may wait for its next request. Default 60 s. Clients must give up their idle
@@ -71,6 +77,9 @@ impl Default for ListenerLimits {
     fn default() -> Self {
         Self {
             first_byte: Duration::from_secs(5),
+            tls_handshake: Duration::from_secs(5),
+            max_handshakes: 1_000,
+            max_handshakes_per_source: 64,
             h1_header_read: Duration::from_secs(10),
             h1_idle: Duration::from_secs(60),
             h1_max_headers: 100,

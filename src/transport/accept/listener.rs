@@ -18,6 +18,7 @@ use super::{
     connection::{self, Ended},
     drain::{Drain, Phase},
     limits::ListenerLimits,
+    secure::{self, Accepted, InboundTls},
     socket,
 };
 use crate::{
@@ -26,7 +27,7 @@ use crate::{
     instrument::{Counter, Registry},
     peer::{Peer, PeerAddr},
     rt::{self, TaskSet},
-    transport::{Io, memory::MemoryListener},
+    transport::{Io, memory::MemoryListener, roll::Roll, tls::Proven},
 };
 
 /// First and longest pause after accepting failed for want of file descriptors or memory.
@@ -138,6 +139,7 @@ pub(crate) struct Acceptor {
 pub(super) struct Shared {
     pub(super) limits: ListenerLimits,
     caps: Arc<Caps>,
+    roll: Arc<Roll>,
     drain: Drain,
     tasks: TaskSet,
     accepted: Counter,
@@ -157,6 +159,7 @@ impl Acceptor {
             shared: Arc::new(Shared {
                 limits,
                 caps: Arc::new(Caps::new(open)),
+                roll: Arc::default(),
                 drain,
                 tasks,
                 accepted: registry.counter("sinew_connections_accepted_total", &[("listener", name)]),
@@ -173,10 +176,11 @@ impl Acceptor {
         }
     }
 
-    /// Serves a listener in the background until the drain stops it. `make` makes the service of one connection; it is
-    /// called when the protocol is known, and its service is cloned for each request.
-    pub(crate) fn serve<M, S, RB>(&self, listener: Listener, make: M)
+    /// Serves a listener in the background until the drain stops it. `tls` is asked for each connection; `make` makes the
+    /// service of one connection; it is called when the protocol is known, and its service is cloned for each request.
+    pub(crate) fn serve<T, M, S, RB>(&self, listener: Listener, tls: T, make: M)
     where
+        T: Fn() -> InboundTls + Send + Sync + 'static,
         M: Fn(Peer) -> S + Send + Sync + 'static,
         S: Service<Request<Body>, Response = Response<RB>> + Clone + Send + 'static,
         S::Error: Into<BoxError>,
@@ -189,9 +193,16 @@ impl Acceptor {
         self.shared.tasks.spawn(async move {
             let local = listener.local.clone();
             let make = Arc::new(make);
-            accept_all(listener.source, &shared, |stream| shared.open(stream, &local, &make)).await;
+            accept_all(listener.source, &shared, |stream| shared.open(stream, &local, tls(), &make)).await;
             drop(held);
         });
+    }
+
+    /// Ends, within the turn of a task, every connection whose peer's proof does not hold any more.
+    pub(crate) fn recheck(&self, holds: impl Fn(&Proven) -> bool) -> usize {
+        let ended = self.shared.roll.recheck(holds);
+        self.shared.ended[Ended::Revoked as usize].add(ended as u64);
+        ended
     }
 
     /// Connections that are open now.
@@ -201,7 +212,7 @@ impl Acceptor {
 }
 
 impl Shared {
-    fn open<M, S, RB>(self: &Arc<Self>, stream: Stream, local: &PeerAddr, make: &Arc<M>)
+    fn open<M, S, RB>(self: &Arc<Self>, stream: Stream, local: &PeerAddr, tls: InboundTls, make: &Arc<M>)
     where
         M: Fn(Peer) -> S + Send + Sync + 'static,
         S: Service<Request<Body>, Response = Response<RB>> + Clone + Send + 'static,
@@ -222,18 +233,42 @@ impl Shared {
             Err(Refused::PerSource) => return self.refused_per_source.inc(),
         };
         self.accepted.inc();
-        let io: Box<dyn Io> = match stream {
+        let accepted = match stream {
             Stream::Tcp(stream, _) => {
                 socket::prepare(&stream, &self.limits);
-                Box::new(stream)
+                Accepted::Tcp(stream)
             }
-            Stream::Memory(io) => io,
+            Stream::Memory(io) => Accepted::Memory(io),
         };
-        let peer = Peer::new(remote, local.clone());
-        let (make, shared, held, watch) = (Arc::clone(make), Arc::clone(self), self.drain.hold(), self.drain.watch());
+        let (make, shared, local) = (Arc::clone(make), Arc::clone(self), local.clone());
+        let (held, watch) = (self.drain.hold(), self.drain.watch());
         // A group of its own: its cancellation is polled with the connection, and must not be a lock that all share.
-        self.tasks.child().spawn(async move {
-            let ended = connection::serve(io, admission, || make(peer), Arc::clone(&shared), watch).await;
+        let group = self.tasks.child();
+        let own = group.clone();
+        group.spawn(async move {
+            let ended = async {
+                let admitted =
+                    secure::admit(accepted, &tls, remote.is_local(), &shared.limits, &admission, &watch).await?;
+                let enrolled = admitted.peer.clone().map(|peer| shared.roll.enrol(peer, move || own.cancel()));
+                let mut expires = None;
+                if let (Some(proven), InboundTls::On { holds, .. }) = (&admitted.peer, &tls) {
+                    // On the roll before it is judged again: a change in between is seen by one of the two.
+                    if !holds(proven) {
+                        return Err(Ended::Revoked);
+                    }
+                    expires = Some(rt::at(proven.not_after));
+                }
+                let peer = match admitted.peer {
+                    Some(proven) => Peer::proven(remote, local, proven.id, proven.member),
+                    None => Peer::new(remote, local),
+                };
+                let service = || make(peer);
+                let ended =
+                    connection::serve(admitted.io, expires, admission, service, Arc::clone(&shared), watch).await;
+                drop(enrolled);
+                Ok(ended)
+            };
+            let ended = ended.await.unwrap_or_else(|refused| refused);
             if ended == Ended::Forced {
                 shared.drain.count_forced();
             }

@@ -27,15 +27,19 @@ mod flood;
 mod io;
 mod limits;
 mod listener;
+mod refuse;
+mod secure;
 mod service;
 mod sniff;
 mod socket;
 mod state;
 
+#[allow(unused_imports, reason = "waits for identity")]
 pub(crate) use self::{
     drain::{Drain, DrainReport, DrainWatch, Phase},
     limits::ListenerLimits,
     listener::{Acceptor, Listener},
+    secure::{InboundTls, Plaintext},
 };
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::{
     error::Error,
     model::Address,
     rt,
-    transport::{Dial, Dialed, error, memory::MemoryNetwork},
+    transport::{Dial, Dialed, Offer, error, memory::MemoryNetwork},
 };
 
 /// RFC 8305 §5: the next address is tried this long after the last, or when it fails.
@@ -30,14 +30,18 @@ impl Dialer {
 }
 
 impl Dial for Dialer {
-    fn dial<'a>(&'a self, address: &'a Address) -> Pin<Box<dyn Future<Output = Result<Dialed, Error>> + Send + 'a>> {
+    fn dial<'a>(
+        &'a self,
+        address: &'a Address,
+        _offer: Offer,
+    ) -> Pin<Box<dyn Future<Output = Result<Dialed, Error>> + Send + 'a>> {
         Box::pin(async move {
             match address {
                 Address::Tcp(addr) => {
                     let stream = connect_tcp(addr).await.map_err(|failure| error::connect(address, failure))?;
-                    Ok(Dialed { io: Box::new(stream), alpn: None })
+                    Ok(Dialed::plain(stream))
                 }
-                Address::Memory(name) => Ok(Dialed { io: Box::new(self.memory.connect(name)?), alpn: None }),
+                Address::Memory(name) => Ok(Dialed::plain(self.memory.connect(name)?)),
             }
         })
     }
@@ -55,9 +59,9 @@ pub(super) async fn connect_tcp(addr: &SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// The first of several addresses that answers; the last failure if none does.
-pub(super) async fn race(dial: &dyn Dial, addresses: &[Address]) -> Result<Dialed, Error> {
+pub(super) async fn race(dial: &dyn Dial, addresses: &[Address], offer: Offer) -> Result<Dialed, Error> {
     if let [only] = addresses {
-        return dial.dial(only).await;
+        return dial.dial(only, offer).await;
     }
     let order = interleave(addresses);
     let mut next = order.iter();
@@ -65,7 +69,7 @@ pub(super) async fn race(dial: &dyn Dial, addresses: &[Address]) -> Result<Diale
     let mut last = None;
     loop {
         if let Some(address) = next.next() {
-            running.push(dial.dial(address));
+            running.push(dial.dial(address, offer));
         }
         if running.is_empty() {
             return Err(last.unwrap_or_else(|| error::not_supported("an endpoint without addresses", "anything")));
@@ -113,6 +117,7 @@ mod tests {
         fn dial<'a>(
             &'a self,
             address: &'a Address,
+            _offer: Offer,
         ) -> Pin<Box<dyn Future<Output = Result<Dialed, Error>> + Send + 'a>> {
             Box::pin(async move {
                 let Address::Tcp(addr) = address else { unreachable!() };
@@ -121,7 +126,7 @@ mod tests {
                     2 => Err(error::connect(address, io::ErrorKind::ConnectionRefused.into())),
                     delay => {
                         rt::sleep(Duration::from_millis(delay.into())).await;
-                        Ok(Dialed { io: Box::new(tokio::io::duplex(1).0), alpn: None })
+                        Ok(Dialed::plain(tokio::io::duplex(1).0))
                     }
                 }
             })
@@ -142,16 +147,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silent_address_costs_a_quarter_second() {
         let start = rt::now();
-        assert!(race(&Scripted, &addresses(&["[::1]:1", "127.0.0.1:10"])).await.is_ok());
+        assert!(race(&Scripted, &addresses(&["[::1]:1", "127.0.0.1:10"]), Offer::Both).await.is_ok());
         assert_eq!(start.elapsed(), Duration::from_millis(260));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_refusing_address_costs_nothing_and_the_last_failure_is_told() {
         let start = rt::now();
-        assert!(race(&Scripted, &addresses(&["[::1]:2", "127.0.0.1:10"])).await.is_ok());
+        assert!(race(&Scripted, &addresses(&["[::1]:2", "127.0.0.1:10"]), Offer::Both).await.is_ok());
         assert_eq!(start.elapsed(), Duration::from_millis(10));
-        let error = race(&Scripted, &addresses(&["[::1]:2", "127.0.0.1:2"])).await.err().unwrap();
+        let error = race(&Scripted, &addresses(&["[::1]:2", "127.0.0.1:2"]), Offer::Both).await.err().unwrap();
         assert!(error.message().contains("127.0.0.1:2") && error.never_processed());
     }
 }

@@ -20,13 +20,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::{
     limit::ConnectionPermit,
     pool::Pool,
+    secure::Leash,
     slot::{SlotBody, SlotGuard},
 };
 use crate::{
     body::{Body, GuardedBody},
     error::Error,
     rt::{self, Instant},
-    transport::{Io, error},
+    transport::{Dialed, Io, error},
 };
 
 /// Most servers keep an idle connection for five seconds or longer; who closes first decides whether a request can cross
@@ -42,28 +43,45 @@ pub(super) struct H1Connection {
     upgraded: Upgraded,
     idle_since: Instant,
     idle_limit: Duration,
+    /// For the sake of the certificates it was made with, it is not used after this.
+    renew_at: Option<Instant>,
+    /// The pool's epoch it belongs to.
+    epoch: u32,
+    /// Until the first answer.
+    fate: Option<Arc<Leash>>,
 }
 
 impl H1Connection {
-    pub(super) async fn open(io: Box<dyn Io>, permit: ConnectionPermit, pool: &Pool) -> Result<Self, hyper::Error> {
+    pub(super) async fn open(dialed: Dialed, permit: ConnectionPermit, pool: &Pool) -> Result<Self, hyper::Error> {
+        let (epoch, renew_at) = (pool.epoch(), dialed.renew_at);
         let upgraded = Upgraded::default();
-        let io = Kept { io, _held: upgraded.clone() };
+        let io = Kept { io: dialed.io, _held: upgraded.clone() };
         let (send, connection) =
             http1::Builder::new().max_buf_size(MAX_BUFFER).handshake::<_, Body>(TokioIo::new(io)).await?;
         pool.tasks().spawn(async move {
             // What ended it is told to whoever waits for a response on it.
             let _ = connection.with_upgrades().await;
         });
-        Ok(Self { send, permit: Some(permit), upgraded, idle_since: rt::now(), idle_limit: IDLE })
+        Ok(Self {
+            send,
+            permit: Some(permit),
+            upgraded,
+            idle_since: rt::now(),
+            idle_limit: IDLE,
+            renew_at,
+            epoch,
+            fate: dialed.fate,
+        })
     }
 
     /// When it is too old to be used again.
     pub(super) fn expires(&self) -> Instant {
-        self.idle_since + self.idle_limit
+        let idle = self.idle_since + self.idle_limit;
+        self.renew_at.map_or(idle, |at| at.min(idle))
     }
 
     pub(super) fn fresh(&self, now: Instant) -> bool {
-        !self.send.is_closed() && now.saturating_duration_since(self.idle_since) < self.idle_limit
+        !self.send.is_closed() && now < self.expires()
     }
 }
 
@@ -140,6 +158,7 @@ impl H1Lease {
             && !connection.send.is_closed()
             // An upgraded one carries no further request.
             && connection.permit.is_some()
+            && connection.epoch == pool.epoch()
         {
             connection.idle_since = rt::now();
             pool.idle(connection);
@@ -195,10 +214,25 @@ impl H1Lease {
         let Some(connection) = &mut self.connection else {
             return Err(Failure::sure(error::unopened(None).returning(body)));
         };
+        let refusal = |fate: &Option<Arc<Leash>>| {
+            let alert = fate.as_ref()?.refusal()?;
+            Some(error::refused(pool.label(), alert))
+        };
         if let Err(failure) = connection.send.ready().await {
+            if let Some(refused) = refusal(&connection.fate) {
+                return Err(Failure::sure(refused.returning(body)));
+            }
             return Err(Failure { silent: true, error: error::h1_unsent(failure).returning(body) });
         }
-        connection.send.try_send_request(head.map(|()| body)).await.map_err(|mut failure| {
+        let sent = connection.send.try_send_request(head.map(|()| body)).await;
+        let fate = connection.fate.take();
+        sent.map_err(|mut failure| {
+            if let Some(refused) = refusal(&fate) {
+                return Failure::sure(match failure.take_message() {
+                    Some(request) => refused.returning(request.into_body()),
+                    None => refused,
+                });
+            }
             match failure.take_message() {
                 Some(request) => Failure {
                     silent: true,

@@ -17,6 +17,7 @@ mod h2;
 mod limit;
 mod pool;
 mod pump;
+mod secure;
 mod slot;
 #[cfg(test)]
 mod tests;
@@ -26,5 +27,6 @@ pub(crate) use self::{
     h1::Upgraded,
     limit::ConnectionLimit,
     pool::{Acquire, Pool, PoolEvent, PoolPolicy, PoolTarget, Readiness, Want},
+    secure::{Leash, TlsDialer},
     slot::{Slot, SlotBody},
 };

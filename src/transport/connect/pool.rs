@@ -41,6 +41,8 @@ pub(crate) struct PoolTarget {
     pub(crate) protocol: Protocol,
     pub(crate) kind: SetKind,
     pub(crate) label: Arc<str>,
+    /// The host of requests that name none. `None`: the address.
+    pub(crate) authority: Option<Authority>,
 }
 
 /// How it connects.
@@ -111,6 +113,8 @@ pub(crate) struct Pool {
     waiting: Arc<AtomicU32>,
     on_event: Box<dyn Fn(PoolEvent) + Send + Sync>,
     readiness: AtomicU8,
+    /// Grows when every connection is to be replaced.
+    epoch: AtomicU32,
     /// Connections, of both kinds.
     open: Arc<AtomicU32>,
     state: Mutex<State>,
@@ -166,6 +170,7 @@ impl Pool {
             waiting,
             on_event: Box::new(on_event),
             readiness: AtomicU8::new(Readiness::Idle as u8),
+            epoch: AtomicU32::new(0),
             open: Arc::default(),
             state: Mutex::new(State { speaks, ..State::default() }),
         })
@@ -261,12 +266,19 @@ impl Pool {
         self.lock().h2.iter().map(|connection| connection.streams()).sum()
     }
 
+    pub(super) fn label(&self) -> &str {
+        &self.target.label
+    }
+
     pub(super) fn tasks(&self) -> &TaskSet {
         &self.tasks
     }
 
     /// For requests that name no host.
     pub(super) fn authority(&self) -> Authority {
+        if let Some(authority) = &self.target.authority {
+            return authority.clone();
+        }
         let address = self.target.addresses.first().map(ToString::to_string).unwrap_or_default();
         address.parse().unwrap_or_else(|_| Authority::from_static("localhost"))
     }
@@ -362,6 +374,25 @@ impl Pool {
     pub(super) fn renew(self: &Arc<Self>, connection: &Arc<H2Connection>) {
         self.lock().renewing.push(Arc::clone(connection));
         self.want_more();
+    }
+
+    /// Every connection is replaced, since they would be made differently now: make before break.
+    pub(crate) fn renew_all(self: &Arc<Self>) {
+        self.epoch.fetch_add(1, Relaxed);
+        let mut state = self.lock();
+        let idle = std::mem::take(&mut state.h1_idle);
+        let open = state.h2.clone();
+        let renews = !open.is_empty();
+        state.renewing.extend(open);
+        drop(state);
+        drop(idle);
+        if renews {
+            self.want_more();
+        }
+    }
+
+    pub(super) fn epoch(&self) -> u32 {
+        self.epoch.load(Relaxed)
     }
 
     /// An HTTP/2 connection takes no more streams.

@@ -16,7 +16,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{Acceptor, Drain, Listener, ListenerLimits};
+use super::{Acceptor, Drain, InboundTls, Listener, ListenerLimits};
 use crate::{body::Body, instrument::Registry, peer::Peer, rt, rt::TaskSet, transport::memory::MemoryNetwork};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -35,14 +35,14 @@ impl Server {
         let (drain, tasks, registry) = (Drain::new(), TaskSet::new(), Registry::default());
         let acceptor = Acceptor::new("mesh", limits, drain.clone(), tasks.clone(), &registry);
         let network = MemoryNetwork::new();
-        acceptor.serve(Listener::memory(network.listen("a").unwrap()), app);
+        acceptor.serve(Listener::memory(network.listen("a").unwrap()), InboundTls::default, app);
         Self { acceptor, drain, tasks, registry, network }
     }
 
     fn bind(&self) -> SocketAddr {
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.socket_addr().unwrap();
-        self.acceptor.serve(listener, app);
+        self.acceptor.serve(listener, InboundTls::default, app);
         address
     }
 

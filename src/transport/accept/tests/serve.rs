@@ -96,7 +96,7 @@ async fn a_socket_from_outside_and_a_restart_on_the_same_port_work() {
     let std = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = std.local_addr().unwrap();
     let server = Server::new(ListenerLimits::default());
-    server.acceptor.serve(Listener::from_std(std).unwrap(), app);
+    server.acceptor.serve(Listener::from_std(std).unwrap(), InboundTls::default, app);
     let mut io = tcp(address).await;
     io.write_all(GET).await.unwrap();
     assert!(read_response(&mut io).await.ends_with("ok"));

@@ -8,10 +8,10 @@ use std::{
 use super::{BACKOFF_FIRST, BACKOFF_MAX, DETECT, Pool, PoolEvent, Readiness};
 use crate::{
     error::Error,
-    model::SetKind,
+    model::{Protocol, SetKind},
     rt::{self, Rng},
     transport::{
-        Alpn, Dialed,
+        Alpn, Dialed, Offer,
         connect::{dial, h1::H1Connection, h2::H2Connection, limit::ConnectionPermit},
         error,
     },
@@ -28,9 +28,13 @@ impl Pool {
             if self.lock().closed {
                 return;
             }
+            let epoch = self.epoch();
             match self.establish().await {
                 Ok(()) => {
                     self.lock().last_error = None;
+                    if epoch != self.epoch() {
+                        self.renew_all();
+                    }
                     self.set(Readiness::Ready);
                     self.tell(PoolEvent::Freed);
                     if self.target.kind == SetKind::Vip {
@@ -60,21 +64,35 @@ impl Pool {
     }
 
     /// One more HTTP/2 connection. A failure is left to the pool's own reconnecting, at most once per back-off.
+    /// Those that the new connection is to replace are drained when it is there; until one is, it is tried again.
     pub(super) async fn grow(self: Arc<Self>) {
-        let result = self.establish().await;
-        if let Err(error) = &result {
-            tracing::debug!(endpoint = %self.target.label, "no further connection: {error}");
-            rt::sleep(BACKOFF_MAX).await;
-        }
-        let mut state = self.lock();
-        state.growing = false;
-        let replaced = if result.is_ok() { std::mem::take(&mut state.renewing) } else { Vec::new() };
-        drop(state);
-        for connection in replaced {
-            connection.drain();
-        }
-        if result.is_ok() {
-            self.tell(PoolEvent::Freed);
+        loop {
+            let epoch = self.epoch();
+            let result = self.establish().await;
+            if let Err(error) = &result {
+                tracing::debug!(endpoint = %self.target.label, "no further connection: {error}");
+                rt::sleep(BACKOFF_MAX).await;
+            }
+            let mut state = self.lock();
+            let mut replaced = Vec::new();
+            match (result.is_ok(), epoch == self.epoch()) {
+                (true, true) => replaced = std::mem::take(&mut state.renewing),
+                // Made as it would not be made any more.
+                (true, false) => state.renewing = state.h2.clone(),
+                (false, _) => {}
+            }
+            let again = !state.closed && !state.renewing.is_empty() && !state.h2.is_empty();
+            state.growing = again;
+            drop(state);
+            for connection in replaced {
+                connection.drain();
+            }
+            if result.is_ok() {
+                self.tell(PoolEvent::Freed);
+            }
+            if !again {
+                return;
+            }
         }
     }
 
@@ -88,9 +106,18 @@ impl Pool {
 
     async fn establish_untimed(self: &Arc<Self>) -> Result<(), Error> {
         let speaks = self.lock().speaks;
-        let dialed = self.dial().await?;
+        let offer = match speaks {
+            Some(Alpn::Http1) => Offer::Http1,
+            _ if self.target.protocol == Protocol::Http2 => Offer::Http2,
+            _ => Offer::Both,
+        };
+        let dialed = self.dial(offer).await?;
         match dialed.alpn.or(speaks) {
-            Some(Alpn::Http1) => self.add_h1(dialed).await,
+            Some(Alpn::Http1) => {
+                self.add_h1(dialed).await?;
+                self.lock().speaks = Some(Alpn::Http1);
+                Ok(())
+            }
             Some(Alpn::Http2) => self.add_h2(dialed).await,
             None => match rt::timeout(DETECT.min(self.policy.connect_timeout), self.add_h2(dialed)).await {
                 Some(Ok(())) => {
@@ -99,7 +126,7 @@ impl Pool {
                 }
                 // Anything but SETTINGS, or silence. No request was sent, so the other protocol can be tried.
                 _ => {
-                    let dialed = self.dial().await?;
+                    let dialed = self.dial(Offer::Http1).await?;
                     self.add_h1(dialed).await?;
                     self.lock().speaks = Some(Alpn::Http1);
                     tracing::debug!(endpoint = %self.target.label, "speaks HTTP/1.1");
@@ -109,8 +136,8 @@ impl Pool {
         }
     }
 
-    async fn dial(&self) -> Result<Dialed, Error> {
-        dial::race(&*self.dial, &self.target.addresses).await
+    async fn dial(&self, offer: Offer) -> Result<Dialed, Error> {
+        dial::race(&*self.dial, &self.target.addresses, offer).await
     }
 
     fn permit(self: &Arc<Self>) -> Result<ConnectionPermit, Error> {
@@ -124,16 +151,23 @@ impl Pool {
 
     async fn add_h2(self: &Arc<Self>, dialed: Dialed) -> Result<(), Error> {
         let permit = self.permit()?;
+        let age = dialed
+            .renew_at
+            .map_or_else(|| self.max_age(), |at| self.max_age().min(at.saturating_duration_since(rt::now())));
+        let fate = dialed.fate;
         let (connection, driver) =
-            H2Connection::open(dialed.io, permit, Arc::downgrade(self), Arc::clone(&self.waiting), self.max_age())
-                .await
-                .map_err(|failure| {
+            H2Connection::open(dialed.io, permit, Arc::downgrade(self), Arc::clone(&self.waiting), age).await.map_err(
+                |failure| {
+                    if let Some(alert) = fate.as_ref().and_then(|fate| fate.refusal()) {
+                        return error::refused(&self.target.label, alert);
+                    }
                     let text = format!(
                         "no HTTP/2 with {}: {failure}; set the service's `protocol` if it does not speak it",
                         self.target.label
                     );
                     error::no_http2(text, failure)
-                })?;
+                },
+            )?;
         let mut state = self.lock();
         if state.closed {
             connection.drain();
@@ -146,7 +180,7 @@ impl Pool {
 
     async fn add_h1(self: &Arc<Self>, dialed: Dialed) -> Result<(), Error> {
         let permit = self.permit()?;
-        let connection = H1Connection::open(dialed.io, permit, self).await.map_err(error::h1_unsent)?;
+        let connection = H1Connection::open(dialed, permit, self).await.map_err(error::h1_unsent)?;
         self.keep(connection);
         Ok(())
     }
@@ -158,8 +192,8 @@ impl Pool {
     ) -> Result<H1Connection, Error> {
         let timeout = self.policy.connect_timeout;
         let connected = async {
-            let dialed = self.dial().await?;
-            H1Connection::open(dialed.io, permit, self).await.map_err(error::h1_unsent)
+            let dialed = self.dial(Offer::Http1).await?;
+            H1Connection::open(dialed, permit, self).await.map_err(error::h1_unsent)
         };
         let result = rt::timeout(timeout, connected)
             .await

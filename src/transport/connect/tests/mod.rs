@@ -83,7 +83,8 @@ impl Bench {
         let changed = Arc::new(Notify::new());
         let limit = ConnectionLimit::new(connections);
         let context = Context { dial, limit: limit.clone(), waiting: Arc::default(), changed: changed.clone() };
-        let target = PoolTarget { addresses: [address.parse().unwrap()].into(), protocol, kind, label: address.into() };
+        let (addresses, label) = ([address.parse().unwrap()].into(), address.into());
+        let target = PoolTarget { addresses, protocol, kind, label, authority: None };
         let pool = context.pool(target);
         Self { network, limit, context, changed, pool }
     }

@@ -17,7 +17,7 @@ use crate::{
     error::{Code, Delivery},
     model::Address,
     rt,
-    transport::Dialed,
+    transport::{Dialed, Offer},
 };
 
 async fn listener() -> (TcpListener, Address) {
@@ -52,7 +52,7 @@ async fn every_socket_has_nodelay_keepalive_and_a_user_timeout() {
 async fn a_refused_connection_names_the_address_and_was_not_sent() {
     let (listener, address) = listener().await;
     drop(listener);
-    let error = Dialer::new(MemoryNetwork::new()).dial(&address).await.err().unwrap();
+    let error = Dialer::new(MemoryNetwork::new()).dial(&address, Offer::Both).await.err().unwrap();
     assert_eq!((error.code(), error.delivery()), (Code::ConnectFailed, Delivery::Unsent));
     assert!(error.message().contains(&format!("no connection to {address}")), "{error}");
 }
@@ -125,7 +125,11 @@ struct Script {
 }
 
 impl Dial for Script {
-    fn dial<'a>(&'a self, address: &'a Address) -> Pin<Box<dyn Future<Output = Result<Dialed, Error>> + Send + 'a>> {
+    fn dial<'a>(
+        &'a self,
+        address: &'a Address,
+        _offer: Offer,
+    ) -> Pin<Box<dyn Future<Output = Result<Dialed, Error>> + Send + 'a>> {
         Box::pin(async move {
             let elapsed = rt::now() - self.started.unwrap();
             self.order.lock().unwrap().push((address.clone(), elapsed));
@@ -135,7 +139,7 @@ impl Dial for Script {
                 None => std::future::pending().await,
             }
             if *ok {
-                Ok(Dialed { io: Box::new(tokio::io::duplex(1).0), alpn: None })
+                Ok(Dialed::plain(tokio::io::duplex(1).0))
             } else {
                 Err(crate::transport::error::connect(address, std::io::ErrorKind::ConnectionRefused.into()))
             }
@@ -152,7 +156,7 @@ async fn raced(answers: Vec<(&str, Option<u64>, bool)>) -> (Result<Dialed, Error
         answers.into_iter().map(|(text, delay, ok)| (address(text), delay.map(Duration::from_millis), ok)).collect();
     let addresses: Vec<_> = answers.iter().map(|(address, ..)| address.clone()).collect();
     let script = Script { started: Some(rt::now()), answers, ..Script::default() };
-    let result = dial::race(&script, &addresses).await;
+    let result = dial::race(&script, &addresses, Offer::Both).await;
     let took = (rt::now() - script.started.unwrap()).as_millis() as u64;
     let order = script.order.into_inner().unwrap();
     (result, order.into_iter().map(|(address, at)| (address.to_string(), at.as_millis() as u64)).collect(), took)

@@ -9,15 +9,24 @@ use std::{
     sync::atomic::{AtomicU32, Ordering::SeqCst},
 };
 
-use crate::{error::Code, model::Address, rt, transport::Dialed};
+use crate::{
+    error::Code,
+    model::Address,
+    rt,
+    transport::{Dialed, Offer},
+};
 
 /// Counts attempts.
 struct Counted(Arc<Dialer>, AtomicU32);
 
 impl Dial for Counted {
-    fn dial<'a>(&'a self, address: &'a Address) -> Pin<Box<dyn Future<Output = Result<Dialed, Error>> + Send + 'a>> {
+    fn dial<'a>(
+        &'a self,
+        address: &'a Address,
+        offer: Offer,
+    ) -> Pin<Box<dyn Future<Output = Result<Dialed, Error>> + Send + 'a>> {
         self.1.fetch_add(1, SeqCst);
-        self.0.dial(address)
+        self.0.dial(address, offer)
     }
 }
 

@@ -1,0 +1,130 @@
+//! Who this process is to others, and how its connections are protected.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use ipnet::IpNet;
+
+/// `identity`: where this process gets its certificate and the bundles of trust from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum IdentitySource {
+    /// A certificate authority of one's own for development, one per user of this machine (feature `dev-ca`).
+    Dev,
+    /// Files that somebody else keeps fresh.
+    Files(IdentityFiles),
+    /// A SPIFFE Workload API: `unix:/path` or `tcp://IP:PORT`.
+    WorkloadApi(Arc<str>),
+}
+
+impl IdentitySource {
+    /// The word that stands for it in configuration, status and metrics.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Dev => "dev",
+            Self::Files(_) => "files",
+            Self::WorkloadApi(_) => "workload_api",
+        }
+    }
+}
+
+/// Files of an identity, PEM. Watched: renames, edits in place and Kubernetes' symlink flip.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct IdentityFiles {
+    /// The certificate chain, leaf first. May hold the key as well, as `podCertificate` volumes lay it.
+    pub cert: PathBuf,
+    /// The private key. Default: the same file as `cert`.
+    pub key: PathBuf,
+    /// The trust bundle: certificates of the authorities of the own trust domain.
+    pub bundle: PathBuf,
+    /// A revocation list, or a directory of them.
+    pub crl: Option<PathBuf>,
+}
+
+impl IdentityFiles {
+    /// A certificate, its key and the bundle.
+    pub fn new(cert: impl Into<PathBuf>, key: impl Into<PathBuf>, bundle: impl Into<PathBuf>) -> Self {
+        Self { cert: cert.into(), key: key.into(), bundle: bundle.into(), crl: None }
+    }
+}
+
+/// `mtls`: what a listener asks of its peers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[non_exhaustive]
+pub enum Mtls {
+    /// Plaintext only.
+    Off,
+    /// Mutual TLS or plaintext, told apart by the first byte. For migration.
+    Permissive,
+    /// Mutual TLS only.
+    Strict,
+}
+
+impl Mtls {
+    /// The word that stands for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Permissive => "permissive",
+            Self::Strict => "strict",
+        }
+    }
+}
+
+/// `tls`: how connections to the endpoints of a service are protected. There is no falling back from any of them.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum TlsMode {
+    /// Plaintext. The default where no identity is configured.
+    #[default]
+    Off,
+    /// Mutual TLS within the mesh: SPIFFE identities on both sides. The default with an identity.
+    Mesh,
+    /// TLS as browsers do it: the platform's trust store, the name of the service's host, no certificate of our own.
+    Public,
+    /// TLS to a private authority: databases, brokers, other teams.
+    Private(Arc<PrivateTls>),
+}
+
+impl TlsMode {
+    /// The word that stands for it.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Mesh => "mesh",
+            Self::Public => "public",
+            Self::Private(_) => "private",
+        }
+    }
+}
+
+/// `tls: {private: ...}`. Files are PEM and read when a connection is made with a changed file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct PrivateTls {
+    /// Certificates of the authorities that may issue the server's certificate.
+    pub ca: PathBuf,
+    /// The DNS name or IP address in the server's certificate. Default: the address that is dialled.
+    pub server_name: Option<Arc<str>>,
+    /// Our certificate and its key, where the server asks for one.
+    pub client: Option<(PathBuf, PathBuf)>,
+}
+
+impl PrivateTls {
+    /// A named authority, and nothing else.
+    pub fn new(ca: impl Into<PathBuf>) -> Self {
+        Self { ca: ca.into(), server_name: None, client: None }
+    }
+}
+
+/// `listeners.edge`: the same application for callers outside of the mesh.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct EdgeSpec {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Its certificate chain and key, PEM, watched. Without: plaintext, behind a balancer that ends TLS.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// Balancers and proxies whose word on the client's address counts.
+    pub trusted_proxies: Vec<IpNet>,
+}

@@ -1,0 +1,217 @@
+//! The grammar of identity, mutual TLS, the listeners, and TLS towards endpoints.
+
+use std::{path::PathBuf, sync::Arc};
+
+use ipnet::IpNet;
+use serde_json::json;
+
+use super::cursor::{Cursor, Fields, Wrong};
+use crate::{
+    model::{EdgeSpec, IdentityFiles, IdentitySource, Mtls, PrivateTls, TlsMode},
+    name::SpiffeId,
+    source::document::{PartialListeners, Set},
+};
+
+/// `identity`.
+pub(super) fn identity(at: Cursor<'_, '_, '_>) -> Option<IdentitySource> {
+    at.map("a map with `source`", |fields| {
+        let source = fields.field(
+            "source",
+            "`dev`: a certificate authority of one's own on this machine (feature `dev-ca`); or a map of `files` or \
+             `workload_api`.",
+            source,
+        );
+        fields.exactly_one(&["source"]);
+        source.map(|set| set.value)
+    })
+    .flatten()
+}
+
+fn source(at: Cursor<'_, '_, '_>) -> Option<IdentitySource> {
+    at.scalar_or(
+        |at| {
+            let words: &[(&'static str, ())] = &[("dev", ())];
+            at.choice("a source of identity", words, &["control_plane"]).map(|()| IdentitySource::Dev)
+        },
+        |at| {
+            at.map("`dev`, or a map of `files` or `workload_api`", |fields| {
+                let files = fields.field("files", "Files that somebody else keeps fresh.", files);
+                let doc = "A SPIFFE Workload API: `unix:/path` or `tcp://IP:PORT`.";
+                let workload = fields.field("workload_api", doc, workload_api);
+                fields.exactly_one(&["files", "workload_api"]);
+                let files = files.map(|set| IdentitySource::Files(set.value));
+                files.or(workload.map(|set| IdentitySource::WorkloadApi(set.value)))
+            })
+            .flatten()
+        },
+    )
+}
+
+fn files(at: Cursor<'_, '_, '_>) -> Option<IdentityFiles> {
+    at.map("a map with `cert` and `bundle`", |fields| {
+        let cert = fields.field("cert", "The certificate chain, PEM, leaf first.", path);
+        let key = fields.field("key", "The private key, PEM. Default: the file of `cert`.", path);
+        let bundle = fields.field("bundle", "The authorities of the own trust domain, PEM.", path);
+        let crl = fields.field("crl", "A revocation list, PEM or DER, or a directory of them. Default: none.", path);
+        fields.exactly_one(&["cert"]);
+        fields.exactly_one(&["bundle"]);
+        let (cert, bundle) = (cert?.value, bundle?.value);
+        let key = key.map_or_else(|| cert.clone(), |set| set.value);
+        let mut files = IdentityFiles::new(cert, key, bundle);
+        files.crl = crl.map(|set| set.value);
+        Some(files)
+    })
+    .flatten()
+}
+
+fn workload_api(at: Cursor<'_, '_, '_>) -> Option<Arc<str>> {
+    at.scalar("the address of a Workload API", json!({ "type": "string" }), |text| {
+        let known = text.strip_prefix("unix:").is_some_and(|path| path.starts_with('/') && path.len() > 1)
+            || text.strip_prefix("tcp://").is_some_and(|address| address.parse::<std::net::SocketAddr>().is_ok());
+        match known {
+            true => Ok(text.into()),
+            false => Err(Wrong::new(
+                format!("`{}` is not the address of a Workload API", text.escape_debug()),
+                "use `unix:/run/spire/agent.sock` or `tcp://127.0.0.1:8081`",
+            )),
+        }
+    })
+}
+
+fn path(at: Cursor<'_, '_, '_>) -> Option<PathBuf> {
+    at.scalar("a path", json!({ "type": "string", "minLength": 1 }), |text| match text {
+        "" => Err(Wrong::plain("a path cannot be empty")),
+        text => Ok(PathBuf::from(text)),
+    })
+}
+
+/// A mode of mutual TLS.
+pub(super) fn mtls(at: Cursor<'_, '_, '_>) -> Option<Mtls> {
+    let words = [("strict", Mtls::Strict), ("permissive", Mtls::Permissive), ("off", Mtls::Off)];
+    at.choice("a mode of `mtls`", &words, &[])
+}
+
+/// `listeners`.
+pub(super) fn listeners(at: Cursor<'_, '_, '_>) -> Option<PartialListeners> {
+    at.map("a map of listeners", |fields| {
+        let mesh = fields.field("mesh", "The listeners of the application inside the mesh.", |at| {
+            at.map("a map", |fields| {
+                fields.field("mtls", "What they ask of peers. Default: the `mtls` of the document.", mtls)
+            })
+        });
+        let edge = fields.field(
+            "edge",
+            "The same application for callers outside of the mesh: no certificate is asked of them. Default: off.",
+            edge,
+        );
+        let ops = fields.field("ops", "`/livez`, `/readyz`, `/metrics` and `grpc.health.v1`. Default: off.", |at| {
+            at.map("a map with `listen`", |fields| {
+                let doc = "Address, such as `0.0.0.0:9901`.";
+                let listen = fields.field("listen", doc, |at| at.socket_address());
+                fields.exactly_one(&["listen"]);
+                listen
+            })
+        });
+        PartialListeners {
+            mesh: mesh.and_then(|set| set.value),
+            edge: edge.and_then(|set| set.value.map(|value| Set { value, origin: set.origin })),
+            ops: ops.and_then(|set| set.value),
+        }
+    })
+}
+
+fn edge(at: Cursor<'_, '_, '_>) -> Option<Option<EdgeSpec>> {
+    at.map("a map with `listen`", |fields| {
+        let listen = fields.field("listen", "Address, such as `0.0.0.0:443`.", |at| at.socket_address());
+        let doc = "Its certificate. Without: plaintext, for behind a balancer that ends TLS.";
+        let tls = fields.field("tls", doc, |at| {
+            at.map("a map with `cert` and `key`", |fields| certificate(fields, true)).flatten()
+        });
+        let doc = "Addresses of balancers whose word on the client's address counts: `10.0.0.0/8` or one address. \
+                   Default: none.";
+        let proxies =
+            fields.field("trusted_proxies", doc, |at| at.one_or_list("a network, or a list of them", network));
+        fields.exactly_one(&["listen"]);
+        Some(EdgeSpec {
+            listen: listen?.value,
+            tls: tls.map(|set| set.value),
+            trusted_proxies: proxies.into_iter().flat_map(|set| set.value).map(|set| set.value).collect(),
+        })
+    })
+}
+
+/// `cert` and `key`: both, or neither where they are not needed.
+fn certificate(fields: &mut Fields<'_, '_, '_>, needed: bool) -> Option<(PathBuf, PathBuf)> {
+    let cert = fields.field("cert", "Certificate chain, PEM, leaf first.", path);
+    let key = fields.field("key", "Its private key, PEM.", path);
+    if needed || fields.has("cert") || fields.has("key") {
+        fields.exactly_one(&["cert"]);
+        fields.exactly_one(&["key"]);
+    }
+    Some((cert?.value, key?.value))
+}
+
+fn network(at: Cursor<'_, '_, '_>) -> Option<IpNet> {
+    at.scalar("a network", json!({ "type": "string" }), |text| {
+        let address = || text.parse().ok().map(|ip: std::net::IpAddr| IpNet::from(ip));
+        text.parse().ok().or_else(address).ok_or_else(|| {
+            Wrong::new(
+                format!("`{}` is neither an address nor a network", text.escape_debug()),
+                "use `10.0.0.0/8`, `2001:db8::/32` or one address",
+            )
+        })
+    })
+}
+
+/// `tls` of a service.
+pub(super) fn tls(at: Cursor<'_, '_, '_>) -> Option<TlsMode> {
+    at.scalar_or(
+        |at| {
+            let words = [("mesh", 0), ("public", 1), ("off", 2)];
+            at.choice("a mode of `tls`", &words, &["istio", "hbone"]).map(|word| match word {
+                0 => TlsMode::Mesh,
+                1 => TlsMode::Public,
+                _ => TlsMode::Off,
+            })
+        },
+        |at| {
+            at.map("a mode of `tls`, or a map with `private`", |fields| {
+                let private = fields.field("private", "TLS to a private authority.", private);
+                fields.exactly_one(&["private"]);
+                private.map(|set| TlsMode::Private(Arc::new(set.value)))
+            })
+            .flatten()
+        },
+    )
+}
+
+fn private(at: Cursor<'_, '_, '_>) -> Option<PrivateTls> {
+    at.map("a map with `ca`", |fields| {
+        let ca = fields.field("ca", "The authorities that may issue the server's certificate, PEM.", path);
+        let doc = "The name or address in the server's certificate. Default: the address that is dialled.";
+        let server_name = fields.field("server_name", doc, |at| {
+            at.scalar("a name", json!({ "type": "string" }), |text| {
+                match rustls_pki_types::ServerName::try_from(text) {
+                    Ok(_) => Ok(Arc::<str>::from(text)),
+                    Err(_) => Err(Wrong::new(
+                        format!("`{}` is neither a DNS name nor an IP address", text.escape_debug()),
+                        "use the name in the server's certificate, such as `db.internal`",
+                    )),
+                }
+            })
+        });
+        let client = certificate(fields, false);
+        fields.exactly_one(&["ca"]);
+        let mut tls = PrivateTls::new(ca?.value);
+        tls.server_name = server_name.map(|set| set.value);
+        tls.client = client;
+        Some(tls)
+    })
+    .flatten()
+}
+
+/// `identities` of a service.
+pub(super) fn identities(at: Cursor<'_, '_, '_>) -> Option<Vec<SpiffeId>> {
+    let ids = at.one_or_list("a SPIFFE ID, or a list of them", |at| at.parsed::<SpiffeId>("a SPIFFE ID"))?;
+    Some(ids.into_iter().map(|set| set.value).collect())
+}

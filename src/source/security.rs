@@ -1,0 +1,147 @@
+//! Identity and TLS: defaults that depend on each other, and what contradicts.
+
+use super::{
+    check::Findings,
+    document::{Field, PartialListeners, PartialService, place_of},
+    resolve::{Resolution, effective},
+    store::Rejection,
+};
+use crate::model::{IdentitySource, Lint, Mtls, Origin, Provenance, ServiceSpec, Snapshot, TlsMode};
+
+/// The trust domain of development.
+const DEV_DOMAIN: &str = "dev.local";
+
+/// Who set what is checked.
+#[derive(Default)]
+pub(super) struct SecurityOrigins {
+    identity: Option<Origin>,
+    mtls: Option<Origin>,
+    mesh: Option<Origin>,
+    edge: Option<Origin>,
+}
+
+/// Resolves `identity`, `mtls` and `listeners`.
+pub(super) fn resolve(
+    snapshot: &mut Snapshot,
+    provenance: &mut Provenance,
+    identity: Field<IdentitySource>,
+    mtls: Field<Mtls>,
+    listeners: PartialListeners,
+) -> SecurityOrigins {
+    let origin = |path: &str, origin: Option<&Origin>, provenance: &mut Provenance| {
+        if let Some(origin) = origin {
+            provenance.record(path, origin.clone());
+        }
+        origin.cloned()
+    };
+    let origins = SecurityOrigins {
+        identity: origin("identity.source", identity.as_ref().map(|set| &set.origin), provenance),
+        mtls: mtls.as_ref().map(|set| set.origin.clone()),
+        mesh: origin("listeners.mesh.mtls", listeners.mesh.as_ref().map(|set| &set.origin), provenance),
+        edge: origin("listeners.edge", listeners.edge.as_ref().map(|set| &set.origin), provenance),
+    };
+    snapshot.identity = identity.map(|set| set.value);
+    let default = match &snapshot.identity {
+        None => Mtls::Off,
+        Some(IdentitySource::Dev) => Mtls::Permissive,
+        Some(_) => Mtls::Strict,
+    };
+    snapshot.mtls = effective(provenance, "mtls".into(), &mtls, default);
+    if snapshot.identity == Some(IdentitySource::Dev) && snapshot.mesh.trust_domain.is_none() {
+        provenance.record("mesh.trust_domain", Origin::Default);
+        snapshot.mesh.trust_domain = Some(DEV_DOMAIN.into());
+    }
+    origin("listeners.ops.listen", listeners.ops.as_ref().map(|set| &set.origin), provenance);
+    snapshot.listeners.ops = listeners.ops.map(|set| set.value);
+    snapshot.listeners.mesh = listeners.mesh.map(|set| set.value);
+    snapshot.listeners.edge = listeners.edge.map(|set| set.value);
+    origins
+}
+
+/// Resolves `tls` and `identities` of a service.
+pub(super) fn service(
+    spec: &mut ServiceSpec,
+    partial: &PartialService,
+    has_identity: bool,
+    provenance: &mut Provenance,
+) {
+    let path = format!("services.{}", spec.name);
+    let default = if has_identity { TlsMode::Mesh } else { TlsMode::Off };
+    spec.tls = effective(provenance, format!("{path}.tls"), &partial.tls, default);
+    if let Some(identities) = &partial.identities {
+        provenance.record(format!("{path}.identities"), identities.origin.clone());
+        spec.identities.clone_from(&identities.value);
+    }
+}
+
+/// What contradicts.
+pub(super) fn check(resolution: &Resolution, findings: &mut Findings) {
+    let (snapshot, origins) = (&resolution.snapshot, &resolution.security);
+    let mut reject = |path: &str, origin: &Option<Origin>, reason: &str, help: &str| {
+        findings.rejected.push(Rejection {
+            resource: path.split('.').next().unwrap_or(path).to_owned(),
+            path: path.to_owned(),
+            place: origin.as_ref().and_then(place_of),
+            reason: reason.to_owned(),
+            help: Some(help.to_owned()),
+            related: None,
+        });
+    };
+    match &snapshot.identity {
+        None => {
+            const HELP: &str = "add `identity`, such as `identity: {source: dev}`, or set `off`";
+            let asked = [
+                ("mtls", snapshot.mtls, &origins.mtls),
+                ("listeners.mesh.mtls", snapshot.listeners.mesh.unwrap_or(Mtls::Off), &origins.mesh),
+            ];
+            for (path, mode, origin) in asked {
+                if mode != Mtls::Off {
+                    let reason = format!("`{}` needs an identity, and none is configured", mode.as_str());
+                    reject(path, origin, &reason, HELP);
+                }
+            }
+        }
+        Some(source) => {
+            if *source == IdentitySource::Dev && !cfg!(feature = "dev-ca") {
+                let reason = "`source: dev` makes certificates, which this build cannot";
+                reject("identity.source", &origins.identity, reason, "build with the feature `dev-ca`");
+            }
+            if snapshot.mesh.trust_domain.is_none() {
+                let reason = "an identity needs to know its trust domain, and `mesh.trust_domain` is not set";
+                reject("identity.source", &origins.identity, reason, "add `mesh: {trust_domain: example.org}`");
+            }
+        }
+    }
+    if let (Some(edge), Some(Origin::File(place))) = (&snapshot.listeners.edge, &origins.edge)
+        && edge.tls.is_none()
+        && edge.trusted_proxies.is_empty()
+    {
+        let message = "the edge is plaintext and trusts no balancer: give it `tls`, or name the balancer in \
+                       `trusted_proxies`";
+        findings.lints.push(Lint::new("listeners.edge".to_owned(), Some(place.clone()), message.to_owned()));
+    }
+    for service in &resolution.services {
+        if service.partial.tainted {
+            continue;
+        }
+        if let (TlsMode::Mesh, Some(tls), None) = (&service.spec.tls, &service.partial.tls, &snapshot.identity) {
+            let reason = "`mesh` needs an identity, and none is configured".to_owned();
+            findings.reject(service, "tls", &tls.origin, reason, "add `identity`, or set `tls: off`", None);
+        }
+        if let (TlsMode::Public, Some(tls), None) =
+            (&service.spec.tls, &service.partial.tls, service.spec.outside_name())
+        {
+            let reason = "`public` needs the name that the server's certificate carries, and none is known".to_owned();
+            let help = "resolve a name (`endpoints: [{dns: \"api.example.com:443\"}]`), or add it to `hosts`";
+            findings.reject(service, "tls", &tls.origin, reason, help, None);
+        }
+        if let Some(identities) = &service.partial.identities
+            && service.spec.tls != TlsMode::Mesh
+        {
+            let reason =
+                format!("`identities` are of the mesh, and this service has `tls: {}`", service.spec.tls.as_str());
+            let help = "remove them, or set `tls: mesh`";
+            findings.reject(service, "identities", &identities.origin, reason, help, None);
+        }
+    }
+}

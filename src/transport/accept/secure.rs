@@ -1,0 +1,206 @@
+//! From an accepted socket to bytes of a known peer: the first byte, the handshake, the refusal.
+//!
+//! A peer that says nothing is never taken for plaintext, and a port that asks for mutual TLS answers plaintext with the
+//! reason. The configuration of one handshake is one snapshot: what it was judged by is what the peer is recorded with.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::{
+    caps::Admission,
+    connection::Ended,
+    drain::{DrainWatch, Phase},
+    limits::ListenerLimits,
+    refuse,
+};
+use crate::{
+    error::Error,
+    rt,
+    transport::{
+        Io, error,
+        tls::{Proven, ServerSide},
+    },
+};
+
+/// First byte of a TLS record that carries a handshake; no HTTP request begins with it.
+const HANDSHAKE: u8 = 0x16;
+/// How long a peer may say nothing where the first byte decides what it is.
+const PERMISSIVE_SILENCE: Duration = Duration::from_secs(1);
+
+/// What a listener asks of its peers at the moment when one connects.
+#[derive(Clone, Default)]
+pub(crate) enum InboundTls {
+    /// Plaintext.
+    #[default]
+    Off,
+    /// TLS as this configuration has it.
+    On {
+        /// The configuration of the moment, or why there is none.
+        side: Arc<dyn Fn() -> Result<Arc<ServerSide>, Error> + Send + Sync>,
+        /// Whether what a peer once proved still holds.
+        holds: Arc<dyn Fn(&Proven) -> bool + Send + Sync>,
+        /// Who may speak plaintext all the same.
+        plaintext: Plaintext,
+    },
+}
+
+/// Who may speak plaintext to a listener with TLS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Plaintext {
+    /// Nobody.
+    Refused,
+    /// Peers on this machine.
+    Loopback,
+    /// Everybody.
+    Allowed,
+}
+
+/// A stream as it was accepted.
+pub(super) enum Accepted {
+    Tcp(TcpStream),
+    Memory(Box<dyn Io>),
+}
+
+/// Bytes of a peer.
+pub(super) struct Admitted {
+    pub(super) io: Box<dyn Io>,
+    /// Who it proved to be. `None`: plaintext, or TLS without a certificate.
+    pub(super) peer: Option<Proven>,
+}
+
+/// Shakes hands, if that is asked for. `Err` is why the connection ended.
+pub(super) async fn admit(
+    accepted: Accepted,
+    tls: &InboundTls,
+    is_local: bool,
+    limits: &ListenerLimits,
+    admission: &Admission,
+    watch: &DrainWatch,
+) -> Result<Admitted, Ended> {
+    let InboundTls::On { side, plaintext, .. } = tls else {
+        let io = match accepted {
+            Accepted::Tcp(stream) => Box::new(stream),
+            Accepted::Memory(io) => io,
+        };
+        return Ok(Admitted { io, peer: None });
+    };
+    let allowed = match plaintext {
+        Plaintext::Refused => false,
+        Plaintext::Loopback => is_local,
+        Plaintext::Allowed => true,
+    };
+    let silence = if allowed { PERMISSIVE_SILENCE.min(limits.first_byte) } else { limits.first_byte };
+    let (first, accepted) = within(watch, silence, Ended::FirstByteTimeout, first_byte(accepted)).await?;
+    match first {
+        None => Err(Ended::Closed),
+        Some(HANDSHAKE) => {
+            let _handshake = admission.handshake(limits).ok_or(Ended::HandshakeRefused)?;
+            let side = side().map_err(|error| {
+                tracing::warn!("a connection was refused: {error}");
+                Ended::NoCredential
+            })?;
+            let shaken = async {
+                match accepted {
+                    Accepted::Tcp(stream) => handshake(stream, &side).await,
+                    Accepted::Memory(io) => handshake(io, &side).await,
+                }
+            };
+            within(watch, limits.tls_handshake, Ended::HandshakeTimeout, shaken).await
+        }
+        Some(_) => {
+            let io: Box<dyn Io> = match accepted {
+                Accepted::Tcp(stream) => Box::new(stream),
+                Accepted::Memory(io) => io,
+            };
+            if allowed {
+                return Ok(Admitted { io, peer: None });
+            }
+            refuse::plaintext(io).await;
+            Err(Ended::Plaintext)
+        }
+    }
+}
+
+/// Bounded by time, and by the drain's end.
+async fn within<T>(
+    watch: &DrainWatch,
+    limit: Duration,
+    late: Ended,
+    step: impl Future<Output = Result<T, Ended>>,
+) -> Result<T, Ended> {
+    tokio::select! {
+        biased;
+        result = rt::timeout(limit, step) => result.unwrap_or(Err(late)),
+        () = watch.clone().reached(Phase::Forced) => Err(Ended::Forced),
+    }
+}
+
+/// The first byte, which stays to be read; `None` if the peer left.
+async fn first_byte(accepted: Accepted) -> Result<(Option<u8>, Accepted), Ended> {
+    let mut byte = [0];
+    match accepted {
+        // Peeked, so that nothing stands between TLS and the socket afterwards.
+        Accepted::Tcp(stream) => {
+            let n = stream.peek(&mut byte).await.map_err(|_| Ended::Failed)?;
+            Ok(((n > 0).then_some(byte[0]), Accepted::Tcp(stream)))
+        }
+        Accepted::Memory(mut io) => {
+            let n = io.read(&mut byte).await.map_err(|_| Ended::Failed)?;
+            let first = (n > 0).then_some(byte[0]);
+            Ok((first, Accepted::Memory(Box::new(Rewound { first, io }))))
+        }
+    }
+}
+
+async fn handshake<I: Io>(io: I, side: &ServerSide) -> Result<Admitted, Ended> {
+    let stream = TlsAcceptor::from(Arc::clone(&side.config)).accept(io).await.map_err(|failure| {
+        tracing::debug!("a handshake failed: {}", error::handshake(&failure));
+        Ended::HandshakeFailed
+    })?;
+    let peer = (side.prove)(stream.get_ref().1);
+    Ok(Admitted { io: Box::new(stream), peer })
+}
+
+/// A stream whose first byte was read.
+struct Rewound {
+    first: Option<u8>,
+    io: Box<dyn Io>,
+}
+
+impl AsyncRead for Rewound {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.first.take_if(|_| buf.remaining() > 0) {
+            Some(byte) => {
+                buf.put_slice(&[byte]);
+                Poll::Ready(Ok(()))
+            }
+            None => Pin::new(&mut self.io).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Rewound {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
