@@ -38,6 +38,8 @@
 //! | [`route`], [`matching`] | routes, splits, rewrites, and what they match |
 //! | [`balance`] | how an endpoint is chosen |
 //! | [`breaker`], [`timeout`] | exact limits; deadlines that follow the body. Also as layers for any service |
+//! | [`fault`] | delays, aborts and slow responses on purpose. Also as a layer |
+//! | [`enforcement`] | shares of requests, and whether a policy acts |
 //! | [`seat`], [`model::Policy`] | code and policies of your own inside the stacks |
 //! | [`provide`] | where a layer finds its policy: fixed, live, or by call |
 //! | [`name`] | names that are valid by type |
@@ -77,6 +79,7 @@ pub mod body;
 mod canon;
 mod classify;
 mod context;
+pub mod enforcement;
 mod error;
 mod instrument;
 pub mod matching;
@@ -90,6 +93,7 @@ mod transport;
 
 pub mod balance;
 pub mod breaker;
+pub mod fault;
 mod health;
 mod rescue;
 pub mod route;
@@ -146,6 +150,7 @@ mod documents {
         Deadlines = "../docs/guides/deadlines.md";
         Discovery = "../docs/guides/discovery.md";
         Draining = "../docs/guides/draining.md";
+        Faults = "../docs/guides/faults.md";
         GettingStarted = "../docs/guides/getting-started.md";
         Grpc = "../docs/guides/grpc.md";
         Library = "../docs/guides/library.md";

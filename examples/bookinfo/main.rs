@@ -13,6 +13,7 @@
 mod chance;
 mod cli;
 mod details;
+mod fault_tasks;
 mod instance;
 mod load;
 mod page;
@@ -23,6 +24,7 @@ mod role;
 mod stats;
 mod system;
 mod tasks;
+mod timer;
 mod topology;
 
 use std::{process::ExitCode, sync::atomic::AtomicU64, time::Duration};
@@ -51,6 +53,7 @@ async fn main() -> ExitCode {
     };
     // Seven meshes in one process would say everything seven times.
     log_from(if matches!(command, Command::Role(_)) { "info" } else { "off" });
+    timer::from_environment();
     let done = match command {
         Command::Help => {
             println!("{HELP}");

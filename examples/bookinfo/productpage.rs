@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sinew::{Client, ResponseExt};
 
-use crate::{FAILED_CALLS, page};
+use crate::{FAILED_CALLS, page, timer::within};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 const REVIEW_TRIES: usize = 2;
@@ -81,8 +81,8 @@ impl ProductPage {
         asked.map_err(|status| (status, "Sorry, product details are currently unavailable for this book."))
     }
 
-    /// Tries twice by itself. Where deadlines stay at home this is a bug: reviews v2 would wait 10 s for slow ratings, the
-    /// page gives up after 2 × 3 s. Here the 3 s travel along, and reviews answers in time, without stars.
+    /// Tries twice by itself. Where timers stay at home this is a bug: reviews v2 waits up to 10 s for slow ratings, the
+    /// page gives up after 2 × 3 s. Where deadlines travel, reviews knows of the 3 s and answers in time, without stars.
     async fn reviews(&self, id: u64, user: Option<&str>) -> Answer {
         let mut failed = StatusCode::INTERNAL_SERVER_ERROR;
         for _ in 0..REVIEW_TRIES {
@@ -120,21 +120,20 @@ async fn ask(service: &Client, path: String, user: Option<&str>) -> Result<Value
 }
 
 async fn ask_once(service: &Client, path: String, user: Option<&str>) -> Result<Value, StatusCode> {
-    let mut request = service.get(&path).timeout(TIMEOUT);
+    let mut request = service.get(&path);
     if let Some(user) = user {
         request = request.header("end-user", user);
     }
-    let response = request.send().await.map_err(|error| {
-        tracing::warn!(%error, path, "no answer");
-        StatusCode::INTERNAL_SERVER_ERROR
-    })?;
-    let status = response.status();
-    if status != StatusCode::OK {
-        return Err(status);
-    }
-    response.json().await.map_err(|error| {
-        tracing::warn!(%error, path, "not an answer");
-        StatusCode::INTERNAL_SERVER_ERROR
+    let answer = within(TIMEOUT, request, async |request| {
+        let response = request.send().await?;
+        match response.status() {
+            StatusCode::OK => response.json().await.map(Ok),
+            status => Ok(Err(status)),
+        }
+    });
+    answer.await.unwrap_or_else(|error| {
+        tracing::warn!(error, path, "no answer");
+        Err(StatusCode::INTERNAL_SERVER_ERROR)
     })
 }
 

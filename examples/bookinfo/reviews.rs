@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sinew::ResponseExt;
 
-use crate::FAILED_CALLS;
+use crate::{FAILED_CALLS, timer::within};
 
 struct Reviews {
     pod: String,
@@ -102,17 +102,18 @@ impl Reviews {
             ratings: BTreeMap<String, u8>,
         }
 
-        let mut request = self.ratings.get(format!("/ratings/{id}")).timeout(timeout);
+        let mut request = self.ratings.get(format!("/ratings/{id}"));
         // An ordinary header of the application. Deadline, trace and request id are not copied: they travel by themselves.
         if let Some(user) = headers.get("end-user") {
             request = request.header("end-user", user.clone());
         }
-        let answer = async { request.send().await?.error_for_status()?.json::<Ratings>().await };
+        let answer =
+            within(timeout, request, async |request| request.send().await?.error_for_status()?.json::<Ratings>().await);
         match answer.await {
             Ok(answer) => Some(answer.ratings),
             Err(error) => {
                 FAILED_CALLS.fetch_add(1, Relaxed);
-                tracing::warn!(%error, "no ratings");
+                tracing::warn!(error, "no ratings");
                 None
             }
         }

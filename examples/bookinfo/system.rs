@@ -66,6 +66,12 @@ impl System {
         self.apply().await
     }
 
+    /// As [`route_reviews`](Self::route_reviews), for `ratings`.
+    pub(crate) async fn route_ratings(&mut self, routes: Routes) -> Result<()> {
+        self.topology.ratings = routes;
+        self.apply().await
+    }
+
     /// Writes the file, and waits until every mesh has read it.
     pub(crate) async fn apply(&mut self) -> Result<()> {
         let before: Vec<_> = self.meshes().map(|mesh| mesh.status().generation).collect();

@@ -9,7 +9,7 @@ use std::{
 use sinew::{Client, ResponseExt};
 
 use crate::{
-    FAILED_CALLS, Result,
+    FAILED_CALLS, Result, fault_tasks,
     load::{self, Bar},
     stats::binomial_band,
     system::System,
@@ -20,10 +20,10 @@ use crate::{
 const WIDTH: usize = 16;
 
 /// One thing that must hold.
-struct Check {
-    must: String,
-    measured: String,
-    holds: bool,
+pub(crate) struct Check {
+    pub(crate) must: String,
+    pub(crate) measured: String,
+    pub(crate) holds: bool,
 }
 
 /// Runs all tasks, prints each, and returns how many passed and failed.
@@ -38,6 +38,8 @@ pub(crate) async fn run_all(system: &mut System, calls: usize) -> (usize, usize)
     };
     note("Request routing", request_routing(system, calls / 5).await);
     note("Traffic shifting", traffic_shifting(system, calls).await);
+    note("Delay fault", fault_tasks::delay(system).await);
+    note("Abort fault", fault_tasks::abort(system).await);
     note("Rolling restart", rolling_restart(system).await);
     println!("\n{passed} tasks passed, {failed} failed");
     (passed, failed)
@@ -72,7 +74,7 @@ struct Page {
 }
 
 /// Signs in as a browser would, and returns the cookie. Nobody is the empty name.
-async fn sign_in(page: &Client, user: &'static str) -> Result<String> {
+pub(crate) async fn sign_in(page: &Client, user: &'static str) -> Result<String> {
     if user.is_empty() {
         return Ok(String::new());
     }

@@ -16,7 +16,7 @@ pub(crate) const INSTANCES: [(&str, &str, u16); 6] = [
     ("ratings", "v1", 9085),
 ];
 
-/// The routes of `reviews`, which is all that the tasks change besides endpoints.
+/// The routes of a service.
 #[derive(Clone)]
 pub(crate) struct Routes(pub(crate) Vec<String>);
 
@@ -33,6 +33,14 @@ impl Routes {
         Self(routes)
     }
 
+    /// A fault for one user, none for everybody else.
+    pub(crate) fn fault_for(user: &str, fault: &str) -> Self {
+        Self(vec![
+            format!("{{ name: {user}, match: {{ headers: {{ end-user: {user} }} }}, fault: {fault} }}"),
+            "{ name: everybody }".into(),
+        ])
+    }
+
     pub(crate) fn split(weights: &[(&str, u32)]) -> Self {
         let weights: Vec<_> = weights.iter().map(|(version, weight)| format!("{version}: {weight}")).collect();
         Self(vec![format!("{{ name: everybody, split: {{ {} }} }}", weights.join(", "))])
@@ -43,12 +51,20 @@ impl Routes {
 pub(crate) struct Topology {
     path: PathBuf,
     pub(crate) endpoints: Vec<(String, String, SocketAddr)>,
+    /// The routes of `reviews`.
     pub(crate) routes: Routes,
+    /// The routes of `ratings`; none at first.
+    pub(crate) ratings: Routes,
 }
 
 impl Topology {
     pub(crate) fn new(directory: &Path) -> Self {
-        Self { path: directory.join("sinew.yaml"), endpoints: Vec::new(), routes: Routes::all_to("v1") }
+        Self {
+            path: directory.join("sinew.yaml"),
+            endpoints: Vec::new(),
+            routes: Routes::all_to("v1"),
+            ratings: Routes(Vec::new()),
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -92,13 +108,19 @@ impl Topology {
                 text.truncate(text.trim_end().len());
                 text.push_str(" [{ static: [] }]\n");
             }
-            if service == "reviews" {
-                text.push_str(
-                    "    subsets: { v1: { version: v1 }, v2: { version: v2 }, v3: { version: v3 } }\n    routes:\n",
-                );
-                for route in &self.routes.0 {
-                    let _ = writeln!(text, "      - {route}");
+            let routes = match service {
+                "reviews" => {
+                    text.push_str("    subsets: { v1: { version: v1 }, v2: { version: v2 }, v3: { version: v3 } }\n");
+                    &self.routes.0
                 }
+                "ratings" => &self.ratings.0,
+                _ => continue,
+            };
+            if !routes.is_empty() {
+                text.push_str("    routes:\n");
+            }
+            for route in routes {
+                let _ = writeln!(text, "      - {route}");
             }
         }
         text

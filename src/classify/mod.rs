@@ -7,7 +7,7 @@
 mod grpc;
 mod http_status;
 
-pub(crate) use self::grpc::{GRPC_STATUS, is_grpc};
+pub(crate) use self::grpc::{GRPC_STATUS, grpc_to_http, http_to_grpc, is_grpc};
 
 use http::{HeaderMap, StatusCode, header::HeaderValue, response};
 

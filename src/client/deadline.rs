@@ -27,16 +27,15 @@ impl Provide<Deadline, Outbound> for CallDeadline {
 }
 
 /// The nearest of: the call's own timeout, else the route's, else the service's; what the caller of the request being
-/// served still waits, less a margin for the way back. A plain HTTP call without any of them gets the default for its
+/// served still waits, less a margin for the way back. Timeouts of this hop begin after an injected delay, what the
+/// caller waits does not. A plain HTTP call without any of them gets the default for its
 /// response headers.
 pub(crate) fn decide(cx: &CallContext, request: &mut Request<Body>) -> Option<Deadline> {
     let timeouts = &cx.entry.timeouts;
-    let own =
-        call_timeout(cx, request).map(|after| Deadline::new(cx.started + after, Cause::Call { after })).or_else(|| {
-            timeouts
-                .request
-                .map(|after| Deadline::new(cx.started + after, Cause::Request { after, key: "timeouts.request" }))
-        });
+    let from = cx.sent_from();
+    let own = call_timeout(cx, request).map(|after| Deadline::new(from + after, Cause::Call { after })).or_else(|| {
+        timeouts.request.map(|after| Deadline::new(from + after, Cause::Request { after, key: "timeouts.request" }))
+    });
     let inherited = cx
         .context
         .as_ref()
@@ -77,7 +76,7 @@ fn default(cx: &CallContext, request: &mut Request<Body>, after: Duration) -> Op
         *request.body_mut() = Body::request(GuardedBody::new(body, Sent(Arc::clone(&sent))));
         RequestSent::When(sent)
     };
-    Some(Deadline::new(cx.started + after, Cause::Response { after, sent }))
+    Some(Deadline::new(cx.sent_from() + after, Cause::Response { after, sent }))
 }
 
 struct Sent(Arc<OnceLock<Instant>>);

@@ -10,6 +10,7 @@ use crate::{
     classify::is_grpc,
     cluster::SubsetId,
     context::{Call, Context, with_current},
+    fault::Injection,
     rt::Instant,
     seat::Carrier,
     timeout::Deadline,
@@ -31,6 +32,8 @@ pub(crate) struct CallContext {
     pub(crate) subset: Option<SubsetId>,
     pub(crate) started: Instant,
     pub(crate) deadline: Option<Deadline>,
+    /// What is injected into this call.
+    pub(crate) fault: Option<Arc<Injection>>,
     pub(crate) grpc: bool,
     /// The context of the request that is being served, or of an enclosing scope.
     pub(crate) context: Option<Context>,
@@ -60,12 +63,21 @@ impl CallContext {
             subset,
             started,
             deadline: None,
+            fault: None,
             grpc: is_grpc(request.headers()),
             context,
             call,
             attempt: 0,
             tried: Vec::new(),
         }
+    }
+}
+
+impl CallContext {
+    /// From when the call's own timeouts count: an injected delay is not the service's.
+    pub(crate) fn sent_from(&self) -> Instant {
+        let delay = self.fault.as_ref().and_then(|fault| fault.rolled.delay);
+        delay.map_or(self.started, |delay| self.started + delay)
     }
 }
 

@@ -10,9 +10,10 @@ use crate::{
     body::Body,
     cluster::{Cluster, SubsetId},
     error::Code,
+    fault::{self, FaultHandle, FaultPolicy},
     instrument::Registry,
     matching::PathPattern,
-    model::{PolicySet, ServiceSpec},
+    model::{PolicySet, RouteOptions, ServiceSpec},
     name::ServiceName,
     route::{DirectResponse, Redirect, Route, RouteAction, RouteTable, WeightedTarget},
     rt,
@@ -47,6 +48,9 @@ impl ServiceHandle {
         let (entry, subset) = runtime.find(request);
         let mut cx = CallContext::new(request, Arc::clone(entry), subset, started);
         drop(runtime);
+        if let Some(fault) = &cx.entry.fault {
+            cx.fault = fault.inject(request.headers_mut(), started);
+        }
         cx.deadline = super::deadline::decide(&cx, request);
         cx
     }
@@ -74,12 +78,15 @@ impl ServiceRuntime {
         previous: Option<&ServiceRuntime>,
     ) -> Self {
         let mut builder = EntryBuilder { spec, cluster, registry, outer, attempt, previous, known: BTreeMap::new() };
-        let none = PolicySet::default();
+        let (none, plain) = (PolicySet::default(), RouteOptions::default());
         let entries = spec
             .routes
             .iter()
             .enumerate()
-            .map(|(index, route)| builder.route(route, spec.route_policies.get(index).unwrap_or(&none)))
+            .map(|(index, route)| {
+                let policies = spec.route_policies.get(index).unwrap_or(&none);
+                builder.route(route, policies, spec.route_options.get(index).unwrap_or(&plain))
+            })
             .collect();
         let unmatched = if spec.routes.is_empty() { builder.everything() } else { builder.unmatched() };
         Self {
@@ -108,6 +115,7 @@ impl ServiceRuntime {
                 authority: Authority::from_static("localhost"),
                 outer: None,
                 attempt: None,
+                fault: None,
                 series: CallSeries::new(registry, Direction::Outbound, name.as_str(), "_unknown"),
             }),
         }
@@ -137,6 +145,7 @@ pub(crate) struct RouteEntry {
     pub(crate) authority: Authority,
     pub(crate) outer: Option<Arc<dyn Seat>>,
     pub(crate) attempt: Option<Arc<dyn Seat>>,
+    pub(crate) fault: Option<Arc<FaultHandle>>,
     pub(crate) series: Arc<CallSeries>,
 }
 
@@ -180,7 +189,7 @@ struct EntryBuilder<'a> {
 }
 
 impl EntryBuilder<'_> {
-    fn route(&mut self, route: &Arc<Route>, policies: &PolicySet) -> Arc<RouteEntry> {
+    fn route(&mut self, route: &Arc<Route>, policies: &PolicySet, options: &RouteOptions) -> Arc<RouteEntry> {
         let action = match &route.action {
             RouteAction::Forward(targets) => self.forward(targets),
             RouteAction::Redirect(redirect) => Action::Redirect(redirect.clone()),
@@ -189,7 +198,7 @@ impl EntryBuilder<'_> {
         let mut timeouts = self.spec.timeouts;
         timeouts.request = route.timeout.or(timeouts.request);
         let policies = policies.over(&self.spec.policies);
-        self.entry(route.name.as_str(), Some(Arc::clone(route)), action, timeouts, &policies)
+        self.entry(route.name.as_str(), Some((route, options)), action, timeouts, &policies)
     }
 
     /// A service without routes.
@@ -222,7 +231,7 @@ impl EntryBuilder<'_> {
     fn entry(
         &mut self,
         name: &str,
-        route: Option<Arc<Route>>,
+        route: Option<(&Arc<Route>, &RouteOptions)>,
         action: Action,
         timeouts: TimeoutPolicy,
         policies: &PolicySet,
@@ -230,24 +239,38 @@ impl EntryBuilder<'_> {
         let seats = |code: &[Arc<dyn Seat>], position| chain(code.iter().chain(policies.seats(position)).cloned());
         Arc::new(RouteEntry {
             name: name.into(),
-            route,
+            route: route.map(|(route, _)| Arc::clone(route)),
             action,
             timeouts,
             authority: self.spec.name.as_str().parse().unwrap_or_else(|_| Authority::from_static("localhost")),
             outer: seats(self.outer, Position::Outer),
             attempt: seats(self.attempt, Position::Attempt),
+            fault: route.and_then(|(_, options)| self.fault(name, options.fault.as_ref()?)),
             series: self.series(name),
         })
+    }
+
+    /// A policy that did not change keeps its state, its age above all.
+    fn fault(&self, name: &str, policy: &FaultPolicy) -> Option<Arc<FaultHandle>> {
+        let before = self.before(name).and_then(|entry| entry.fault.clone());
+        Some(before.filter(|before| before.policy == *policy).unwrap_or_else(|| {
+            let series = fault::Series::new(self.registry, self.spec.name.as_str(), name);
+            FaultHandle::new(policy.clone(), rt::now(), series)
+        }))
+    }
+
+    /// The route of this name before the change.
+    fn before(&self, name: &str) -> Option<&RouteEntry> {
+        let previous = self.previous?;
+        let mut entries = previous.entries.iter().chain([&previous.unmatched]);
+        entries.find(|entry| &*entry.name == name).map(|entry| &**entry)
     }
 
     fn series(&mut self, name: &str) -> Arc<CallSeries> {
         if let Some(series) = self.known.get(name) {
             return Arc::clone(series);
         }
-        let kept = self.previous.and_then(|previous| {
-            let mut entries = previous.entries.iter().chain([&previous.unmatched]);
-            entries.find(|entry| &*entry.name == name).map(|entry| Arc::clone(&entry.series))
-        });
+        let kept = self.before(name).map(|entry| Arc::clone(&entry.series));
         let series =
             kept.unwrap_or_else(|| CallSeries::new(self.registry, Direction::Outbound, self.spec.name.as_str(), name));
         self.known.insert(name.into(), Arc::clone(&series));

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     body::ErasableLayer,
     error::Error,
+    fault::{InjectLayer, Injected},
     provide::Provide,
     rescue::{Reader, Rescue, RescueLayer},
     seat::{Seat, SeatLayer},
@@ -41,6 +42,9 @@ pub(crate) fn stack() -> impl Service<
     let stack = AttemptLayer.layer(stack);
     // Above the pick, so that a call that never left goes elsewhere; below the deadline, which bounds all attempts.
     let stack = RedispatchLayer.layer(stack);
+    // Above repetition, so that an injected abort is not repeated and a delay is paid once; below the limits, which count
+    // calls whatever becomes of them, and below the deadline, which was worked out with the delay in it.
+    let stack = InjectLayer::with(CallFault).layer(stack);
     // Below the deadline: user code may not outlive it. Once per call.
     let stack = SeatLayer::with(OuterSeat).layer(stack);
     // Above everything that waits: connecting, queueing, user code, repeated attempts and the body.
@@ -70,6 +74,16 @@ struct CallRecord;
 impl Provide<Record, Outbound> for CallRecord {
     fn provide(&self, call: &Outbound) -> Option<Record> {
         Some(Record::open(Arc::clone(&call.cx.entry.series), call.cx.started, call.cx.grpc))
+    }
+}
+
+#[derive(Clone)]
+struct CallFault;
+
+impl Provide<Injected, Outbound> for CallFault {
+    fn provide(&self, call: &Outbound) -> Option<Injected> {
+        let injection = call.cx.fault.clone()?;
+        Some(Injected { injection, grpc: call.cx.grpc })
     }
 }
 

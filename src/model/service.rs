@@ -7,6 +7,7 @@ use crate::{
     balance::BalancePolicy,
     breaker::BreakerPolicy,
     canon::PathNormalization,
+    fault::FaultPolicy,
     matching::HostPattern,
     name::{Locality, ServiceName, SpiffeId, SubsetName},
     route::Route,
@@ -43,6 +44,16 @@ pub struct ServiceSpec {
     pub policies: PolicySet,
     /// Policies of the user's own by route, in the order of `routes`.
     pub route_policies: Vec<PolicySet>,
+    /// Built-in policies by route, in the order of `routes`.
+    pub route_options: Vec<RouteOptions>,
+}
+
+/// The built-in policies of one route.
+#[derive(Clone, PartialEq, Debug, Default)]
+#[non_exhaustive]
+pub struct RouteOptions {
+    /// `fault`: delays, aborts and slow responses on purpose.
+    pub fault: Option<FaultPolicy>,
 }
 
 impl ServiceSpec {
@@ -62,6 +73,7 @@ impl ServiceSpec {
             routes: Vec::new(),
             policies: PolicySet::default(),
             route_policies: Vec::new(),
+            route_options: Vec::new(),
         }
     }
 }

@@ -17,8 +17,11 @@ use crate::{
     balance::BalancePolicy,
     breaker::BreakerPolicy,
     canon::PathNormalization,
+    fault::FaultPolicy,
     matching::HostPattern,
-    model::{Address, EndpointSource, EndpointSpec, Labels, Origin, Policy, PolicyDraft, Protocol, SourceKind},
+    model::{
+        Address, EndpointSource, EndpointSpec, Labels, Origin, Policy, PolicyDraft, Protocol, RouteOptions, SourceKind,
+    },
     name::{ServiceName, SubsetName},
     route::Route,
     seat::Position,
@@ -371,10 +374,18 @@ impl ServiceBuilder {
 
     /// Adds a route.
     pub fn route(self, route: Route) -> Self {
-        self.route_with(route, Drafts::new())
+        self.route_with(route, Drafts::new(), RouteOptions::default())
     }
 
-    fn route_with(mut self, route: Route, policies: Drafts) -> Self {
+    /// Adds a route with built-in policies.
+    pub fn route_options(mut self, route: Route, options: RouteOptions) -> Self {
+        if let Some(Err((path, reason))) = options.fault.as_ref().map(FaultPolicy::check) {
+            self.reject(&format!("routes.{}.fault.{path}", route.name), reason);
+        }
+        self.route_with(route, Drafts::new(), options)
+    }
+
+    fn route_with(mut self, route: Route, policies: Drafts, options: RouteOptions) -> Self {
         let origin = self.origin();
         let route = PartialRoute {
             name: Some(Set::new(route.name.clone(), origin.clone())),
@@ -383,6 +394,7 @@ impl ServiceBuilder {
             origin: origin.clone(),
             route,
             policies,
+            options,
         };
         let routes = &mut self.target().routes;
         routes.get_or_insert_with(|| Set::new(Vec::new(), origin)).value.push(route);
@@ -398,7 +410,7 @@ impl ServiceBuilder {
             }
             Err(reason) => self.reject(&format!("routes.{}.{}", route.name, P::NAME), reason),
         }
-        self.route_with(route, policies)
+        self.route_with(route, policies, RouteOptions::default())
     }
 
     /// Adds a policy of the user's own for every route.

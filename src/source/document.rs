@@ -11,7 +11,10 @@ use crate::{
     balance::BalancePolicy,
     canon::PathNormalization,
     matching::HostPattern,
-    model::{EdgeSpec, EndpointSource, IdentitySource, Labels, Mtls, Origin, Place, PolicyDraft, Protocol, TlsMode},
+    model::{
+        EdgeSpec, EndpointSource, IdentitySource, Labels, Mtls, Origin, Place, PolicyDraft, Protocol, RouteOptions,
+        TlsMode,
+    },
     name::{RouteName, ServiceName, SpiffeId, SubsetName},
     route::Route,
 };
@@ -281,4 +284,5 @@ pub(crate) struct PartialRoute {
     /// Who set `timeout`.
     pub(crate) timeout: Option<Origin>,
     pub(crate) policies: Drafts,
+    pub(crate) options: RouteOptions,
 }

@@ -194,6 +194,7 @@ fn routes(
         provenance.record(path.as_str(), partial.origin.clone());
         let none = PolicySet::default();
         let old = same.and_then(|(before, at)| before.route_policies.get(at)).unwrap_or(&none);
+        spec.route_options.push(partial.options.clone());
         spec.route_policies.push(seated(&partial.policies, old, provenance, &path));
         spec.routes.push(match same {
             Some((before, at)) if *before.routes[at] == route => before.routes[at].clone(),

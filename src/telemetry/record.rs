@@ -9,7 +9,7 @@ use super::series::{CallSeries, Direction, Ended};
 use crate::{
     body::{End, Guard},
     classify::{self, GRPC_STATUS, Outcome, Refusal, Verdict},
-    error::Error,
+    error::{Code, Error},
     rt::{self, Instant},
 };
 
@@ -50,20 +50,21 @@ impl Record {
 
     pub(crate) fn answered(&mut self, parts: &response::Parts) {
         let refusal = if parts.extensions.is_empty() { None } else { parts.extensions.get::<Refusal>() };
-        self.state = match refusal {
-            Some(Refusal(code)) => State::Answered {
-                ended: Ended::Failed(*code),
-                verdict: Verdict::Final(classify::error(&Error::new(*code, ""))),
-            },
-            None => {
-                let verdict = classify::response(parts, self.grpc);
-                let ended = match parts.headers.get(GRPC_STATUS).filter(|_| self.grpc) {
-                    Some(status) => Ended::Grpc(number(status.as_bytes())),
-                    None => Ended::Http(parts.status.as_u16()),
-                };
-                State::Answered { ended, verdict }
-            }
+        if let Some(Refusal(code)) = refusal {
+            // Made here: its outcome is known, whether or not anybody reads its text.
+            let ended = match (*code, parts.headers.get(GRPC_STATUS).filter(|_| self.grpc)) {
+                (Code::FaultAbort, Some(status)) => Ended::Injected(200, Some(number(status.as_bytes()))),
+                (Code::FaultAbort, None) => Ended::Injected(parts.status.as_u16(), None),
+                (code, _) => Ended::Failed(code),
+            };
+            return self.close(ended, classify::error(&Error::new(*code, "")), None);
+        }
+        let verdict = classify::response(parts, self.grpc);
+        let ended = match parts.headers.get(GRPC_STATUS).filter(|_| self.grpc) {
+            Some(status) => Ended::Grpc(number(status.as_bytes())),
+            None => Ended::Http(parts.status.as_u16()),
         };
+        self.state = State::Answered { ended, verdict };
     }
 
     pub(crate) fn failed(mut self, error: &Error) {

@@ -1,7 +1,7 @@
 //! The series of one service and route, resolved before the first call.
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -36,6 +36,8 @@ pub(crate) enum Ended {
     Grpc(u8),
     /// Refused or failed by the mesh.
     Failed(Code),
+    /// Answered by an injected abort, with this HTTP status and gRPC status.
+    Injected(u16, Option<u8>),
     /// The caller went away before the response was complete.
     Cancelled,
 }
@@ -49,6 +51,7 @@ impl Ended {
             Self::Http(status) => usize::from(status.clamp(100, 599)) - 100,
             Self::Grpc(status) => HTTP + usize::from(status).min(GRPC - 1),
             Self::Cancelled => HTTP + GRPC,
+            Self::Injected(..) => HTTP + GRPC + 1 + usize::from(Code::FaultAbort.number()),
             Self::Failed(code) => HTTP + GRPC + 1 + usize::from(code.number()).min(99),
         }
     }
@@ -65,6 +68,8 @@ pub(crate) struct CallSeries {
     failed: Histogram,
     /// One counter per way to end, made when it first happens: most routes only ever see a few.
     ended: OnceLock<Box<[OnceLock<Counter>]>>,
+    /// One per status of injected aborts: rare enough for a lock.
+    injected: Mutex<Vec<(Ended, Counter)>>,
 }
 
 impl CallSeries {
@@ -85,6 +90,7 @@ impl CallSeries {
             service: service.into(),
             route: route.into(),
             ended: OnceLock::new(),
+            injected: Mutex::default(),
         })
     }
 
@@ -96,6 +102,18 @@ impl CallSeries {
         self.in_flight.dec();
         let histogram = if outcome.is_failure() { &self.failed } else { &self.succeeded };
         histogram.record(elapsed);
+        if let Ended::Injected(..) = ended {
+            let mut injected = self.injected.lock().unwrap_or_else(PoisonError::into_inner);
+            match injected.iter().find(|(there, _)| *there == ended) {
+                Some((_, counter)) => counter.inc(),
+                None => {
+                    let counter = self.counter(ended, grpc);
+                    counter.inc();
+                    injected.push((ended, counter));
+                }
+            }
+            return;
+        }
         let all = self.ended.get_or_init(|| (0..HTTP + GRPC + 101).map(|_| OnceLock::new()).collect());
         all[ended.index()].get_or_init(|| self.counter(ended, grpc)).inc();
     }
@@ -104,6 +122,9 @@ impl CallSeries {
         let (code, grpc_status, flag) = match ended {
             Ended::Http(status) => (status.to_string(), String::new(), "-"),
             Ended::Grpc(status) => ("200".to_owned(), status.to_string(), "-"),
+            Ended::Injected(http, grpc) => {
+                (http.to_string(), grpc.map(|status| status.to_string()).unwrap_or_default(), Code::FaultAbort.flag())
+            }
             Ended::Cancelled => ("499".to_owned(), String::new(), Code::ClientGone.flag()),
             Ended::Failed(code) if grpc => ("200".to_owned(), code.grpc_status().to_string(), code.flag()),
             Ended::Failed(code) => (code.http_status().as_u16().to_string(), String::new(), code.flag()),

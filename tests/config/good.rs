@@ -39,6 +39,13 @@ services:
       to: v2
       rewrite: { path: { full: "/" }, host: canary.example }
       request_headers: { set: { x-canary: 1 }, remove: [cookie] }
+      fault:
+        delay: { exponential: { mean: 250ms }, percentage: 20% }
+        abort: { grpc_status: 14, percentage: 0.5% }
+        response_rate_limit: { header_limit: { min: 4 } }
+        max_active_faults: 10
+        expires_after: off
+        mode: shadow
   ratings:
     endpoints: { custom: registry }
 inbound: { path_normalization: merge_slashes }
@@ -78,6 +85,19 @@ fn routes_come_in_order_of_precedence() {
     assert_eq!(names, ["health", "old", "canary", "jason", "route-1"]);
     let RouteAction::Direct(direct) = &snapshot.services["reviews"].routes[0].action else { panic!("not direct") };
     assert_eq!(&direct.body[..], b"ok ${x}");
+}
+
+#[test]
+fn a_route_has_its_faults_whatever_its_place() {
+    let snapshot = load(FULL);
+    let reviews = &snapshot.services["reviews"];
+    let canary = reviews.routes.iter().position(|route| route.name.as_str() == "canary").unwrap();
+    for (index, options) in reviews.route_options.iter().enumerate() {
+        assert_eq!(options.fault.is_some(), index == canary);
+    }
+    let fault = reviews.route_options[canary].fault.as_ref().unwrap();
+    assert_eq!(fault.abort.unwrap().percentage.millionths(), 5_000);
+    assert_eq!((fault.expires_after, fault.mode), (None, sinew::enforcement::Mode::Shadow));
 }
 
 #[test]

@@ -6,6 +6,8 @@ use http::Request;
 use sinew::{
     Body, Mesh, Network,
     breaker::{Limit, LimitLayer},
+    enforcement::Percent,
+    fault::{Abort, Delay, FaultLayer, FaultPolicy},
     provide::Fixed,
     seat::{LayerSeat, Next, Seat, SeatFuture},
     timeout::TimeoutLayer,
@@ -17,6 +19,32 @@ use crate::probe::{self, Strict};
 #[tokio::test(start_paused = true)]
 async fn the_timeout_layer() {
     probe::check(|strict| TimeoutLayer::new(Duration::from_secs(1)).layer(strict), || 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_fault_layer() {
+    // Slow responses wait for time, which does not pass here; what passes untouched is probed, and delays below.
+    let rare = FaultPolicy::new().abort(Abort::Header, Percent::ALL);
+    let layer = FaultLayer::new(rare).unwrap();
+    probe::check(|strict| layer.layer(strict), || 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delayed_call_is_made_on_the_service_that_was_ready() {
+    let delayed = FaultPolicy::new().delay(Delay::Fixed(Duration::from_secs(1)), Percent::ALL);
+    let strict = Strict::new(1);
+    let counts = Arc::clone(&strict.counts);
+    let mut service = FaultLayer::new(delayed).unwrap().layer(strict);
+    for calls in 1..4 {
+        probe::make_ready::<_, Request<Body>>(&mut service);
+        let response = service.call(Request::new(Body::empty())).await.unwrap();
+        drop(response);
+        assert_eq!((counts.calls.load(std::sync::atomic::Ordering::Relaxed), counts.held()), (calls, (0, 0, 0)));
+    }
+    probe::make_ready::<_, Request<Body>>(&mut service);
+    drop(service.call(Request::new(Body::empty())));
+    drop(service);
+    assert_eq!((counts.calls.load(std::sync::atomic::Ordering::Relaxed), counts.held()), (3, (0, 0, 0)));
 }
 
 #[test]

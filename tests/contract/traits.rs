@@ -25,6 +25,7 @@ promise!(Send, Sync, Unpin: Mesh, Builder, Listener, MeshStatus, BuildError, Err
 promise!(Send, Unpin: Body, ResponseFuture, RequestBuilder, Serve<()>);
 promise!(Send, Sync, Clone, Unpin:
     timeout::TimeoutLayer, timeout::Timeout<()>, breaker::LimitLayer, breaker::LimitService<()>,
+    fault::FaultLayer, fault::Fault<()>, fault::FaultPolicy,
     timeout::Deadline, timeout::TimeoutPolicy, breaker::BreakerPolicy, provide::Fixed<()>, provide::Live<()>,
     seat::NextService, model::Snapshot,
 );
@@ -33,7 +34,7 @@ promise!(std::error::Error, Send, Sync: Error, BuildError, StatusError, TaskErro
 promise!(UnwindSafe, RefUnwindSafe: Code, Kind, Origin, Delivery, Outcome, Criticality, Call);
 promise!(Copy: Code, Kind, Origin, Delivery, Outcome, Criticality, Call);
 promise!(seat::Seat: seat::LayerSeat<seat::NextService>);
-promise!(tower::Layer<()>: ServerLayer, timeout::TimeoutLayer, breaker::LimitLayer);
+promise!(tower::Layer<()>: ServerLayer, fault::FaultLayer, timeout::TimeoutLayer, breaker::LimitLayer);
 promise!(tower::Service<http::Request<Body>>: Client);
 promise!(tower::Service<http::Request<http_body_util::Full<bytes::Bytes>>>: Client);
 

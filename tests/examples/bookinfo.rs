@@ -22,10 +22,12 @@ async fn every_task_passes() {
             "✓ Request routing",
             "✓ Traffic shifting",
             "over 10000 calls",
+            "✓ Delay fault",
+            "✓ Abort fault",
             "✓ Rolling restart",
             "0 of",
             "and 0 calls between services",
-            "3 tasks passed, 0 failed",
+            "5 tasks passed, 0 failed",
         ],
     );
 }

@@ -4,6 +4,7 @@ mod calls;
 mod canonical;
 #[path = "../support/echo.rs"]
 mod echo;
+mod faults;
 mod grpc;
 mod limits;
 mod quiet;

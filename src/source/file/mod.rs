@@ -16,6 +16,7 @@ mod schema;
 mod security;
 mod show;
 pub(crate) mod suggest;
+mod traffic;
 mod watch;
 
 #[cfg(all(test, feature = "schema"))]

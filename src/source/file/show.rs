@@ -5,12 +5,14 @@
 
 use std::{fmt::Write, path::Path};
 
+use super::traffic;
 use crate::{
     balance::BalancePolicy,
+    enforcement::Percent,
     matching::{PathPattern, StringMatch},
     model::{
-        Address, EndpointSource, EndpointSpec, IdentitySource, Labels, PolicySet, Protocol, ServiceSpec, SetKind,
-        Snapshot, SourceKind, TlsMode,
+        Address, EndpointSource, EndpointSpec, IdentitySource, Labels, PolicySet, Protocol, RouteOptions, ServiceSpec,
+        SetKind, Snapshot, SourceKind, TlsMode,
     },
     route::{HeaderChanges, PathRewrite, Route, RouteAction},
     source::duration::format as duration,
@@ -198,6 +200,9 @@ impl Printer<'_> {
             for (index, route) in service.routes.iter().enumerate() {
                 let path = format!("{path}.routes[{index}]");
                 self.route(route, &path);
+                if let Some(options) = service.route_options.get(index) {
+                    self.options(options, &path);
+                }
                 if let Some(policies) = service.route_policies.get(index) {
                     self.policies(8, policies, &path);
                 }
@@ -209,6 +214,12 @@ impl Printer<'_> {
         for (name, policy) in policies.iter() {
             // JSON is YAML.
             self.value(indent, name, &policy.value.to_string(), &format!("{path}.{name}"));
+        }
+    }
+
+    fn options(&mut self, options: &RouteOptions, path: &str) {
+        for (key, value) in traffic::shown(options) {
+            self.value(8, key, &value, &format!("{path}.{key}"));
         }
     }
 
@@ -272,7 +283,7 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text.replace("${", "$${")).to_string()
 }
 
-fn map(pairs: &[(String, String)]) -> String {
+pub(super) fn map(pairs: &[(String, String)]) -> String {
     let pairs: Vec<String> = pairs.iter().map(|(key, value)| format!("{key}: {value}")).collect();
     format!("{{{}}}", pairs.join(", "))
 }
@@ -372,11 +383,8 @@ fn conditions(route: &Route) -> Vec<(String, String)> {
         names.extend(grpc.method.as_ref().map(|name| ("method".to_owned(), quoted(name))));
         parts.push(("grpc".into(), map(&names)));
     }
-    let percent = |millionths: u32| {
-        let text = format!("{}.{:04}", millionths / 10_000, millionths % 10_000);
-        format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))
-    };
-    parts.extend(matches.fraction.map(|fraction| ("fraction".to_owned(), percent(fraction))));
+    parts
+        .extend(matches.fraction.map(|fraction| ("fraction".to_owned(), Percent::of_millionths(fraction).to_string())));
     parts
 }
 

@@ -1,0 +1,131 @@
+//! The tasks that break something on purpose.
+
+use std::time::Duration;
+
+use sinew::ResponseExt;
+use tokio::time::Instant;
+
+use crate::{
+    Result,
+    system::System,
+    tasks::{Check, sign_in},
+    timer::let_deadlines_travel,
+    topology::Routes,
+};
+
+const NO_REVIEWS: &str = "Sorry, product reviews are currently unavailable for this book.";
+const NO_RATINGS: &str = "Ratings service is currently unavailable";
+
+/// One page as a user sees it.
+struct Visit {
+    html: String,
+    took: Duration,
+}
+
+impl Visit {
+    /// The page was there between so many and so many milliseconds.
+    fn within(&self, millis: std::ops::Range<u64>) -> bool {
+        millis.contains(&(self.took.as_millis() as u64))
+    }
+
+    fn saw(&self) -> String {
+        let what = if self.html.contains(NO_REVIEWS) {
+            "no reviews"
+        } else if self.html.contains(NO_RATINGS) {
+            "reviews, no ratings"
+        } else if self.html.contains("stars red") {
+            "reviews with red stars"
+        } else if self.html.contains("stars black") {
+            "reviews with black stars"
+        } else {
+            "reviews without stars"
+        };
+        format!("{what} after {:.2} s", self.took.as_secs_f64())
+    }
+}
+
+async fn visit(system: &System, user: &'static str) -> Result<Visit> {
+    let page = system.load.client("productpage");
+    let cookie = sign_in(&page, user).await?;
+    let mut request = page.get("/productpage").timeout(Duration::from_secs(30));
+    if !cookie.is_empty() {
+        request = request.header("cookie", cookie);
+    }
+    let begun = Instant::now();
+    let html = request.send().await?.error_for_status()?.text().await?;
+    Ok(Visit { html, took: begun.elapsed() })
+}
+
+/// jason is reviewed by v2, whose stars come from `ratings`; everybody else by v1, without stars.
+fn jason_on_v2() -> Routes {
+    Routes::user_to("jason", "v2", Routes::all_to("v1"))
+}
+
+pub(crate) async fn delay(system: &mut System) -> Result<Vec<Check>> {
+    let checks = delayed(system).await;
+    let_deadlines_travel(false);
+    system.route_ratings(Routes(Vec::new())).await?;
+    checks
+}
+
+async fn delayed(system: &mut System) -> Result<Vec<Check>> {
+    let mut checks = Vec::new();
+    system.route_reviews(jason_on_v2()).await?;
+    system.route_ratings(Routes::fault_for("jason", "{ delay: { fixed_delay: 7s, percentage: 100% } }")).await?;
+
+    let (jason, other) = tokio::try_join!(visit(system, "jason"), visit(system, ""))?;
+    checks.push(Check {
+        must: "with 7 s in front of ratings the planted bug shows: reviews v2 would wait 10 s, the page gives up after 2 × 3 s; \
+               everybody else notices nothing"
+            .into(),
+        measured: format!("jason: {}; others: {}", jason.saw(), other.saw()),
+        holds: jason.html.contains(NO_REVIEWS)
+            && jason.within(5_900..7_000)
+            && other.within(0..1_000)
+            && !other.html.contains("unavailable"),
+    });
+
+    let_deadlines_travel(true);
+    let jason = visit(system, "jason").await?;
+    let_deadlines_travel(false);
+    checks.push(Check {
+        must:
+            "once deadlines travel, reviews knows of the 3 s that the page waits and answers in time, without ratings"
+                .into(),
+        measured: format!("jason: {}", jason.saw()),
+        holds: jason.html.contains(NO_RATINGS) && !jason.html.contains(NO_REVIEWS) && jason.within(2_800..3_400),
+    });
+
+    system.route_reviews(Routes::all_to("v3")).await?;
+    system.route_ratings(Routes::fault_for("jason", "{ delay: { fixed_delay: 2s } }")).await?;
+    let jason = visit(system, "jason").await?;
+    checks.push(Check {
+        must:
+            "reviews v3 waits 2.5 s only, which fits into the page's 3 s: with 2 s in front of ratings there are stars"
+                .into(),
+        measured: format!("jason: {}", jason.saw()),
+        holds: jason.html.contains("stars red") && !jason.html.contains("unavailable") && jason.within(2_000..2_900),
+    });
+    Ok(checks)
+}
+
+pub(crate) async fn abort(system: &mut System) -> Result<Vec<Check>> {
+    let checks = aborted(system).await;
+    system.route_ratings(Routes(Vec::new())).await?;
+    checks
+}
+
+async fn aborted(system: &mut System) -> Result<Vec<Check>> {
+    system.route_reviews(jason_on_v2()).await?;
+    system.route_ratings(Routes::fault_for("jason", "{ abort: { http_status: 500, percentage: 100% } }")).await?;
+    let (jason, other) = tokio::try_join!(visit(system, "jason"), visit(system, ""))?;
+    Ok(vec![Check {
+        must: "with 500 in place of ratings jason's page is there at once and says so; everybody else notices nothing"
+            .into(),
+        measured: format!("jason: {}; others: {}", jason.saw(), other.saw()),
+        holds: jason.html.contains(NO_RATINGS)
+            && !jason.html.contains(NO_REVIEWS)
+            && jason.within(0..1_000)
+            && !other.html.contains("unavailable"),
+    }])
+}
