@@ -5,8 +5,8 @@
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub struct BreakerPolicy {
-    /// HTTP/1.1 connections, and the sum of HTTP/2 connections. Default 1024, at least 1. Every endpoint may always hold
-    /// one.
+    /// Connections to all endpoints, those that are being made included. Default 1024, at least 1. Every endpoint may
+    /// always hold one; at the limit a connection that idles elsewhere is closed first, unless its endpoint has no other.
     pub max_connections: u32,
     /// Calls that wait for a connection. Default 1024; 0 refuses instead of waiting.
     pub max_pending_requests: u32,

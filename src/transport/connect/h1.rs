@@ -74,6 +74,11 @@ impl H1Connection {
         })
     }
 
+    /// Ends it before its time.
+    pub(super) fn retire(mut self) -> Option<ConnectionPermit> {
+        self.permit.take()
+    }
+
     /// When it is too old to be used again.
     pub(super) fn expires(&self) -> Instant {
         let idle = self.idle_since + self.idle_limit;
@@ -178,7 +183,7 @@ impl H1Lease {
             (Err(Failure { silent: true, error }), Some((head, Some(full)))) => {
                 tracing::debug!("a kept connection was closed by its peer, sending again on a new one: {error}");
                 self.connection = None;
-                self.permit = self.permit.take().or_else(|| pool.h1_permit());
+                self.permit = self.permit.take().or_else(|| pool.permit());
                 self.attempt(&pool, head, Body::from(full)).await.map_err(|failure| failure.error)?
             }
             (result, _) => result.map_err(|failure| failure.error)?,

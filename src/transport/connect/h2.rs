@@ -67,7 +67,8 @@ pub(super) struct H2Connection {
     pool: Weak<Pool>,
     /// How many calls of the cluster wait for a stream: nobody is woken when nobody waits.
     waiting: Arc<AtomicU32>,
-    _permit: ConnectionPermit,
+    /// Given away by a connection that makes room for another.
+    permit: Mutex<Option<ConnectionPermit>>,
 }
 
 /// One stream's share of a connection.
@@ -118,7 +119,7 @@ impl H2Connection {
             notify: Notify::new(),
             pool,
             waiting,
-            _permit: permit,
+            permit: Mutex::new(Some(permit)),
         });
         let driver =
             Driver { connection, flusher, probe: Some(send), ping, this: Arc::clone(&this), activity, max_age };
@@ -158,6 +159,12 @@ impl H2Connection {
             .fetch_update(SeqCst, SeqCst, |streams| (streams < max).then(|| streams + 1))
             .ok()
             .map(|_| Ticket { connection: Arc::clone(self) })
+    }
+
+    /// Ends a connection that carries nothing and is offered no more: its place is free from now on.
+    pub(super) fn retire(&self) -> Option<ConnectionPermit> {
+        self.drain();
+        self.permit.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// No new streams; ends with the last open one.

@@ -161,7 +161,7 @@ impl Pool {
             Protocol::Http1 => Some(Alpn::Http1),
             Protocol::Http2 => Some(Alpn::Http2),
         };
-        Arc::new(Self {
+        let pool = Arc::new(Self {
             target,
             policy,
             dial,
@@ -173,7 +173,9 @@ impl Pool {
             epoch: AtomicU32::new(0),
             open: Arc::default(),
             state: Mutex::new(State { speaks, ..State::default() }),
-        })
+        });
+        pool.limit.register(&pool);
+        pool
     }
 
     pub(crate) fn readiness(&self) -> Readiness {
@@ -221,7 +223,8 @@ impl Pool {
                     return slot(Way::H1(H1Lease::idle(self, connection)));
                 }
             }
-            return match self.limit.acquire(&self.open, Arc::downgrade(self)) {
+            drop(state);
+            return match self.permit() {
                 Some(permit) => slot(Way::H1(H1Lease::new(self, permit))),
                 None => Acquire::Full,
             };
@@ -239,6 +242,29 @@ impl Pool {
             Some(ticket) => slot(Way::H2(ticket)),
             None => Acquire::Full,
         }
+    }
+
+    /// Closes a connection that carries nothing, for the sake of another pool, and hands over its permit: never that of
+    /// the only one.
+    pub(super) fn give_up_idle(&self) -> Option<ConnectionPermit> {
+        if self.open.load(SeqCst) < 2 {
+            return None;
+        }
+        let mut state = self.lock();
+        if !state.h1_idle.is_empty() {
+            // The one that is nearest to its end anyway.
+            return state.h1_idle.remove(0).retire();
+        }
+        let kept = match self.target.kind {
+            SetKind::Vip => 2,
+            SetKind::Replicas => 1,
+        };
+        if state.h2.len() <= kept {
+            return None;
+        }
+        // One that was opened a moment ago is about to be used.
+        let quiet = state.h2.iter().position(|connection| connection.is_quiet())?;
+        state.h2.swap_remove(quiet).retire()
     }
 
     /// Takes no more requests; connections end when their last stream does.
@@ -315,7 +341,8 @@ impl Pool {
         Rng::local().jitter(age, percent)
     }
 
-    pub(super) fn h1_permit(self: &Arc<Self>) -> Option<ConnectionPermit> {
+    /// Room for one more connection. Not to be called with the state locked.
+    pub(super) fn permit(self: &Arc<Self>) -> Option<ConnectionPermit> {
         self.limit.acquire(&self.open, Arc::downgrade(self))
     }
 

@@ -111,23 +111,25 @@ impl Pool {
             _ if self.target.protocol == Protocol::Http2 => Offer::Http2,
             _ => Offer::Both,
         };
+        let permit = self.room()?;
         let dialed = self.dial(offer).await?;
         match dialed.alpn.or(speaks) {
             Some(Alpn::Http1) => {
-                self.add_h1(dialed).await?;
+                self.add_h1(dialed, permit).await?;
                 self.lock().speaks = Some(Alpn::Http1);
                 Ok(())
             }
-            Some(Alpn::Http2) => self.add_h2(dialed).await,
-            None => match rt::timeout(DETECT.min(self.policy.connect_timeout), self.add_h2(dialed)).await {
+            Some(Alpn::Http2) => self.add_h2(dialed, permit).await,
+            None => match rt::timeout(DETECT.min(self.policy.connect_timeout), self.add_h2(dialed, permit)).await {
                 Some(Ok(())) => {
                     self.lock().speaks = Some(Alpn::Http2);
                     Ok(())
                 }
                 // Anything but SETTINGS, or silence. No request was sent, so the other protocol can be tried.
                 _ => {
+                    let permit = self.room()?;
                     let dialed = self.dial(Offer::Http1).await?;
-                    self.add_h1(dialed).await?;
+                    self.add_h1(dialed, permit).await?;
                     self.lock().speaks = Some(Alpn::Http1);
                     tracing::debug!(endpoint = %self.target.label, "speaks HTTP/1.1");
                     Ok(())
@@ -140,17 +142,22 @@ impl Pool {
         dial::race(&*self.dial, &self.target.addresses, offer).await
     }
 
-    fn permit(self: &Arc<Self>) -> Result<ConnectionPermit, Error> {
-        self.limit.acquire(&self.open, Arc::downgrade(self)).ok_or_else(|| {
-            Error::new(
-                crate::error::Code::Overflow,
-                format!("no connection to {}: the service's `max_connections` is reached", self.target.label),
-            )
-        })
+    /// Room for a connection of the pool's own accord.
+    fn room(self: &Arc<Self>) -> Result<ConnectionPermit, Error> {
+        if let Some(permit) = self.permit() {
+            return Ok(permit);
+        }
+        if !self.lock().renewing.is_empty() {
+            // Takes the place of another, which is closed as soon as this one is there.
+            return Ok(self.limit.beyond(&self.open, Arc::downgrade(self)));
+        }
+        Err(Error::new(
+            crate::error::Code::Overflow,
+            format!("no connection to {}: the service's `max_connections` is reached", self.target.label),
+        ))
     }
 
-    async fn add_h2(self: &Arc<Self>, dialed: Dialed) -> Result<(), Error> {
-        let permit = self.permit()?;
+    async fn add_h2(self: &Arc<Self>, dialed: Dialed, permit: ConnectionPermit) -> Result<(), Error> {
         let age = dialed
             .renew_at
             .map_or_else(|| self.max_age(), |at| self.max_age().min(at.saturating_duration_since(rt::now())));
@@ -178,8 +185,7 @@ impl Pool {
         Ok(())
     }
 
-    async fn add_h1(self: &Arc<Self>, dialed: Dialed) -> Result<(), Error> {
-        let permit = self.permit()?;
+    async fn add_h1(self: &Arc<Self>, dialed: Dialed, permit: ConnectionPermit) -> Result<(), Error> {
         let connection = H1Connection::open(dialed, permit, self).await.map_err(error::h1_unsent)?;
         self.keep(connection);
         Ok(())

@@ -3,6 +3,7 @@
 mod bodies;
 mod http1;
 mod http2;
+mod limit;
 mod raw;
 mod sockets;
 mod states;
