@@ -95,7 +95,7 @@ impl ConnectionLimit {
         let others = after.iter().chain(before).enumerate().filter(|(_, pool)| !pool.ptr_eq(except));
         let found = others.filter_map(|(at, pool)| Some((at, pool.upgrade()?))).find_map(|(at, pool)| {
             // Returned before the next one looks, or it would take the last one of that pool.
-            pool.give_up_idle().map(|permit| drop(permit)).map(|()| at)
+            pool.give_up_idle().map(drop).map(|()| at)
         });
         let all = pools.all.len().max(1);
         match found {
