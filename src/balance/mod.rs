@@ -16,10 +16,18 @@
 //! number of others is drawn, then all are looked at, so that a usable endpoint is found if there is one. The share of
 //! an unusable endpoint goes to others by chance, not to its neighbour.
 //!
-//! A pick with its guard, acquired and released, two-core EPYC virtual machine; `Instant::now()` in the same run:
-//! see the bench.
+//! **A draw is one cache line.** Equal weights are an index; unequal ones an alias table whose slots hold the endpoints,
+//! 32 bytes each, built with the set in about 0.5 ms for 10,000.
 //!
-//! `cargo bench --bench pick` prints them for the machine at hand.
+//! A pick with its guard, acquired and released, on a two-core EPYC virtual machine where `Instant::now()` takes 21 ns:
+//!
+//! | endpoints | least request | by weight | round robin | by weight | random | by weight |
+//! |---|---|---|---|---|---|---|
+//! | 10 | 12.6 ns | 15.6 ns | 16.1 ns | 16.6 ns | 11.8 ns | 11.7 ns |
+//! | 10,000 | 12.7 ns | 17.6 ns | 16.1 ns | 16.5 ns | 11.8 ns | 11.7 ns |
+//! | 100,000 | 16.4 ns | 21.8 ns | 16.1 ns | 16.7 ns | 12.0 ns | 12.0 ns |
+//!
+//! `cargo bench --bench pick` prints them for the machine at hand; `tests/gates` counts their instructions.
 //!
 //! ```
 //! use sinew::balance::{BalancePolicy, Candidate, Cursor, EndpointSet, Member};
@@ -34,10 +42,11 @@
 //! assert_ne!(first.0, second.0, "the idle one is preferred while `first` is held");
 //! ```
 
+mod alias;
 mod member;
 mod policy;
+mod seats;
 mod set;
-mod weights;
 
 pub use self::{
     member::{Candidate, Member, Picked},

@@ -8,7 +8,11 @@ use std::{
     },
 };
 
-use super::{BalancePolicy, Candidate, Member, Picked, weights::Weights};
+use super::{
+    BalancePolicy, Candidate, Member, Picked,
+    alias::Weighted,
+    seats::{Equal, Seat, Seats, Table},
+};
 use crate::rt::Rng;
 
 /// Whose turn it is. It outlives the sets, so that a new one goes on where the last one was, and begins at random, so
@@ -45,10 +49,9 @@ impl fmt::Debug for Cursor {
 
 /// Endpoints to choose from: built whole, never changed, shared by all threads.
 ///
-/// Costs 8 bytes an endpoint, 20 where the weights differ.
+/// Costs 8 bytes an endpoint, 32 where the weights differ.
 pub struct EndpointSet<C> {
-    members: Box<[Member<C>]>,
-    weights: Weights,
+    table: Table<C>,
     policy: BalancePolicy,
     cursor: Cursor,
 }
@@ -66,7 +69,12 @@ impl<C: Candidate> EndpointSet<C> {
     /// A set of endpoints with their weights. A weight of 0 is never picked.
     pub fn new(members: impl IntoIterator<Item = (Member<C>, u32)>, policy: BalancePolicy, cursor: &Cursor) -> Self {
         let (members, weights): (Vec<_>, Vec<_>) = members.into_iter().filter(|(_, weight)| *weight > 0).unzip();
-        Self { weights: Weights::new(&weights), members: members.into(), policy, cursor: cursor.clone() }
+        let table = if weights.iter().all(|weight| *weight == weights[0]) {
+            Table::Equal(Equal::new(members))
+        } else {
+            Table::Weighted(Weighted::new(members, &weights))
+        };
+        Self { table, policy, cursor: cursor.clone() }
     }
 
     /// Chooses an available endpoint that `skip` does not refuse; none only if there is none.
@@ -77,124 +85,93 @@ impl<C: Candidate> EndpointSet<C> {
     }
 
     pub(crate) fn pick_with(&self, rng: &mut Rng, skip: impl Fn(&C) -> bool) -> Option<Picked<C>> {
-        let usable = |index: usize| {
-            let endpoint = &*self.members[index];
-            !skip(endpoint) && endpoint.available()
-        };
-        let n = self.members.len();
+        let usable = |member: &Member<C>| !skip(member) && member.available();
+        match &self.table {
+            Table::Equal(seats) if seats.len() == 0 => None,
+            Table::Equal(seats) => self.pick_from(seats, rng, usable),
+            Table::Weighted(seats) => self.pick_from(seats, rng, usable),
+        }
+        .map(|seat| seat.member.acquire())
+    }
+
+    fn pick_from<'a, S: Seats<C>>(
+        &self,
+        seats: &'a S,
+        rng: &mut Rng,
+        usable: impl Fn(&Member<C>) -> bool,
+    ) -> Option<Seat<'a, C>> {
         let drawn = match self.policy {
-            _ if n == 0 => return None,
-            BalancePolicy::RoundRobin => Some(self.weights.turn(self.cursor.next())),
-            BalancePolicy::Random => Some(self.weights.draw(rng)),
+            BalancePolicy::RoundRobin => seats.turn(self.cursor.next()),
+            BalancePolicy::Random => seats.draw(rng),
             BalancePolicy::LeastRequest { choice_count } => {
+                let n = seats.len();
                 let choices = usize::from(choice_count).clamp(2, MAX_CHOICES);
-                match choices {
-                    _ if n < FULL_SCAN_BELOW || n <= choices => None,
+                return match choices {
+                    _ if n < FULL_SCAN_BELOW || n <= choices => self.scan(seats, rng, usable),
                     2 => {
-                        let (first, second) = self.two(rng);
-                        match (usable(first), usable(second)) {
-                            (true, true) => return Some(self.members[self.better(first, second)].acquire()),
-                            (true, false) => return self.search(rng, usable, Some(first), choices),
-                            (false, true) => return self.search(rng, usable, Some(second), choices),
-                            (false, false) => return self.search(rng, usable, None, choices),
+                        let (first, second) = seats.two(rng);
+                        match (usable(first.member), usable(second.member)) {
+                            (true, true) => Some(better::<C, S>(first, second)),
+                            (true, false) => self.search(seats, rng, usable, Some(first), choices),
+                            (false, true) => self.search(seats, rng, usable, Some(second), choices),
+                            (false, false) => self.search(seats, rng, usable, None, choices),
                         }
                     }
-                    _ => return self.many(rng, usable, choices),
-                }
+                    _ => self.many(seats, rng, usable, choices),
+                };
             }
         };
-        match drawn {
-            Some(index) if usable(index) => Some(self.members[index].acquire()),
-            Some(_) => self.search(rng, usable, None, 1),
-            None => self.scan(rng, usable),
-        }
-    }
-
-    /// The one with the lower cost for its weight; the first drawn where they are equal.
-    fn better(&self, first: usize, second: usize) -> usize {
-        if self.beats(second, first) { second } else { first }
-    }
-
-    /// Whether `index` is strictly better than `other`, which was drawn before it.
-    ///
-    /// Costs are compared as Envoy weighs them, `weight / (active + 1)`. Two idle ones are equal whatever their weights:
-    /// candidates are drawn by weight, so the first drawn is a fair share of a trickle, where the comparison would give
-    /// all of it to the heaviest.
-    fn beats(&self, index: usize, other: usize) -> bool {
-        let (a, b) = (&self.members[index], &self.members[other]);
-        let (a_load, b_load) = (a.in_flight(), b.in_flight());
-        match &self.weights {
-            Weights::Equal(_) => a.cost(a_load) < b.cost(b_load),
-            Weights::Table(_) if a_load == 0 && b_load == 0 => a.cost(0) < b.cost(0),
-            weights => {
-                u128::from(a.cost(a_load)) * u128::from(weights.of(other))
-                    < u128::from(b.cost(b_load)) * u128::from(weights.of(index))
-            }
-        }
-    }
-
-    /// Two distinct endpoints, drawn by weight. There are at least two.
-    fn two(&self, rng: &mut Rng) -> (usize, usize) {
-        let first = self.weights.draw(rng);
-        (first, self.other(rng, first))
-    }
-
-    /// An endpoint other than `first`, drawn by weight. There are at least two.
-    fn other(&self, rng: &mut Rng, first: usize) -> usize {
-        let n = self.members.len();
-        if let Weights::Table(_) = self.weights {
-            for _ in 0..4 {
-                let second = self.weights.draw(rng);
-                if second != first {
-                    return second;
-                }
-            }
-        }
-        // Equal weights, or one that takes nearly all.
-        let second = rng.below((n - 1) as u32) as usize;
-        second + usize::from(second >= first)
+        if usable(drawn.member) { Some(drawn) } else { self.search(seats, rng, usable, None, 1) }
     }
 
     /// The best of `choices` distinct ones.
-    fn many(&self, rng: &mut Rng, usable: impl Fn(usize) -> bool, choices: usize) -> Option<Picked<C>> {
-        let mut drawn = [usize::MAX; MAX_CHOICES];
-        let mut best: Option<usize> = None;
+    fn many<'a, S: Seats<C>>(
+        &self,
+        seats: &'a S,
+        rng: &mut Rng,
+        usable: impl Fn(&Member<C>) -> bool,
+        choices: usize,
+    ) -> Option<Seat<'a, C>> {
+        let mut drawn: [Option<Seat<'a, C>>; MAX_CHOICES] = [None; MAX_CHOICES];
+        let mut best: Option<Seat<'a, C>> = None;
         let mut found = 0;
         for at in 0..choices {
-            let mut index = self.weights.draw(rng);
+            let known = |seat: Seat<'a, C>| drawn[..at].iter().flatten().any(|known| known.member.same(seat.member));
+            let mut seat = seats.draw(rng);
             for _ in 0..8 {
-                if !drawn[..at].contains(&index) {
+                if !known(seat) {
                     break;
                 }
-                index = rng.below(self.members.len() as u32) as usize;
+                seat = seats.seat(rng.below(seats.len() as u32) as usize);
             }
-            if drawn[..at].contains(&index) {
+            if known(seat) {
                 continue;
             }
-            drawn[at] = index;
-            if usable(index) {
+            drawn[at] = Some(seat);
+            if usable(seat.member) {
                 found += 1;
-                best = Some(best.map_or(index, |best| self.better(best, index)));
+                best = Some(best.map_or(seat, |best| better::<C, S>(best, seat)));
             }
         }
         match best {
-            Some(best) if found * 2 >= choices => Some(self.members[best].acquire()),
-            best => self.search(rng, usable, best, 2),
+            Some(best) if found * 2 >= choices => Some(best),
+            best => self.search(seats, rng, usable, best, 2),
         }
     }
 
     /// Draws others until `wanted` can be compared, one of which may be there already.
     #[cold]
     #[inline(never)]
-    fn search(
+    fn search<'a, S: Seats<C>>(
         &self,
+        seats: &'a S,
         rng: &mut Rng,
-        usable: impl Fn(usize) -> bool,
-        found: Option<usize>,
+        usable: impl Fn(&Member<C>) -> bool,
+        found: Option<Seat<'a, C>>,
         wanted: usize,
-    ) -> Option<Picked<C>> {
-        if self.members.len() <= FURTHER_DRAWS {
-            return self.scan(rng, usable);
+    ) -> Option<Seat<'a, C>> {
+        if seats.len() <= FURTHER_DRAWS {
+            return self.scan(seats, rng, usable);
         }
         let mut best = found;
         let mut count = usize::from(found.is_some());
@@ -202,29 +179,31 @@ impl<C: Candidate> EndpointSet<C> {
             if count >= wanted {
                 break;
             }
-            let index = self.weights.draw(rng);
-            if best != Some(index) && usable(index) {
+            let seat = seats.draw(rng);
+            if best.is_none_or(|best| !best.member.same(seat.member)) && usable(seat.member) {
                 count += 1;
-                best = Some(best.map_or(index, |best| self.better(best, index)));
+                best = Some(best.map_or(seat, |best| better::<C, S>(best, seat)));
             }
         }
-        match best {
-            Some(best) => Some(self.members[best].acquire()),
-            None => self.scan(rng, usable),
-        }
+        best.or_else(|| self.scan(seats, rng, usable))
     }
 
     /// Looks at every endpoint: the best for least request, one by weight otherwise.
-    fn scan(&self, rng: &mut Rng, usable: impl Fn(usize) -> bool) -> Option<Picked<C>> {
+    fn scan<'a, S: Seats<C>>(
+        &self,
+        seats: &'a S,
+        rng: &mut Rng,
+        usable: impl Fn(&Member<C>) -> bool,
+    ) -> Option<Seat<'a, C>> {
         let compare = matches!(self.policy, BalancePolicy::LeastRequest { .. });
         let mut best = None;
         // Weights of the usable ones as good as the best: each takes its place with the chance of its share of them.
         let mut equals = 0;
-        for index in (0..self.members.len()).filter(|&index| usable(index)) {
-            let weight = self.weights.of(index);
+        for seat in (0..seats.len()).map(|index| seats.seat(index)).filter(|seat| usable(seat.member)) {
+            let weight = u64::from(seat.weight);
             match best {
-                Some(other) if compare && self.beats(index, other) => equals = weight,
-                Some(other) if compare && self.beats(other, index) => continue,
+                Some(other) if compare && beats::<C, S>(seat, other) => equals = weight,
+                Some(other) if compare && beats::<C, S>(other, seat) => continue,
                 _ => {
                     equals += weight;
                     if (u128::from(rng.next_u64()) * u128::from(equals)) >> 64 >= u128::from(weight) {
@@ -232,16 +211,42 @@ impl<C: Candidate> EndpointSet<C> {
                     }
                 }
             }
-            best = Some(index);
+            best = Some(seat);
         }
-        best.map(|index| self.members[index].acquire())
+        best
     }
+}
+
+/// The one with the lower cost for its weight; the first drawn where they are equal.
+fn better<'a, C: Candidate, S: Seats<C>>(first: Seat<'a, C>, second: Seat<'a, C>) -> Seat<'a, C> {
+    if beats::<C, S>(second, first) { second } else { first }
+}
+
+/// Whether `a` is strictly better than `b`, which was drawn before it.
+///
+/// Costs are compared as Envoy weighs them, `weight / (active + 1)`. Two idle ones are equal whatever their weights:
+/// candidates are drawn by weight, so the first drawn is a fair share of a trickle, where the comparison would give
+/// all of it to the heaviest.
+fn beats<C: Candidate, S: Seats<C>>(a: Seat<'_, C>, b: Seat<'_, C>) -> bool {
+    let (a_load, b_load) = (a.member.in_flight(), b.member.in_flight());
+    let (a_cost, b_cost) = (a.member.cost(a_load), b.member.cost(b_load));
+    if !S::WEIGHTED || (a_load == 0 && b_load == 0) {
+        return a_cost < b_cost;
+    }
+    u128::from(a_cost) * u128::from(b.weight) < u128::from(b_cost) * u128::from(a.weight)
 }
 
 impl<C> EndpointSet<C> {
     /// The endpoints that can be picked, in the order given.
-    pub fn members(&self) -> &[Member<C>] {
-        &self.members
+    pub fn members(&self) -> impl ExactSizeIterator<Item = &Member<C>> {
+        let n = match &self.table {
+            Table::Equal(seats) => seats.len(),
+            Table::Weighted(seats) => seats.len(),
+        };
+        (0..n).map(|index| match &self.table {
+            Table::Equal(seats) => seats.seat(index).member,
+            Table::Weighted(seats) => seats.seat(index).member,
+        })
     }
 
     /// The policy.
@@ -252,6 +257,6 @@ impl<C> EndpointSet<C> {
 
 impl<C> fmt::Debug for EndpointSet<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EndpointSet").field("members", &self.members.len()).field("policy", &self.policy).finish()
+        f.debug_struct("EndpointSet").field("members", &self.members().len()).field("policy", &self.policy).finish()
     }
 }

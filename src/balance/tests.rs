@@ -60,12 +60,25 @@ fn fits(counts: &HashMap<usize, usize>, weights: &[u32]) -> bool {
 }
 
 #[test]
-fn round_robin_gives_each_its_weight_exactly() {
-    let set = set(&[1, 2, 5], BalancePolicy::RoundRobin);
-    let counts = counts(&set, 1, 800);
-    for (id, expected) in [(0, 100usize), (1, 200), (2, 500)] {
-        assert!(counts[&id].abs_diff(expected) <= 1, "{counts:?}");
+fn round_robin_is_exact_from_whatever_turn_it_begins() {
+    for begin in 0..800 {
+        let set = EndpointSet::new(hosts(&[1, 2, 5]), BalancePolicy::RoundRobin, &Cursor::at(begin));
+        let counts = counts(&set, 1, 800);
+        for (id, expected) in [(0, 100usize), (1, 200), (2, 500)] {
+            assert!(counts[&id].abs_diff(expected) <= 1, "from {begin}: {counts:?}");
+        }
     }
+}
+
+#[test]
+fn a_heavy_host_has_its_turns_between_those_of_the_others() {
+    let set = set(&[1, 1, 1, 1, 1, 1, 1, 1, 1, 9], BalancePolicy::RoundRobin);
+    let turns: Vec<_> = (0..180).filter_map(|_| set.pick(|_| false)).map(|picked| picked.id == 9).collect();
+    for window in turns.windows(18) {
+        let heavy = window.iter().filter(|heavy| **heavy).count();
+        assert!((6..=12).contains(&heavy), "{heavy} of 18, not about 9: {turns:?}");
+    }
+    assert!(turns.windows(5).all(|run| run.contains(&false)), "{turns:?}");
 }
 
 #[test]
@@ -104,9 +117,19 @@ fn random_and_idle_least_request_follow_the_weights() {
 }
 
 #[test]
+fn weights_far_apart_are_kept() {
+    for policy in [BalancePolicy::RoundRobin, BalancePolicy::Random] {
+        let weights = [1, u32::MAX, 1_000_003];
+        let counts = counts(&set(&weights, policy), 1, 1_000_000);
+        assert!((150..330).contains(&counts[&2]), "{policy:?}: {counts:?}");
+        assert!(counts.get(&0).copied().unwrap_or_default() < 3, "{policy:?}: {counts:?}");
+    }
+}
+
+#[test]
 fn of_two_hosts_the_busy_one_is_never_picked_while_the_other_is_idle() {
     let set = set(&[1, 1], LEAST);
-    let _busy: Vec<_> = (0..10).map(|_| set.members()[0].acquire()).collect();
+    let _busy: Vec<_> = (0..10).map(|_| set.members().next().unwrap().acquire()).collect();
     let mut rng = Rng::seeded(5);
     for _ in 0..10_000 {
         assert_eq!(set.pick_with(&mut rng, |_| false).unwrap().id, 1);
@@ -117,7 +140,7 @@ fn of_two_hosts_the_busy_one_is_never_picked_while_the_other_is_idle() {
 fn two_distinct_hosts_are_compared() {
     // With replacement the busiest of four would be picked once in sixteen.
     let set = set(&[1, 1, 1, 1], LEAST);
-    let _busy = set.members()[2].acquire();
+    let _busy = set.members().nth(2).unwrap().acquire();
     assert!(!counts(&set, 9, 10_000).contains_key(&2));
 }
 
@@ -129,20 +152,20 @@ fn weights_divide_the_load_of_held_calls() {
     let heavy = held.iter().filter(|picked| picked.id == 1).count();
     assert!((297..=303).contains(&heavy), "{heavy}");
     drop(held);
-    assert!(set.members().iter().all(|member| member.in_flight() == 0));
+    assert!(set.members().all(|member| member.in_flight() == 0));
 }
 
 #[test]
 fn a_cold_host_is_neither_flooded_nor_starved() {
     // Nine hosts hold four calls each, the tenth is new: it fills up to its share and not beyond.
     let set = set(&[1; 10], LEAST);
-    let mut held: Vec<_> = set.members()[..9].iter().flat_map(|member| (0..4).map(|_| member.acquire())).collect();
+    let mut held: Vec<_> = set.members().take(9).flat_map(|member| (0..4).map(|_| member.acquire())).collect();
     let mut rng = Rng::seeded(2);
     for _ in 0..400 {
         let _ended = held.remove(rng.below(held.len() as u32) as usize);
         held.extend(set.pick_with(&mut rng, |_| false));
     }
-    let cold = set.members()[9].in_flight();
+    let cold = set.members().nth(9).unwrap().in_flight();
     assert!((2..=6).contains(&cold), "{cold}");
 }
 
@@ -166,12 +189,12 @@ fn load_returns_to_zero_across_threads() {
             scope.spawn(|| {
                 for _ in 0..20_000 {
                     let _picked = set.pick(|_| false);
-                    let _other = set.members()[3].clone();
+                    let _other = set.members().nth(3).unwrap().clone();
                 }
             });
         }
     });
-    assert!(set.members().iter().all(|member| member.in_flight() == 0));
+    assert!(set.members().all(|member| member.in_flight() == 0));
 }
 
 #[test]
@@ -186,6 +209,16 @@ fn only_drawn_candidates_are_asked() {
 }
 
 proptest! {
+    #[test]
+    fn turns_come_as_often_as_their_weights_in_a_round(weights in proptest::collection::vec(1u32..12, 2..20)) {
+        let n = weights.len();
+        let round = n * weights.iter().sum::<u32>() as usize;
+        let counts = counts(&set(&weights, BalancePolicy::RoundRobin), 1, round);
+        for (id, weight) in weights.iter().enumerate() {
+            prop_assert_eq!(counts[&id], n * *weight as usize, "{:?}", counts);
+        }
+    }
+
     #[test]
     fn a_usable_endpoint_is_found_if_there_is_one_and_nothing_else_ever(
         weights in proptest::collection::vec(0u32..4, 1..60),

@@ -120,7 +120,7 @@ impl Table {
         let mut last = None;
         let members = self.groups(subset).flat_map(|group| {
             let panic = group.in_panic();
-            group.set.members().iter().map(move |member| (member, panic))
+            group.set.members().map(move |member| (member, panic))
         });
         for (member, panic) in members {
             match member.pool.readiness() {
