@@ -37,6 +37,7 @@
 //! | [`discover`] | sources of endpoints, and the trait for one of your own |
 //! | [`route`], [`matching`] | routes, splits, rewrites, and what they match |
 //! | [`balance`] | how an endpoint is chosen |
+//! | [`health`] | when an endpoint is taken out, and how it comes back |
 //! | [`breaker`], [`timeout`] | exact limits; deadlines that follow the body. Also as layers for any service |
 //! | [`fault`] | delays, aborts and slow responses on purpose. Also as a layer |
 //! | [`enforcement`] | shares of requests, and whether a policy acts |
@@ -67,7 +68,7 @@
 //!
 //! # What is not there yet
 //! Identity and mTLS (calls are plaintext, everyone is admitted, and a document that asks for mTLS is refused), retries
-//! of what may have been processed, hedging, outlier detection and health checks, rate limits, control planes. What
+//! of what may have been processed, hedging, active health checks, rate limits, control planes. What
 //! provably was not processed is sent again already.
 
 #![forbid(unsafe_code)]
@@ -81,8 +82,6 @@ mod classify;
 mod context;
 pub mod enforcement;
 mod error;
-#[allow(dead_code, unused_imports, reason = "waits for the mesh")]
-mod identity;
 mod instrument;
 pub mod matching;
 pub mod name;
@@ -96,7 +95,7 @@ mod transport;
 pub mod balance;
 pub mod breaker;
 pub mod fault;
-mod health;
+pub mod health;
 mod rescue;
 pub mod route;
 mod telemetry;

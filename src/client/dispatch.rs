@@ -35,7 +35,13 @@ impl Service<Outbound> for Dispatch {
         match cx.entry.cluster() {
             Some(cluster) => Attempted::Dispatched(cluster.dispatch(
                 request,
-                DispatchContext { subset: cx.subset, grpc: cx.grpc, attempt: cx.attempt, tried: cx.tried },
+                DispatchContext {
+                    subset: cx.subset,
+                    grpc: cx.grpc,
+                    attempt: cx.attempt,
+                    tried: cx.tried,
+                    deadline: cx.deadline.as_ref().map(|deadline| deadline.at),
+                },
             )),
             None => Attempted::Nowhere,
         }

@@ -9,15 +9,18 @@ use std::{
 
 use http::{Method, Request, Response, header::UPGRADE};
 
-use super::{Cluster, SubsetId, endpoint::Endpoint, observe::Observe, wait::Ready};
+use super::{
+    Cluster, SubsetId,
+    observe::Observe,
+    wait::{Ask, Chosen, Ready},
+};
 use crate::{
-    balance::Picked,
     body::{Body, GuardedBody},
     breaker::Permit,
     error::{Code, Error},
-    rt,
+    rt::{self, Instant},
     timeout::{Cause, Deadline},
-    transport::{Slot, SlotBody, Upgraded, Want},
+    transport::{SlotBody, Upgraded, Want},
 };
 
 /// What an attempt needs to know.
@@ -26,10 +29,12 @@ pub(crate) struct DispatchContext {
     pub(crate) grpc: bool,
     pub(crate) attempt: u32,
     pub(crate) tried: Vec<Arc<str>>,
+    /// When the caller stops waiting.
+    pub(crate) deadline: Option<Instant>,
 }
 
 type Sent = Pin<Box<dyn Future<Output = Result<Response<SlotBody>, Error>> + Send>>;
-type Waited = Pin<Box<dyn Future<Output = Result<(Permit, Picked<Endpoint>, Slot), Error>> + Send>>;
+type Waited = Pin<Box<dyn Future<Output = Result<(Permit, Chosen), Error>> + Send>>;
 
 /// An attempt on its way. Dropping it resets the stream, or leaves the queue.
 pub(crate) struct DispatchFuture {
@@ -57,52 +62,49 @@ impl Cluster {
     /// Sends a request to one endpoint. Nothing waits on the common path: the permit, the endpoint and the stream are
     /// taken here, before the future exists.
     pub(crate) fn dispatch(self: &Arc<Self>, request: Request<Body>, cx: DispatchContext) -> DispatchFuture {
-        let want = want(&request, cx.grpc);
+        let ask = ask(&request, &cx);
         let Some(permit) = self.requests.try_acquire() else {
-            return DispatchFuture { state: self.at_limit(request, want, cx) };
+            return DispatchFuture { state: self.at_limit(request, cx) };
         };
-        let state = match self.try_ready(cx.subset, want, &cx.tried) {
-            Ready::Go(picked, slot) => send(Arc::clone(self), picked, slot, permit, request, &cx),
-            Ready::Wait(reason) => State::Waiting(Some(Box::new(Waiting {
-                waited: Box::pin(with_permit(
-                    permit,
-                    Arc::clone(self).wait_send(cx.subset, want, cx.tried.clone(), reason),
-                )),
-                request,
-                cluster: Arc::clone(self),
-                cx,
-            }))),
+        let state = match self.try_ready(ask) {
+            Ready::Go(chosen) => send(Arc::clone(self), chosen, permit, request, &cx),
+            Ready::Wait(reason) => {
+                let (cluster, owned) = (Arc::clone(self), Ask { tried: &[], ..ask });
+                let tried = cx.tried.clone();
+                let waited = async move {
+                    let chosen = cluster.wait_send(Ask { tried: &tried, ..owned }, reason).await?;
+                    Ok((permit, chosen))
+                };
+                let cluster = Arc::clone(self);
+                State::Waiting(Some(Box::new(Waiting { waited: Box::pin(waited), request, cluster, cx })))
+            }
             Ready::Fail(error) => State::Refused(Some(error)),
         };
         DispatchFuture { state }
     }
 }
 
-async fn with_permit(
-    permit: Permit,
-    waited: impl Future<Output = Result<(Picked<Endpoint>, Slot), Error>>,
-) -> Result<(Permit, Picked<Endpoint>, Slot), Error> {
-    waited.await.map(|(picked, slot)| (permit, picked, slot))
-}
-
 impl Cluster {
     /// `max_requests` is reached: refuses, or waits for `limit_wait`.
-    fn at_limit(self: &Arc<Self>, request: Request<Body>, want: Want, cx: DispatchContext) -> State {
+    fn at_limit(self: &Arc<Self>, request: Request<Body>, cx: DispatchContext) -> State {
         let limit = self.policy.load().timeouts.limit_wait;
         if limit.is_zero() {
             return State::Refused(Some(self.over_limit(limit)));
         }
-        let (cluster, subset, tried) = (Arc::clone(self), cx.subset, cx.tried.clone());
+        let (cluster, tried) = (Arc::clone(self), cx.tried.clone());
+        let owned = Ask { tried: &[], ..ask(&request, &cx) };
         let waited = async move {
             let permit = match rt::timeout(limit, cluster.requests.acquire()).await {
                 Some(permit) => permit,
                 None => return Err(cluster.over_limit(limit)),
             };
-            match cluster.try_ready(subset, want, &tried) {
-                Ready::Go(picked, slot) => Ok((permit, picked, slot)),
-                Ready::Wait(reason) => with_permit(permit, cluster.wait_send(subset, want, tried, reason)).await,
-                Ready::Fail(error) => Err(error),
-            }
+            let ask = Ask { tried: &tried, ..owned };
+            let chosen = match cluster.try_ready(ask) {
+                Ready::Go(chosen) => chosen,
+                Ready::Wait(reason) => cluster.wait_send(ask, reason).await?,
+                Ready::Fail(error) => return Err(error),
+            };
+            Ok((permit, chosen))
         };
         let cluster = Arc::clone(self);
         State::Waiting(Some(Box::new(Waiting { waited: Box::pin(waited), request, cluster, cx })))
@@ -119,6 +121,16 @@ impl Cluster {
     }
 }
 
+fn ask<'a>(request: &Request<Body>, cx: &'a DispatchContext) -> Ask<'a> {
+    Ask {
+        subset: cx.subset,
+        want: want(request, cx.grpc),
+        tried: &cx.tried,
+        repeatable: request.method().is_idempotent(),
+        deadline: cx.deadline,
+    }
+}
+
 /// gRPC needs HTTP/2, upgrades need HTTP/1.1.
 fn want(request: &Request<Body>, grpc: bool) -> Want {
     if grpc {
@@ -130,14 +142,9 @@ fn want(request: &Request<Body>, grpc: bool) -> Want {
     }
 }
 
-fn send(
-    cluster: Arc<Cluster>,
-    picked: Picked<Endpoint>,
-    slot: Slot,
-    permit: Permit,
-    request: Request<Body>,
-    cx: &DispatchContext,
-) -> State {
+fn send(cluster: Arc<Cluster>, chosen: Chosen, permit: Permit, request: Request<Body>, cx: &DispatchContext) -> State {
+    cluster.watch_calls();
+    let Chosen { picked, slot, probe } = chosen;
     let per_try = cluster.policy.load().timeouts.per_try;
     let sent = slot.send(request);
     let sent = match per_try {
@@ -148,7 +155,7 @@ fn send(
         }
     };
     // Above the attempt's timeout, so that a timeout counts against the endpoint.
-    let observe = Observe::new(cluster, picked, permit, cx.grpc, cx.attempt > 0);
+    let observe = Observe::new(cluster, picked, permit, probe, cx.grpc, cx.attempt > 0);
     State::Sending { sent, observe: Some(observe) }
 }
 
@@ -170,7 +177,7 @@ impl Future for DispatchFuture {
                     let Some(waiting) = waiting.take() else { return Poll::Ready(Err(ended())) };
                     let Waiting { request, cluster, cx, .. } = *waiting;
                     let next = match ready {
-                        Ok((permit, picked, slot)) => send(cluster, picked, slot, permit, request, &cx),
+                        Ok((permit, chosen)) => send(cluster, chosen, permit, request, &cx),
                         Err(error) => State::Refused(Some(error)),
                     };
                     self.state = next;

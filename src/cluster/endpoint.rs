@@ -1,15 +1,16 @@
 //! One endpoint of a cluster.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicU32, Ordering::Relaxed},
 };
 
 use super::Cluster;
 use crate::{
     balance::Candidate,
-    health::Availability,
+    health::{Availability, Ejection, Flag, Vitals},
     model::{EndpointSpec, SetKind},
+    rt::{self, Instant},
     transport::{Pool, PoolPolicy, PoolTarget, Readiness},
 };
 
@@ -20,6 +21,9 @@ pub(crate) struct Endpoint {
     pub(crate) pool: Arc<Pool>,
     /// Whether calls may go here, as far as health is concerned; the pool knows whether they can.
     pub(crate) availability: Availability,
+    /// What its calls left behind.
+    pub(super) vitals: Vitals,
+    ejection: Mutex<Ejection>,
     /// How many endpoints of the cluster are connecting.
     connecting: Arc<AtomicU32>,
 }
@@ -53,7 +57,14 @@ impl Endpoint {
             Arc::clone(&of.waiting),
             on_event,
         );
-        Self { pool, availability: Availability::default(), connecting: Arc::clone(&of.connecting), id }
+        Self {
+            pool,
+            availability: Availability::default(),
+            vitals: Vitals::default(),
+            ejection: Mutex::default(),
+            connecting: Arc::clone(&of.connecting),
+            id,
+        }
     }
 }
 
@@ -63,6 +74,45 @@ impl Endpoint {
         if self.connecting.load(Relaxed) < MAX_CONNECTING {
             self.pool.connect();
         }
+    }
+
+    pub(super) fn ejection(&self) -> MutexGuard<'_, Ejection> {
+        self.ejection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a call may go there; `repeatable` says whether it could be sent again if it failed.
+    #[inline]
+    pub(super) fn admits(&self, panic: bool, repeatable: bool) -> bool {
+        self.availability.admits(panic) || self.wants_probe(repeatable)
+    }
+
+    #[cold]
+    fn wants_probe(&self, repeatable: bool) -> bool {
+        self.availability.is_only(Flag::PROBATION) && self.ejection().wants_probe(repeatable, rt::now())
+    }
+
+    /// It takes the place of another that had the same id, and what is held against that one.
+    pub(super) fn inherit(&self, from: &Endpoint) {
+        *self.ejection() = from.ejection().handed_on();
+        self.availability.copy(&from.availability);
+    }
+
+    /// What speaks against it, for people.
+    pub(super) fn account(&self, now: Instant) -> Option<String> {
+        let mut against: Vec<String> = Vec::new();
+        if let Some(account) = self.ejection().account() {
+            let (cause, ago) = (account.cause, rounded(now.saturating_duration_since(account.since)));
+            against.push(match account.until {
+                Some(until) => {
+                    let left = rounded(until.saturating_duration_since(now));
+                    format!("ejected {ago} ago by `{cause}`, for {left} more")
+                }
+                None => format!("ejected {ago} ago by `{cause}`, on probation"),
+            });
+        }
+        let others = self.availability.names().filter(|name| !["ejected", "probation"].contains(name));
+        against.extend(others.map(|name| name.replace('_', " ")));
+        (!against.is_empty()).then(|| format!("`{}` {}", self.id, against.join(", ")))
     }
 
     /// Whether it counts where usable endpoints are counted: nothing is known against it, and its connections do not
@@ -84,4 +134,9 @@ impl Candidate for Endpoint {
             Readiness::Connecting | Readiness::TransientFailure => false,
         }
     }
+}
+
+/// To the tenth of a second: what people can use.
+fn rounded(duration: std::time::Duration) -> String {
+    format!("{:.1}s", duration.as_secs_f64())
 }

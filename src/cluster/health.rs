@@ -7,7 +7,6 @@ impl Cluster {
     /// Says that something holds for an endpoint, or no longer does. True if that is news.
     ///
     /// The only way to change a flag: what follows from it (panic, calls that wait) is brought up to date here.
-    #[allow(dead_code, reason = "the watchers of health arrive one by one")]
     pub(super) fn mark(&self, endpoint: &Endpoint, flag: Flag, holds: bool) -> bool {
         let news = if holds { endpoint.availability.set(flag) } else { endpoint.availability.clear(flag) };
         if news {

@@ -15,6 +15,7 @@ mod dispatch;
 mod endpoint;
 mod health;
 mod observe;
+mod outlier;
 mod status;
 mod table;
 mod update;
@@ -35,7 +36,12 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Notify;
 
-use self::{observe::AttemptSeries, table::Table, update::Members};
+use self::{
+    observe::AttemptSeries,
+    outlier::{OutlierSeries, Watch},
+    table::Table,
+    update::Members,
+};
 use crate::{
     balance::Cursor,
     breaker::Limit,
@@ -84,6 +90,8 @@ pub(crate) struct Cluster {
     connecting: Arc<AtomicU32>,
     refresh: ArcSwapOption<Arc<dyn Refresh>>,
     attempts: AttemptSeries,
+    outliers: OutlierSeries,
+    watch: Watch,
     /// Swapped when connections are to be made differently.
     dial: ArcSwap<Dialing>,
     tasks: TaskSet,
@@ -108,6 +116,8 @@ impl Cluster {
             connecting: Arc::default(),
             refresh: ArcSwapOption::empty(),
             attempts: AttemptSeries::new(registry, spec.name.as_str()),
+            outliers: OutlierSeries::new(registry, spec.name.as_str()),
+            watch: Watch::default(),
             policy: ArcSwap::new(Arc::clone(spec)),
             dial: ArcSwap::from_pointee(Dialing(dial)),
             tasks,

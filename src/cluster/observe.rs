@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use http::{HeaderMap, header::CONTENT_TYPE, response};
 
-use super::endpoint::Endpoint;
+use super::{endpoint::Endpoint, outlier::Probe};
 use crate::{
     balance::Picked,
     body::{End, Guard},
     breaker::{Limit, Permit},
     classify::{self, Outcome, Verdict},
     error::Error,
+    health::Sample,
     instrument::{Counter, Registry},
     transport::Upgraded,
 };
@@ -33,6 +34,11 @@ impl AttemptSeries {
         Self { first: counters("first"), again: counters("transparent") }
     }
 
+    /// How many there were.
+    pub(super) fn total(&self) -> u64 {
+        self.first.iter().chain(&self.again).map(Counter::get).sum()
+    }
+
     fn record(&self, again: bool, outcome: Outcome) {
         let counters = if again { &self.again } else { &self.first };
         if let Some(counter) = counters.get(outcome as usize) {
@@ -46,6 +52,7 @@ pub(crate) struct Observe {
     cluster: Arc<super::Cluster>,
     picked: Option<Picked<Endpoint>>,
     permit: Option<Permit>,
+    probe: Option<Box<Probe>>,
     grpc: bool,
     again: bool,
     verdict: Option<Verdict>,
@@ -56,10 +63,11 @@ impl Observe {
         cluster: Arc<super::Cluster>,
         picked: Picked<Endpoint>,
         permit: Permit,
+        probe: Option<Box<Probe>>,
         grpc: bool,
         again: bool,
     ) -> Self {
-        Self { cluster, picked: Some(picked), permit: Some(permit), grpc, again, verdict: None }
+        Self { cluster, picked: Some(picked), permit: Some(permit), probe, grpc, again, verdict: None }
     }
 
     pub(super) fn endpoint(&self) -> Option<Arc<str>> {
@@ -67,7 +75,15 @@ impl Observe {
     }
 
     pub(super) fn answered(&mut self, parts: &response::Parts) {
-        self.verdict = Some(classify::response(parts, self.grpc));
+        let verdict = classify::response(parts, self.grpc);
+        self.verdict = Some(verdict);
+        if let Some(probe) = self.probe.take() {
+            // A stream that may last for hours has shown by its headers that the endpoint works.
+            probe.found(match verdict {
+                Verdict::Final(outcome) => Sample::of(outcome),
+                Verdict::AtTrailers => Sample::Success,
+            });
+        }
         let event_stream = || {
             let value = parts.headers.get(CONTENT_TYPE);
             value.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
@@ -81,13 +97,19 @@ impl Observe {
     pub(super) fn upgraded(&mut self, connection: &Upgraded) {
         self.leave_for(&Arc::clone(&self.cluster.streams));
         if let Some(picked) = self.picked.take() {
+            self.cluster.observed(&picked, Sample::Success);
             connection.hold((picked, self.permit.take()));
             self.cluster.attempts.record(self.again, Outcome::Success);
         }
     }
 
     pub(super) fn failed(mut self, error: &Error) {
-        self.close(classify::error(error));
+        let outcome = classify::error(error);
+        let sample = Sample::of(outcome);
+        if let Some(probe) = self.probe.take() {
+            probe.found(sample);
+        }
+        self.close(outcome, sample);
     }
 
     /// If there is room; otherwise the permit stays what it is.
@@ -97,9 +119,10 @@ impl Observe {
         }
     }
 
-    fn close(&mut self, outcome: Outcome) {
-        if self.picked.take().is_some() {
+    fn close(&mut self, outcome: Outcome, sample: Sample) {
+        if let Some(picked) = self.picked.take() {
             self.permit = None;
+            self.cluster.observed(&picked, sample);
             self.cluster.attempts.record(self.again, outcome);
         }
     }
@@ -119,12 +142,17 @@ impl Guard for Observe {
             (End::Complete, Some(Verdict::Final(outcome))) => outcome,
             (End::Complete, _) => classify::trailers(None),
         };
-        self.close(outcome);
+        let sample = match (outcome, self.verdict) {
+            // Who reads no further has seen what the headers said.
+            (Outcome::Cancelled, Some(Verdict::Final(answered))) => Sample::of(answered),
+            (outcome, _) => Sample::of(outcome),
+        };
+        self.close(outcome, sample);
     }
 }
 
 impl Drop for Observe {
     fn drop(&mut self) {
-        self.close(Outcome::Cancelled);
+        self.close(Outcome::Cancelled, Sample::Neutral);
     }
 }

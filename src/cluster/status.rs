@@ -1,11 +1,11 @@
 //! What a cluster looks like from outside.
 
-use std::sync::PoisonError;
+use std::{collections::BTreeMap, sync::PoisonError};
 
 use serde::Serialize;
 
 use super::Cluster;
-use crate::{model::SetKind, transport::Readiness};
+use crate::{health::Flag, model::SetKind, rt, transport::Readiness};
 
 /// A backend, as [`Mesh::status`](crate::Mesh::status) shows it.
 #[derive(Clone, Debug, Serialize)]
@@ -35,6 +35,8 @@ pub struct EndpointStatus {
     pub state: &'static str,
     /// What is known about its health: `ejected`, `health_check_failed`, `draining`, `probation`. Empty for a good one.
     pub health: Vec<&'static str>,
+    /// The same for people: since when, for how long, and why.
+    pub health_account: Option<String>,
     /// Attempts in flight.
     pub in_flight: u32,
     /// Relative share of traffic.
@@ -42,13 +44,14 @@ pub struct EndpointStatus {
     /// 0 is used first.
     pub priority: u32,
     /// Its labels.
-    pub labels: std::collections::BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
     /// Why the last connection failed, if none is there now.
     pub last_error: Option<String>,
 }
 
 impl Cluster {
     pub(crate) fn status(&self) -> ClusterStatus {
+        let now = rt::now();
         let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
         let endpoints = members
             .iter()
@@ -56,6 +59,7 @@ impl Cluster {
                 id: spec.id.to_string(),
                 state: state(member.pool.readiness()),
                 health: member.availability.names().collect(),
+                health_account: member.account(now),
                 in_flight: member.in_flight(),
                 weight: spec.weight,
                 priority: spec.priority,
@@ -79,11 +83,19 @@ impl Cluster {
     /// Sets the gauges that are counted rather than kept.
     pub(crate) fn report(&self) {
         let mut counts = [0i64; 4];
+        let mut doubted: BTreeMap<_, _> = Flag::names().map(|name| (name, 0i64)).collect();
         let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
         for (_, member) in members.iter() {
             counts[member.pool.readiness() as usize] += 1;
+            for name in member.availability.names() {
+                *doubted.entry(name).or_default() += 1;
+            }
         }
         drop(members);
+        for (health, count) in doubted {
+            let labels = [("service", self.name.as_str()), ("health", health)];
+            self.registry.gauge("sinew_endpoints_doubted", &labels).set(count);
+        }
         for readiness in [Readiness::Idle, Readiness::Connecting, Readiness::Ready, Readiness::TransientFailure] {
             let labels = [("service", self.name.as_str()), ("state", state(readiness))];
             self.registry.gauge("sinew_endpoints", &labels).set(counts[readiness as usize]);

@@ -6,8 +6,15 @@ use super::{SubsetId, endpoint::Endpoint};
 use crate::{
     balance::{EndpointSet, Picked},
     health::in_panic,
+    rt::Instant,
     transport::Readiness,
 };
+
+/// A chosen endpoint, and whether it was chosen among all because too few are usable.
+pub(super) struct Choice {
+    pub(super) picked: Picked<Endpoint>,
+    pub(super) panic: bool,
+}
 
 /// The endpoints of one moment.
 pub(crate) struct Table {
@@ -46,19 +53,24 @@ impl Group {
         self.panic.load(Relaxed)
     }
 
-    fn pick(&self, skip: impl Fn(&Endpoint) -> bool) -> Option<Picked<Endpoint>> {
+    fn pick(&self, repeatable: bool, skip: impl Fn(&Endpoint) -> bool) -> Option<Choice> {
         let panic = self.in_panic();
-        self.set.pick(|endpoint| !endpoint.availability.admits(panic) || skip(endpoint))
+        let picked = self.set.pick(|endpoint| !endpoint.admits(panic, repeatable) || skip(endpoint))?;
+        Some(Choice { picked, panic })
     }
 
     /// Counts usable endpoints. True if anything is known about any of them.
     fn assess(&self) -> bool {
-        let (mut usable, mut doubts) = (0, false);
+        let (mut usable, mut trusted, mut doubts) = (0, false, false);
         for member in self.set.members() {
-            doubts |= !member.availability.is_clear();
-            usable += usize::from(member.is_usable());
+            let (clear, counts) = (member.availability.is_clear(), member.is_usable());
+            doubts |= !clear;
+            usable += usize::from(counts);
+            trusted |= clear && counts;
         }
-        self.panic.store(doubts && in_panic(usable, self.set.members().len(), PANIC_THRESHOLD), Relaxed);
+        // With nobody left but those on probation, one call at a time would be an outage.
+        let panic = in_panic(usable, self.set.members().len(), PANIC_THRESHOLD) || !trusted;
+        self.panic.store(doubts && panic, Relaxed);
         doubts
     }
 }
@@ -97,8 +109,25 @@ impl Table {
     }
 
     /// An available endpoint of the first priority that has one.
-    pub(super) fn pick(&self, subset: Option<SubsetId>, skip: impl Fn(&Endpoint) -> bool) -> Option<Picked<Endpoint>> {
-        self.groups(subset).find_map(|group| group.pick(&skip))
+    pub(super) fn pick(
+        &self,
+        subset: Option<SubsetId>,
+        repeatable: bool,
+        skip: impl Fn(&Endpoint) -> bool,
+    ) -> Option<Choice> {
+        self.groups(subset).find_map(|group| group.pick(repeatable, &skip))
+    }
+
+    /// What speaks against endpoints that are passed over, as the rest of a sentence; empty if nothing does.
+    pub(super) fn against(&self, subset: Option<SubsetId>, now: Instant) -> String {
+        const SHOWN: usize = 3;
+        let members = self.groups(subset).flat_map(|group| group.set.members());
+        let doubted: Vec<_> = members.filter(|member| !member.availability.is_clear()).collect();
+        let mut accounts: Vec<_> = doubted.iter().take(SHOWN).filter_map(|member| member.account(now)).collect();
+        if doubted.len() > SHOWN {
+            accounts.push(format!("and {} more", doubted.len() - SHOWN));
+        }
+        if accounts.is_empty() { String::new() } else { format!("; {}", accounts.join("; ")) }
     }
 
     /// Brings up to date what follows from the state of the endpoints. Looks at all of them, so it is done when a state

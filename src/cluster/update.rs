@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     balance::{EndpointSet, Member},
+    enforcement::Mode,
     model::{EndpointId, EndpointSpec, EndpointUpdate, Labels, ServiceSpec, SetKind},
     transport::Dial,
 };
@@ -137,10 +138,14 @@ impl Cluster {
             let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
             let kind = members.kind;
             for entry in members.by_id.values_mut() {
-                entry.member.pool.close();
-                entry.member = Member::new(Endpoint::new(self, &entry.spec, kind));
+                let old = std::mem::replace(&mut entry.member, Member::new(Endpoint::new(self, &entry.spec, kind)));
+                entry.member.inherit(&old);
+                old.pool.close();
                 entry.member.pool.connect();
             }
+        }
+        if spec.outlier_detection.enforcement != Mode::Enforce {
+            self.pardon();
         }
         self.publish();
     }
@@ -186,6 +191,7 @@ impl Cluster {
         let table = Arc::new(Table { known: members.known, levels, ..Table::unknown() });
         table.assess();
         self.table.store(table);
+        self.watch_set(members.kind, members.by_id.len());
         drop(members);
         self.changed.notify_waiters();
     }

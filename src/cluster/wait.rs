@@ -8,7 +8,12 @@ use std::{
     time::Duration,
 };
 
-use super::{Cluster, SubsetId, endpoint::Endpoint, table::Census};
+use super::{
+    Cluster, SubsetId,
+    endpoint::Endpoint,
+    outlier::Probe,
+    table::{Census, Choice},
+};
 use crate::{
     balance::Picked,
     error::{Code, Error},
@@ -16,9 +21,35 @@ use crate::{
     transport::{Acquire, PoolEvent, Readiness, Slot, Want},
 };
 
+/// What a call asks for.
+#[derive(Clone, Copy)]
+pub(super) struct Ask<'a> {
+    pub(super) subset: Option<SubsetId>,
+    pub(super) want: Want,
+    /// Passed over while there are others: a call that failed at one endpoint goes to another first.
+    pub(super) tried: &'a [Arc<str>],
+    /// Whether it does no harm to send it twice.
+    pub(super) repeatable: bool,
+    pub(super) deadline: Option<Instant>,
+}
+
+impl Ask<'_> {
+    fn of(subset: Option<SubsetId>, want: Want) -> Self {
+        Self { subset, want, tried: &[], repeatable: false, deadline: None }
+    }
+}
+
+/// An endpoint and a stream on it.
+pub(super) struct Chosen {
+    pub(super) picked: Picked<Endpoint>,
+    pub(super) slot: Slot,
+    /// The endpoint is on probation, and this call is to show how it is.
+    pub(super) probe: Option<Box<Probe>>,
+}
+
 /// Whether a call can be sent now.
 pub(super) enum Ready {
-    Go(Picked<Endpoint>, Slot),
+    Go(Chosen),
     Wait(Reason),
     Fail(Error),
 }
@@ -36,19 +67,27 @@ pub(super) enum Reason {
 
 impl Cluster {
     /// Picks an endpoint and takes a stream on it.
-    ///
-    /// `tried` are passed over while there are others: a call that failed at one endpoint goes to another first.
-    pub(super) fn try_ready(&self, subset: Option<SubsetId>, want: Want, tried: &[Arc<str>]) -> Ready {
+    pub(super) fn try_ready(self: &Arc<Self>, ask: Ask<'_>) -> Ready {
+        let Ask { subset, want, tried, .. } = ask;
         let table = self.table.load();
         let mut refused: Option<Error> = None;
         // Endpoints without a free stream, found out one by one. Empty, hence free of cost, in the common case.
         let mut full: Vec<Arc<str>> = Vec::new();
         for avoid in [tried, &[]] {
-            while let Some(picked) =
-                table.pick(subset, |endpoint| avoid.contains(&endpoint.id) || full.contains(&endpoint.id))
+            while let Some(Choice { picked, panic }) = table
+                .pick(subset, ask.repeatable, |endpoint| avoid.contains(&endpoint.id) || full.contains(&endpoint.id))
             {
                 match picked.pool.acquire(want) {
-                    Acquire::Slot(slot) => return Ready::Go(picked, slot),
+                    Acquire::Slot(slot) if picked.availability.is_clear() => {
+                        return Ready::Go(Chosen { picked, slot, probe: None });
+                    }
+                    Acquire::Slot(slot) => {
+                        let probe = Probe::claim(self, picked.member(), ask.repeatable, ask.deadline);
+                        // Not the probe, and in panic nobody asks for one; otherwise another call was faster.
+                        if probe.is_some() || panic {
+                            return Ready::Go(Chosen { picked, slot, probe });
+                        }
+                    }
                     Acquire::Full => {}
                     Acquire::Refused(error) => refused = Some(error.with_endpoint(Arc::clone(&picked.id))),
                 }
@@ -68,10 +107,11 @@ impl Cluster {
         }
         let (census, last) = table.census(subset);
         let of = |n: usize| format!("{n} of {}", census.total());
+        let against = || table.against(subset, rt::now());
         match census {
             Census { ready: 0, connecting: 0, failed: 0, excluded: 1.. } => Ready::Fail(Error::new(
                 Code::NoHealthyEndpoint,
-                format!("no endpoint of `{}` may be used: {} excluded", self.name, of(census.excluded)),
+                format!("no endpoint of `{}` may be used: {} excluded{}", self.name, of(census.excluded), against()),
             )),
             Census { ready: 0, connecting: 0, failed: 0, .. } => Ready::Fail(Error::new(
                 Code::NoHealthyEndpoint,
@@ -87,10 +127,11 @@ impl Cluster {
             Census { ready: 0, connecting: 0, .. } => Ready::Fail(Error::new(
                 Code::ConnectFailed,
                 format!(
-                    "no endpoint of `{}` can be reached: {} failed, last: {}; connecting goes on in the background",
+                    "no endpoint of `{}` can be reached: {} failed, last: {}; connecting goes on in the background{}",
                     self.name,
                     of(census.failed),
-                    last.as_deref().unwrap_or("unknown")
+                    last.as_deref().unwrap_or("unknown"),
+                    against()
                 ),
             )),
             Census { ready: 0, .. } => Ready::Wait(Reason::Connecting(census)),
@@ -107,13 +148,7 @@ impl Cluster {
     }
 
     /// Waits until the call can be sent, at most `connect_wait` and with at most `max_pending_requests` others.
-    pub(super) async fn wait_send(
-        self: Arc<Self>,
-        subset: Option<SubsetId>,
-        want: Want,
-        tried: Vec<Arc<str>>,
-        reason: Reason,
-    ) -> Result<(Picked<Endpoint>, Slot), Error> {
+    pub(super) async fn wait_send(self: Arc<Self>, ask: Ask<'_>, reason: Reason) -> Result<Chosen, Error> {
         let Some(_pending) = self.pending.try_acquire() else {
             return Err(Error::new(
                 Code::Overflow,
@@ -133,8 +168,8 @@ impl Cluster {
             let mut changed = std::pin::pin!(changed);
             // Subscribed before the state is read again, so that no change is lost in between.
             changed.as_mut().enable();
-            let reason = match self.try_ready(subset, want, &tried) {
-                Ready::Go(picked, slot) => return Ok((picked, slot)),
+            let reason = match self.try_ready(ask) {
+                Ready::Go(chosen) => return Ok(chosen),
                 Ready::Fail(error) => return Err(error),
                 Ready::Wait(reason) => reason,
             };
@@ -159,10 +194,10 @@ impl Cluster {
             drop(table);
             if rt::timeout(deadline.saturating_duration_since(rt::now()), changed).await.is_none() {
                 let waited = rt::now().saturating_duration_since(started);
-                return Err(match self.try_ready(None, Want::Any, &[]) {
+                return Err(match self.try_ready(Ask::of(None, Want::Any)) {
                     Ready::Fail(error) => error,
                     Ready::Wait(reason) => self.gave_up(&reason, waited),
-                    Ready::Go(..) => return Ok(()),
+                    Ready::Go(_) => return Ok(()),
                 }
                 .with_source(last.unwrap_or_default()));
             }

@@ -21,6 +21,11 @@ impl Flag {
     /// call.
     pub(crate) const PROBATION: Flag = Flag(1 << 3);
 
+    /// Every name, of what holds or not.
+    pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+        Self::NAMED.into_iter().map(|(_, name)| name)
+    }
+
     const NAMED: [(Flag, &'static str); 4] = [
         (Flag::EJECTED, "ejected"),
         (Flag::HC_FAILED, "health_check_failed"),
@@ -67,6 +72,16 @@ impl Availability {
     /// connection is not asked here; an endpoint whose connections fail is not usable either.
     pub(crate) fn is_usable(&self) -> bool {
         self.word.load(Relaxed) & AGAINST == 0
+    }
+
+    /// Whether this holds, and nothing else.
+    pub(crate) fn is_only(&self, flag: Flag) -> bool {
+        self.word.load(Relaxed) == flag.0
+    }
+
+    /// Takes over what is known about the same endpoint.
+    pub(crate) fn copy(&self, other: &Self) {
+        self.word.store(other.word.load(Relaxed), Relaxed);
     }
 
     /// Whether anything is known.

@@ -7,11 +7,36 @@
 //!
 //! An endpoint takes calls if no bit speaks against it. When too few do, the judgement is worth less than the capacity,
 //! and [`in_panic`] admits what was ejected or failed its health checks.
+//!
+//! # Outlier detection
+//! Every attempt leaves one [`Sample`] in the [`Vitals`] of its endpoint. A detector that finds an outlier there gives a
+//! [`Cause`]; [`judge`] asks whether the others do better and whether enough of them are left; [`Ejection`] says for how
+//! long, and how the endpoint comes back. All of it takes time and dice as arguments, and knows neither calls nor
+//! connections.
 
 mod availability;
+mod cause;
+mod ejection;
+mod history;
 mod panic;
+mod policy;
+mod rates;
+mod sample;
+mod verdict;
+mod vitals;
 
+pub use self::policy::{OutlierPolicy, Recovery};
 pub(crate) use self::{
     availability::{Availability, Flag},
+    cause::Cause,
+    ejection::{Account, Change, Ejection},
+    history::Recent,
     panic::in_panic,
+    rates::outliers,
+    sample::Sample,
+    verdict::{Peer, Verdict, judge},
+    vitals::{Vitals, Window},
 };
+
+#[cfg(test)]
+mod tests;

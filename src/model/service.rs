@@ -8,6 +8,7 @@ use crate::{
     breaker::BreakerPolicy,
     canon::PathNormalization,
     fault::FaultPolicy,
+    health::OutlierPolicy,
     matching::HostPattern,
     name::{Locality, ServiceName, SpiffeId, SubsetName},
     route::Route,
@@ -36,6 +37,8 @@ pub struct ServiceSpec {
     pub subsets: BTreeMap<SubsetName, Labels>,
     /// Limits.
     pub circuit_breakers: BreakerPolicy,
+    /// When an endpoint is taken out because of what its calls show.
+    pub outlier_detection: OutlierPolicy,
     /// Timeouts.
     pub timeouts: TimeoutPolicy,
     /// Rules in evaluation order; a service without rules sends everything to all its endpoints.
@@ -69,6 +72,7 @@ impl ServiceSpec {
             load_balancer: BalancePolicy::default(),
             subsets: BTreeMap::new(),
             circuit_breakers: BreakerPolicy::default(),
+            outlier_detection: OutlierPolicy::default(),
             timeouts: TimeoutPolicy::default(),
             routes: Vec::new(),
             policies: PolicySet::default(),

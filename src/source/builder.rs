@@ -11,6 +11,7 @@ use super::{
         Document, Drafts, Field, PartialBreakers, PartialRoute, PartialService, PartialSource, PartialTimeouts, Set,
         Tunables,
     },
+    outlier::PartialOutlier,
     store::{Rejection, Update},
 };
 use crate::{
@@ -18,6 +19,7 @@ use crate::{
     breaker::BreakerPolicy,
     canon::PathNormalization,
     fault::FaultPolicy,
+    health::OutlierPolicy,
     matching::HostPattern,
     model::{
         Address, EndpointSource, EndpointSpec, Labels, Origin, Policy, PolicyDraft, Protocol, RouteOptions, SourceKind,
@@ -334,6 +336,16 @@ impl ServiceBuilder {
             max_streams: set(policy.max_streams),
         };
         self.target().tunables.circuit_breakers = limits;
+        self
+    }
+
+    /// Sets when an endpoint is taken out because of what its calls show.
+    pub fn outlier_detection(mut self, policy: OutlierPolicy) -> Self {
+        for (key, reason) in policy.faults() {
+            self.reject(&format!("outlier_detection.{key}"), reason);
+        }
+        let partial = PartialOutlier::of(&policy, &self.origin());
+        self.target().tunables.outlier_detection = partial;
         self
     }
 

@@ -58,6 +58,7 @@ pub(super) fn check(resolution: &Resolution) -> Findings {
             findings.endpoints(service);
             findings.subsets(service);
             findings.timeouts(service);
+            findings.outliers(service);
             findings.routes(service);
         }
     }
@@ -155,6 +156,62 @@ impl Findings {
                 "make `per_try` shorter than `request`, or `request` longer",
                 Some((&request_origin, "the whole call's timeout is set here".into())),
             );
+        }
+    }
+
+    fn outliers(&mut self, service: &Resolved) {
+        let policy = &service.spec.outlier_detection;
+        let partial = &service.tunables.outlier_detection;
+        fn origin<T>(field: &super::document::Field<T>) -> &Origin {
+            field.as_ref().map_or(&Origin::Default, |set| &set.origin)
+        }
+        if policy.max_ejection_time < policy.base_ejection_time {
+            let (base, longest) = (origin(&partial.base_ejection_time), origin(&partial.max_ejection_time));
+            // At the one that somebody wrote.
+            let (path, here, there, why) = match partial.max_ejection_time {
+                Some(_) => ("max_ejection_time", longest, base, "the first ejection's length is set here"),
+                None => ("base_ejection_time", base, longest, "the longest ejection's length is set here"),
+            };
+            self.reject(
+                service,
+                &format!("outlier_detection.{path}"),
+                here,
+                format!(
+                    "the first ejection lasts {}, the longest only {}",
+                    duration::format(policy.base_ejection_time),
+                    duration::format(policy.max_ejection_time)
+                ),
+                "make `max_ejection_time` at least `base_ejection_time`",
+                Some((there, why.into())),
+            );
+        }
+        for (detector, enforcing, settings) in [
+            (
+                "success_rate",
+                [&partial.enforcing_success_rate, &partial.enforcing_local_origin_success_rate],
+                [
+                    ("stdev_factor", &partial.success_rate_stdev_factor),
+                    ("minimum_hosts", &partial.success_rate_minimum_hosts),
+                    ("request_volume", &partial.success_rate_request_volume),
+                ],
+            ),
+            (
+                "failure_percentage",
+                [&partial.enforcing_failure_percentage, &partial.enforcing_failure_percentage_local_origin],
+                [
+                    ("threshold", &partial.failure_percentage_threshold),
+                    ("minimum_hosts", &partial.failure_percentage_minimum_hosts),
+                    ("request_volume", &partial.failure_percentage_request_volume),
+                ],
+            ),
+        ] {
+            if enforcing.iter().any(|field| field.is_some()) {
+                continue;
+            }
+            for (key, set) in settings.iter().filter_map(|(key, field)| Some((key, field.as_ref()?))) {
+                let message = format!("this has no effect: the detector is off; set `enforcing_{detector}: 100`");
+                self.lint(service, &format!("outlier_detection.{detector}_{key}"), &set.origin, message);
+            }
         }
     }
 

@@ -7,6 +7,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
+use super::outlier::PartialOutlier;
 use crate::{
     balance::BalancePolicy,
     canon::PathNormalization,
@@ -169,12 +170,13 @@ pub(crate) struct Tunables {
     pub(crate) load_balancer: Field<BalancePolicy>,
     pub(crate) timeouts: PartialTimeouts,
     pub(crate) circuit_breakers: PartialBreakers,
+    pub(crate) outlier_detection: PartialOutlier,
     pub(crate) policies: Drafts,
 }
 
 impl Tunables {
     pub(crate) fn over(self, lower: Self) -> Self {
-        over!(self, lower; fields: load_balancer; groups: timeouts, circuit_breakers; maps: policies)
+        over!(self, lower; fields: load_balancer; groups: timeouts, circuit_breakers, outlier_detection; maps: policies)
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod duration;
 #[cfg(feature = "file")]
 pub(crate) mod file;
 mod order;
+mod outlier;
 mod resolve;
 mod security;
 mod store;

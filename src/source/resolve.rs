@@ -134,6 +134,7 @@ fn service(
         max_requests: effective(provenance, at("max_requests"), &limits.max_requests, base.max_requests),
         max_streams: effective(provenance, at("max_streams"), &limits.max_streams, base.max_streams),
     };
+    spec.outlier_detection = tunables.outlier_detection.resolve(provenance, &format!("{path}.outlier_detection"));
     let none = PolicySet::default();
     spec.policies = seated(&tunables.policies, before.map_or(&none, |before| &before.policies), provenance, &path);
     let indices = routes(&mut spec, partial, before, provenance, &path);

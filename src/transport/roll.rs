@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::identity::Proven;
+use super::tls::Proven;
 
 /// Connections with a proven peer, accepted or dialled.
 #[derive(Default)]

@@ -153,6 +153,33 @@ fn what_is_probably_not_meant_is_a_warning() {
 }
 
 #[test]
+fn outlier_detection_is_on_and_a_word_or_a_map_changes_it() {
+    use sinew::{
+        enforcement::Mode,
+        health::{OutlierPolicy, Recovery},
+    };
+
+    let text = "defaults: { outlier_detection: { interval: 5s } }\nservices:\n  a: {}\n  b: { outlier_detection: shadow }\n  \
+                c:\n    outlier_detection:\n      consecutive_5xx: 7\n      consecutive_gateway_failure: off\n      \
+                recovery: time\n      success_rate_stdev_factor: 1500\n";
+    let snapshot = load(text);
+    let of = |name: &str| snapshot.services[name].outlier_detection;
+    let mut expected = OutlierPolicy::default();
+    expected.interval = Duration::from_secs(5);
+    assert_eq!(of("a"), expected);
+    assert_eq!((of("b").enforcement, of("b").interval), (Mode::Shadow, Duration::from_secs(5)));
+    assert_eq!((of("c").consecutive_5xx, of("c").consecutive_gateway_failure), (Some(7), None));
+    assert_eq!(of("c").recovery, Recovery::Time);
+    let lints: Vec<String> = snapshot.lints.iter().map(ToString::to_string).collect();
+    assert_eq!(lints.len(), 1, "{lints:?}");
+    assert!(lints[0].contains("c.outlier_detection.success_rate_stdev_factor: this has no effect"), "{lints:?}");
+    assert_eq!(snapshot.provenance.of("services.b.outlier_detection.enforcement").to_string(), "sinew.yaml:4:27");
+    let again = load(&show(&snapshot));
+    assert_eq!(snapshot.services, again.services);
+    assert!(again.lints.is_empty(), "{:?}", again.lints);
+}
+
+#[test]
 fn a_subset_that_no_endpoint_can_have_is_a_warning() {
     let text = "services: { a: { endpoints: { dns: \"a:1\", labels: { version: v1 } }, subsets: { v1: { version: v1 }, v2: \
                 { version: v2 } } } }";

@@ -1,6 +1,7 @@
 //! Clusters whose endpoints connect to nothing in particular: which of them a call would go to.
 
 mod availability;
+mod outlier;
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
@@ -8,7 +9,7 @@ use tokio::io::duplex;
 
 use super::{
     Cluster,
-    wait::{Ready, Reason},
+    wait::{Ask, Ready, Reason},
 };
 use crate::{
     balance::Member,
@@ -79,8 +80,9 @@ impl Bench {
 
     /// Where one call would go.
     fn pick(&self) -> Result<String, Error> {
-        match self.cluster.try_ready(None, Want::Any, &[]) {
-            Ready::Go(picked, _) => Ok(picked.id.strip_prefix("memory:").unwrap().to_owned()),
+        let ask = Ask { subset: None, want: Want::Any, tried: &[], repeatable: true, deadline: None };
+        match self.cluster.try_ready(ask) {
+            Ready::Go(chosen) => Ok(chosen.picked.id.strip_prefix("memory:").unwrap().to_owned()),
             Ready::Fail(error) => Err(error),
             Ready::Wait(reason @ (Reason::Unknown | Reason::Connecting(_) | Reason::Full(_))) => {
                 Err(Error::new(Code::Internal, format!("it would wait: {reason:?}")))

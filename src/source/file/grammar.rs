@@ -123,9 +123,15 @@ fn tunables(fields: &mut Fields<'_, '_, '_>, place: &str) -> Tunables {
     timeouts.request = timeouts.request.or(short);
     let circuit_breakers =
         fields.group("circuit_breakers", "Exact limits on what is in flight towards one service.", circuit_breakers);
-    fields.later(&["retry", "hedge", "outlier_detection", "health_checks", "rate_limit"]);
+    let outlier_detection = fields.group(
+        "outlier_detection",
+        "When an endpoint is taken out because of what its calls show; `off`, `shadow` or `enforce` alone is short for \
+         `enforcement`.",
+        super::outlier::outlier,
+    );
+    fields.later(&["retry", "hedge", "health_checks", "rate_limit"]);
     let policies = fields.policies(&[Position::Outer, Position::Attempt], place);
-    Tunables { load_balancer, timeouts, circuit_breakers, policies }
+    Tunables { load_balancer, timeouts, circuit_breakers, outlier_detection, policies }
 }
 
 fn load_balancer(at: Cursor<'_, '_, '_>) -> Option<BalancePolicy> {

@@ -9,6 +9,7 @@ mod grammar;
 mod interpolate;
 mod loader;
 mod node;
+mod outlier;
 mod report;
 mod routes;
 #[cfg(feature = "schema")]

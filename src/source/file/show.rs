@@ -181,6 +181,10 @@ impl Printer<'_> {
         ] {
             self.value(6, key, &value.to_string(), &format!("{path}.circuit_breakers.{key}"));
         }
+        self.line(4, "outlier_detection:", None);
+        for (key, value) in crate::source::outlier::written(&service.outlier_detection) {
+            self.value(6, key, &value, &format!("{path}.outlier_detection.{key}"));
+        }
         let timeouts = &service.timeouts;
         self.line(4, "timeouts:", None);
         for (key, value) in [

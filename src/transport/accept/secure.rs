@@ -27,9 +27,11 @@ use super::{
 };
 use crate::{
     error::Error,
-    identity::{Proven, ServerSide},
     rt,
-    transport::{Io, error},
+    transport::{
+        Io, error,
+        tls::{Proven, ServerSide},
+    },
 };
 
 /// First byte of a TLS record that carries a handshake; no HTTP request begins with it.

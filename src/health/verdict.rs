@@ -1,0 +1,109 @@
+//! Whether an outlier may be ejected.
+
+use super::{Cause, OutlierPolicy, Recent};
+use crate::rt::Rng;
+
+/// One endpoint beside the one that is judged: of the same priority.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer {
+    pub(crate) ejected: bool,
+    /// Whether it could take calls: not ejected, health checks pass, connections are made, not draining.
+    pub(crate) usable: bool,
+    pub(crate) recent: Recent,
+}
+
+/// What follows from a detector that found an outlier.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Verdict {
+    Eject,
+    /// `enforcing_..` said no.
+    NotEnforced,
+    /// It is let be.
+    Held(Held),
+}
+
+/// Why an outlier is let be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Held {
+    /// Nobody else is usable.
+    NoOther,
+    /// As many are ejected as may be.
+    MaxEjected,
+    /// The others fail as well, if less.
+    OthersFailToo,
+}
+
+impl Verdict {
+    /// The label value in metrics.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Eject => "ejected",
+            Verdict::NotEnforced => "not_enforced",
+            Verdict::Held(Held::NoOther) => "held_no_other",
+            Verdict::Held(Held::MaxEjected) => "held_max_ejected",
+            Verdict::Held(Held::OthersFailToo) => "held_others_fail_too",
+        }
+    }
+
+    pub(crate) const ALL: [Verdict; 5] = [
+        Verdict::Eject,
+        Verdict::NotEnforced,
+        Verdict::Held(Held::NoOther),
+        Verdict::Held(Held::MaxEjected),
+        Verdict::Held(Held::OthersFailToo),
+    ];
+}
+
+/// One in so many is ejected without looking at the others.
+const ONE_IN: usize = 10;
+
+/// By how much more an endpoint must fail than the others for a further one to be ejected.
+const GAP: f64 = 0.5;
+
+/// Judges an endpoint that a detector found. `peers` are the others of its priority.
+///
+/// A detector by itself knows only its endpoint. When the whole service is short of capacity every endpoint fails some
+/// calls, some of them five in a row; with each that is ejected the others get more, and fail more. Ten endpoints at 105 %
+/// load were simulated to lose half of what they could have done in that way. So one endpoint, or a tenth, is ejected on
+/// the detector's word, and a further one only if it fails clearly more of its recent calls than those that are left.
+pub(crate) fn judge(
+    cause: Cause,
+    recent: Recent,
+    peers: impl IntoIterator<Item = Peer>,
+    policy: &OutlierPolicy,
+    rng: &mut Rng,
+) -> Verdict {
+    let (mut total, mut ejected, mut usable, mut others) = (1, 0, 0, Recent::default());
+    for peer in peers {
+        total += 1;
+        ejected += usize::from(peer.ejected);
+        usable += usize::from(peer.usable);
+        if !peer.ejected {
+            others = others.and(peer.recent);
+        }
+    }
+    if usable == 0 {
+        return Verdict::Held(Held::NoOther);
+    }
+    let max = match policy.max_ejection_percent {
+        0 => 0,
+        percent => (total * percent as usize / 100).max(1),
+    };
+    if ejected >= max {
+        return Verdict::Held(Held::MaxEjected);
+    }
+    if cause.compares() || ejected >= (total / ONE_IN).max(1) {
+        let clearly = match (recent.share(), others.share()) {
+            (Some(its), Some(theirs)) => its - theirs >= GAP,
+            // Nothing to compare with is no reason to take away more.
+            _ => false,
+        };
+        if !clearly {
+            return Verdict::Held(Held::OthersFailToo);
+        }
+    }
+    if rng.below(100) >= cause.enforcing(policy) {
+        return Verdict::NotEnforced;
+    }
+    Verdict::Eject
+}
