@@ -41,19 +41,31 @@ fn arrows() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
     let sources = &model | &with(&["model"]);
     arrows.insert("source", sources.clone());
     arrows.insert("discover", sources.clone());
-    let transport = with(&["model"]);
+    arrows.insert("identity", with(&[]));
+    let transport = with(&["model", "identity"]);
     arrows.insert("transport", transport);
-    let cluster = &sources | &with(&["transport", "discover"]);
+    let cluster = &sources | &with(&["transport", "discover", "identity"]);
     arrows.insert("cluster", cluster.clone());
     let client = &cluster | &with(&["cluster"]);
     arrows.insert("client", client.clone());
     arrows.insert("server", client.clone());
     arrows.insert("adapter", &client | &with(&["client", "server"]));
-    let everything: BTreeSet<_> =
-        ["source", "client", "server", "adapter", "ops", "discover", "transport", "cluster", "model", "mesh"]
-            .into_iter()
-            .chain(slices)
-            .collect();
+    let everything: BTreeSet<_> = [
+        "source",
+        "client",
+        "server",
+        "adapter",
+        "ops",
+        "discover",
+        "transport",
+        "cluster",
+        "model",
+        "mesh",
+        "identity",
+    ]
+    .into_iter()
+    .chain(slices)
+    .collect();
     arrows.insert("ops", with(&["transport"]));
     arrows.insert("mesh", everything.clone());
     arrows.insert("bin", everything);

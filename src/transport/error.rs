@@ -26,6 +26,12 @@ pub(crate) fn connect(address: &Address, error: io::Error) -> Error {
     Error::new(code, format!("no connection to {address}: {error}")).with_delivery(Delivery::Unsent).with_source(error)
 }
 
+pub(crate) fn proxy(proxy: &str, failure: io::Error) -> Error {
+    Error::new(Code::ConnectFailed, format!("no way through the proxy {proxy}, which HTTPS_PROXY names: {failure}"))
+        .with_delivery(Delivery::Unsent)
+        .with_source(failure)
+}
+
 pub(crate) fn connect_timeout(label: &str, after: std::time::Duration) -> Error {
     Error::new(Code::ConnectTimeout, format!("no connection to {label} within {after:?}, the `timeouts.connect`"))
         .with_delivery(Delivery::Unsent)

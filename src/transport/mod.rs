@@ -15,8 +15,6 @@ pub(crate) mod memory;
 mod roll;
 #[cfg(test)]
 mod tests;
-#[allow(dead_code, reason = "waits for identity")]
-pub(crate) mod tls;
 
 #[allow(unused_imports, reason = "waits for identity")]
 pub(crate) use self::{

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::tls::Proven;
+use crate::identity::Proven;
 
 /// Connections with a proven peer, accepted or dialled.
 #[derive(Default)]

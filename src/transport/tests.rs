@@ -22,11 +22,11 @@ use super::{
     accept::{Acceptor, Drain, InboundTls, Listener, ListenerLimits, Plaintext},
     memory::MemoryNetwork,
     roll::Roll,
-    tls::{ClientSide, Proven, ServerSide},
 };
 use crate::{
     body::Body,
     error::{Code, Delivery, Error},
+    identity::{ClientSide, Proven, ServerSide},
     instrument::Registry,
     model::{Address, Protocol, SetKind},
     peer::Peer,
@@ -68,7 +68,7 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 }
 
 fn proven(not_after: SystemTime) -> Proven {
-    Proven { id: "spiffe://a.example/x".parse().unwrap(), not_after, member: true, generation: 1 }
+    Proven { id: "spiffe://a.example/x".parse().unwrap(), not_after, member: true, generation: 1, path: None }
 }
 
 fn server_side(authority: &Authority, not_after: SystemTime) -> Arc<ServerSide> {

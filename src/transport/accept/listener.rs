@@ -24,10 +24,11 @@ use super::{
 use crate::{
     body::Body,
     error::{BoxError, Code, Error},
+    identity::Proven,
     instrument::{Counter, Registry},
     peer::{Peer, PeerAddr},
     rt::{self, TaskSet},
-    transport::{Io, memory::MemoryListener, roll::Roll, tls::Proven},
+    transport::{Io, memory::MemoryListener, roll::Roll},
 };
 
 /// First and longest pause after accepting failed for want of file descriptors or memory.

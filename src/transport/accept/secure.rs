@@ -27,11 +27,9 @@ use super::{
 };
 use crate::{
     error::Error,
+    identity::{Proven, ServerSide},
     rt,
-    transport::{
-        Io, error,
-        tls::{Proven, ServerSide},
-    },
+    transport::{Io, error},
 };
 
 /// First byte of a TLS record that carries a handshake; no HTTP request begins with it.

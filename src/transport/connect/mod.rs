@@ -16,17 +16,20 @@ mod h1;
 mod h2;
 mod limit;
 mod pool;
+mod proxy;
 mod pump;
 mod secure;
 mod slot;
 #[cfg(test)]
 mod tests;
 
+#[allow(unused_imports, reason = "waits for identity")]
 pub(crate) use self::{
     dial::Dialer,
     h1::Upgraded,
     limit::ConnectionLimit,
     pool::{Acquire, Pool, PoolEvent, PoolPolicy, PoolTarget, Readiness, Want},
+    proxy::{ProxyDialer, ProxySettings},
     secure::{Leash, TlsDialer},
     slot::{Slot, SlotBody},
 };

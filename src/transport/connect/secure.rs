@@ -18,12 +18,12 @@ use tokio_rustls::TlsConnector;
 
 use crate::{
     error::Error,
+    identity::{ClientSide, Proven},
     model::Address,
     rt::{self, TaskSet},
     transport::{
         Alpn, Dial, Dialed, Io, Offer, error,
         roll::{Enrolled, Roll},
-        tls::{ClientSide, Proven},
     },
 };
 

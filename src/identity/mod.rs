@@ -1,0 +1,30 @@
+//! Who this process is, whom it believes, and how it tells.
+//!
+//! A source publishes [`Material`]: our certificate, the bundles of trust, the revocations. Each publication is a
+//! generation with its own TLS configurations, so that a handshake is judged by one snapshot; what a peer proved is kept
+//! with what it was judged by, and judged again when something changes. Closed by default: no certificate, an ended one or
+//! an empty bundle refuse handshakes, and nothing falls back to plaintext.
+//!
+//! One strict verifier serves both sides ([`verify`]).
+
+mod bundle;
+mod der;
+#[cfg(all(feature = "dev-ca", any(feature = "aws-lc", feature = "ring")))]
+pub(crate) mod dev;
+mod material;
+mod provider;
+mod reject;
+mod revocation;
+mod side;
+#[cfg(test)]
+mod tests;
+mod verify;
+
+pub(crate) use self::{
+    bundle::{Bundle, BundleMap},
+    material::{Change, Expected, Identity, Material, Svid},
+    provider::default_provider,
+    reject::Reject,
+    revocation::Revocations,
+    side::{ClientSide, Proven, ServerSide},
+};

@@ -1,0 +1,42 @@
+//! The cryptography: always passed, never that of the process.
+
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+
+use crate::error::{Code, Error};
+
+/// aws-lc-rs where it is built in, else ring.
+///
+/// # Errors
+/// If neither is.
+pub(crate) fn default_provider() -> Result<Arc<CryptoProvider>, Error> {
+    #[cfg(feature = "aws-lc")]
+    return Ok(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    #[cfg(all(feature = "ring", not(feature = "aws-lc")))]
+    return Ok(Arc::new(rustls::crypto::ring::default_provider()));
+    #[cfg(not(any(feature = "aws-lc", feature = "ring")))]
+    Err(Error::new(
+        Code::Internal,
+        "this build has no cryptography: enable the feature `aws-lc` or `ring`, or give the builder a `crypto_provider`",
+    ))
+}
+
+#[cfg(any(feature = "aws-lc", feature = "ring"))]
+const _: fn(Code) = |_| {};
+
+/// SHA-256 by the provider.
+pub(super) fn sha256(provider: &CryptoProvider, parts: &[&[u8]]) -> Option<[u8; 32]> {
+    let suite = provider.cipher_suites.iter().find_map(|suite| match suite.tls13()?.common.suite {
+        rustls::CipherSuite::TLS13_AES_128_GCM_SHA256 | rustls::CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => {
+            suite.tls13()
+        }
+        _ => None,
+    })?;
+    let mut hash = suite.common.hash_provider.start();
+    for part in parts {
+        hash.update(&(part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finish().as_ref().try_into().ok()
+}
