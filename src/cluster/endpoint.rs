@@ -50,7 +50,7 @@ impl Endpoint {
         };
         let pool = Pool::new(
             target,
-            PoolPolicy { connect_timeout: policy.timeouts.connect },
+            PoolPolicy { connect_timeout: policy.timeouts.connect, ..PoolPolicy::default() },
             Arc::clone(&of.dial.load().0),
             Arc::clone(&of.connections),
             of.tasks.clone(),

@@ -5,7 +5,10 @@
 //! connection is gathered, and whoever polls the connection flushes once afterwards. The price is a copy of at most
 //! [`GATHER`] bytes at a time; larger writes go past the buffer.
 //!
-//! Reads pass through. Bytes are never held back longer than the poll that wrote them: `Flusher::poll_flush` follows each.
+//! Reads pass through. A connection of ours can be followed as well: which frames were handed over and which arrived, so
+//! that what provably never left is known when it breaks.
+//!
+//! Bytes are never held back longer than the poll that wrote them: `Flusher::poll_flush` follows each.
 
 use std::{
     io::{self, IoSlice},
@@ -17,7 +20,10 @@ use std::{
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::Io;
+use super::{
+    Io,
+    frames::{Frames, PREFACE},
+};
 
 /// How much is gathered before it is written in any case, and what an idle connection may keep allocated.
 const GATHER: usize = 16 * 1024;
@@ -27,7 +33,8 @@ pub(super) struct Batched {
     shared: Arc<Mutex<State>>,
 }
 
-/// Flushes what the connection wrote. Both halves are polled by one task, so the lock is never contended.
+/// Flushes what the connection wrote. Both halves are polled by one task, so the lock is not contended.
+#[derive(Clone)]
 pub(super) struct Flusher {
     shared: Arc<Mutex<State>>,
 }
@@ -37,11 +44,28 @@ struct State {
     gathered: BytesMut,
     /// The socket took less than was offered, or has not been flushed yet.
     dirty: bool,
+    follow: Option<Follow>,
+}
+
+struct Follow {
+    sent: Frames,
+    received: Frames,
+    /// Nothing is handed over any more.
+    sealed: bool,
 }
 
 /// Splits an io into what a connection is made over and what flushes it.
 pub(super) fn batched(io: Box<dyn Io>) -> (Batched, Flusher) {
-    let shared = Arc::new(Mutex::new(State { io, gathered: BytesMut::new(), dirty: false }));
+    made(io, None)
+}
+
+/// The same for the client's side of an HTTP/2 connection, whose frames are followed.
+pub(super) fn followed(io: Box<dyn Io>) -> (Batched, Flusher) {
+    made(io, Some(Follow { sent: Frames::after(PREFACE), received: Frames::after(0), sealed: false }))
+}
+
+fn made(io: Box<dyn Io>, follow: Option<Follow>) -> (Batched, Flusher) {
+    let shared = Arc::new(Mutex::new(State { io, gathered: BytesMut::new(), dirty: false, follow }));
     (Batched { shared: Arc::clone(&shared) }, Flusher { shared })
 }
 
@@ -52,7 +76,14 @@ fn lock(shared: &Mutex<State>) -> MutexGuard<'_, State> {
 impl State {
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.gathered.is_empty() {
-            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.gathered))?;
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.gathered));
+            if let Some(follow) = &mut self.follow {
+                follow.handed(&written, &[IoSlice::new(&self.gathered)]);
+            }
+            if written.is_err() {
+                self.gathered.clear();
+            }
+            let written = written?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -72,16 +103,66 @@ impl State {
     }
 }
 
+impl Follow {
+    /// A write that fails may have handed over any part of what it was given, since TLS writes in records. It is the
+    /// last one.
+    fn handed(&mut self, written: &io::Result<usize>, bufs: &[IoSlice<'_>]) {
+        self.sealed |= written.is_err();
+        let mut left = written.as_ref().map_or(usize::MAX, |written| *written);
+        for buf in bufs {
+            let part = buf.len().min(left);
+            self.sent.pass(&buf[..part]);
+            left -= part;
+        }
+    }
+}
+
 impl Flusher {
     /// To be called after each poll of the connection, by the same task. Pending: the socket wakes the task.
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         lock(&self.shared).poll_flush(cx)
     }
+
+    /// How many frames have arrived, and how many of them belong to exchanges.
+    pub(super) fn received(&self) -> (u64, u64) {
+        lock(&self.shared).follow.as_ref().map_or((0, 0), |follow| (follow.received.all(), follow.received.data()))
+    }
+
+    /// Whether nothing of a stream was handed over. Nothing of it, or of anything else, will be: to be asked when the
+    /// connection has failed.
+    pub(super) fn never_sent(&self, stream: u32) -> bool {
+        let mut state = lock(&self.shared);
+        state.gathered.clear();
+        state.follow.as_mut().is_some_and(|follow| {
+            follow.sealed = true;
+            stream > follow.sent.last_opened()
+        })
+    }
+}
+
+/// Whether a read tells the end of what is received.
+pub(super) fn ended(read: &Poll<io::Result<()>>, buf: &ReadBuf<'_>, before: usize) -> bool {
+    match read {
+        Poll::Pending => false,
+        Poll::Ready(Err(_)) => true,
+        Poll::Ready(Ok(())) => buf.filled().len() == before && buf.remaining() > 0,
+    }
 }
 
 impl AsyncRead for Batched {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut lock(&self.shared).io).poll_read(cx, buf)
+        let mut state = lock(&self.shared);
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut state.io).poll_read(cx, buf);
+        if let Some(follow) = &mut state.follow {
+            follow.received.pass(&buf.filled()[before..]);
+            if ended(&polled, buf, before) {
+                // Nobody would hear the answer to what is sent now.
+                follow.sealed = true;
+                state.gathered.clear();
+            }
+        }
+        polled
     }
 }
 
@@ -96,12 +177,19 @@ impl AsyncWrite for Batched {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut state = lock(&self.shared);
+        if state.follow.as_ref().is_some_and(|follow| follow.sealed) {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         let offered: usize = bufs.iter().map(|buf| buf.len()).sum();
         state.dirty = true;
         if state.gathered.len() + offered > GATHER {
             ready!(state.poll_drain(cx))?;
             if offered >= GATHER {
-                return Pin::new(&mut state.io).poll_write_vectored(cx, bufs);
+                let written = ready!(Pin::new(&mut state.io).poll_write_vectored(cx, bufs));
+                if let Some(follow) = &mut state.follow {
+                    follow.handed(&written, bufs);
+                }
+                return Poll::Ready(written);
             }
         }
         for buf in bufs {

@@ -3,10 +3,12 @@
 //! | what happened | delivery |
 //! |---|---|
 //! | no connection; a stream that could not be opened | `Unsent` |
+//! | the connection broke, and no byte of the request had been handed to the socket | `Unsent` |
 //! | remote GOAWAY that names a lower stream | `GoawayUnprocessed` |
 //! | remote RST_STREAM(REFUSED_STREAM) | `RefusedStream` |
 //! | anything else, an IO error above all | `Maybe` |
 //!
+//! A byte counts as handed over also if the write it was part of failed: what lies below may have taken some of it.
 //! h2 sets a remote GOAWAY on a stream only if its id is above the last one the peer took (RFC 9113 §6.8).
 
 use std::io;
@@ -109,9 +111,11 @@ pub(crate) fn unopened(error: Option<h2::Error>) -> Error {
     }
 }
 
-/// A request waiting for its response.
-pub(crate) fn h2_response(error: h2::Error) -> Error {
-    let delivery = if !error.is_remote() {
+/// A request waiting for its response. `never_sent` is asked, once, when the connection broke.
+pub(crate) fn h2_response(error: h2::Error, never_sent: impl FnOnce() -> bool) -> Error {
+    let delivery = if error.is_io() && never_sent() {
+        Delivery::Unsent
+    } else if !error.is_remote() {
         Delivery::Maybe
     } else if error.is_go_away() {
         Delivery::GoawayUnprocessed
@@ -152,7 +156,8 @@ pub(crate) fn h1_unsent(error: hyper::Error) -> Error {
         .with_source(error)
 }
 
-pub(crate) fn h1_response(error: hyper::Error) -> Error {
+/// `never_sent` is asked, once, when the connection broke.
+pub(crate) fn h1_response(error: hyper::Error, never_sent: impl FnOnce() -> bool) -> Error {
     if error.is_user() {
         return Error::new(Code::ClientGone, "the request's body failed")
             .with_origin(Origin::Caller)
@@ -161,5 +166,8 @@ pub(crate) fn h1_response(error: hyper::Error) -> Error {
     if error.is_parse() {
         return Error::new(Code::ProtocolError, format!("the peer broke HTTP/1.1: {error}")).with_source(error);
     }
-    Error::new(Code::ConnectionClosed, "the connection closed before a complete response").with_source(error)
+    let delivery = if never_sent() { Delivery::Unsent } else { Delivery::Maybe };
+    Error::new(Code::ConnectionClosed, "the connection closed before a complete response")
+        .with_delivery(delivery)
+        .with_source(error)
 }

@@ -9,6 +9,7 @@ mod batch;
 #[allow(dead_code, reason = "waits for identity")]
 mod connect;
 mod error;
+mod frames;
 mod io;
 pub(crate) mod memory;
 #[allow(dead_code, reason = "waits for identity")]

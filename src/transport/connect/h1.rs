@@ -3,7 +3,13 @@
 use std::{
     io,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{
+            AtomicU8,
+            Ordering::{Relaxed, SeqCst},
+        },
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -27,7 +33,7 @@ use crate::{
     body::{Body, GuardedBody},
     error::Error,
     rt::{self, Instant},
-    transport::{Dialed, Io, error},
+    transport::{Dialed, Io, batch::ended, error},
 };
 
 /// Most servers keep an idle connection for five seconds or longer; who closes first decides whether a request can cross
@@ -55,7 +61,7 @@ impl H1Connection {
     pub(super) async fn open(dialed: Dialed, permit: ConnectionPermit, pool: &Pool) -> Result<Self, hyper::Error> {
         let (epoch, renew_at) = (pool.epoch(), dialed.renew_at);
         let upgraded = Upgraded::default();
-        let io = Kept { io: dialed.io, _held: upgraded.clone() };
+        let io = Kept { io: dialed.io, shared: upgraded.clone() };
         let (send, connection) =
             http1::Builder::new().max_buf_size(MAX_BUFFER).handshake::<_, Body>(TokioIo::new(io)).await?;
         pool.tasks().spawn(async move {
@@ -93,29 +99,78 @@ impl H1Connection {
 /// Found in a response that turns its connection into something else: what is given to it is held until that ends, since
 /// no body tells.
 #[derive(Clone, Default)]
-pub(crate) struct Upgraded(Arc<Mutex<Vec<Box<dyn Send>>>>);
+pub(crate) struct Upgraded(Arc<Shared>);
+
+/// What both sides of a connection know about it.
+#[derive(Default)]
+struct Shared {
+    held: Mutex<Vec<Box<dyn Send>>>,
+    written: AtomicU8,
+}
+
+/// Nothing was written since the request began.
+const UNWRITTEN: u8 = 0;
+const WRITTEN: u8 = 1;
+/// Nothing was, and nothing will be.
+const SEALED: u8 = 2;
 
 impl Upgraded {
     pub(crate) fn hold(&self, value: impl Send + 'static) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(value));
+        self.0.held.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(value));
+    }
+
+    /// A request begins.
+    fn begin(&self) {
+        let _ = self.0.written.compare_exchange(WRITTEN, UNWRITTEN, SeqCst, SeqCst);
+    }
+
+    /// Whether nothing of the request was handed over; nothing will be then. To be asked when the connection has failed.
+    fn never_sent(&self) -> bool {
+        let written = &self.0.written;
+        written.compare_exchange(UNWRITTEN, SEALED, SeqCst, SeqCst).unwrap_or_else(|now| now) != WRITTEN
     }
 }
 
 /// The bytes of a connection, upgraded or not.
 struct Kept {
     io: Box<dyn Io>,
-    _held: Upgraded,
+    shared: Upgraded,
+}
+
+impl Kept {
+    /// Notes the first bytes of a request before they are handed over, so that nobody can be told otherwise meanwhile. A
+    /// write that fails may have handed over a part: TLS writes in records.
+    fn noted(&mut self, write: impl FnOnce(Pin<&mut dyn Io>) -> Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let written = &self.shared.0.written;
+        if written.load(Relaxed) == WRITTEN {
+            return write(Pin::new(&mut *self.io));
+        }
+        if written.compare_exchange(UNWRITTEN, WRITTEN, SeqCst, SeqCst) == Err(SEALED) {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let polled = write(Pin::new(&mut *self.io));
+        if polled.is_pending() {
+            written.store(UNWRITTEN, SeqCst);
+        }
+        polled
+    }
 }
 
 impl AsyncRead for Kept {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        if ended(&polled, buf, before) {
+            // A request that has not begun to leave stays here: nobody would hear the answer.
+            let _ = self.shared.never_sent();
+        }
+        polled
     }
 }
 
 impl AsyncWrite for Kept {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        self.noted(|io| io.poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -123,7 +178,7 @@ impl AsyncWrite for Kept {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        self.noted(|io| io.poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -229,6 +284,7 @@ impl H1Lease {
             }
             return Err(Failure { silent: true, error: error::h1_unsent(failure).returning(body) });
         }
+        connection.upgraded.begin();
         let sent = connection.send.try_send_request(head.map(|()| body)).await;
         let fate = connection.fate.take();
         sent.map_err(|mut failure| {
@@ -246,7 +302,7 @@ impl H1Lease {
                 None => {
                     let failure = failure.into_error();
                     let silent = failure.is_incomplete_message() || failure.is_closed() || is_reset(&failure);
-                    Failure { silent, error: error::h1_response(failure) }
+                    Failure { silent, error: error::h1_response(failure, || connection.upgraded.never_sent()) }
                 }
             }
         })

@@ -49,11 +49,13 @@ pub(crate) struct PoolTarget {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PoolPolicy {
     pub(crate) connect_timeout: Duration,
+    /// The endpoints are of our trust domain: they may be asked by PING as often as they are silent.
+    pub(crate) trusted: bool,
 }
 
 impl Default for PoolPolicy {
     fn default() -> Self {
-        Self { connect_timeout: Duration::from_secs(5) }
+        Self { connect_timeout: Duration::from_secs(5), trusted: false }
     }
 }
 
@@ -139,6 +141,16 @@ struct State {
 }
 
 impl State {
+    /// Connections are open, and none of them takes calls.
+    fn stuck(&self) -> bool {
+        !self.closed && !self.h2.is_empty() && !self.usable()
+    }
+
+    /// A connection takes calls.
+    fn usable(&self) -> bool {
+        !self.closed && self.h2.iter().any(|connection| connection.usable())
+    }
+
     /// Keeps the cause, and since when there has been one.
     fn note(&mut self, error: &Error) {
         let since = self.last_error.as_ref().map_or_else(rt::now, |(_, since)| *since);
@@ -401,6 +413,29 @@ impl Pool {
     pub(super) fn renew(self: &Arc<Self>, connection: &Arc<H2Connection>) {
         self.lock().renewing.push(Arc::clone(connection));
         self.want_more();
+    }
+
+    /// A connection is silent: unless another one takes calls, one is made and the endpoint is not offered meanwhile.
+    pub(super) fn stalled(self: &Arc<Self>) {
+        let state = self.lock();
+        if !state.stuck() {
+            return;
+        }
+        drop(state);
+        let (ready, connecting) = (Readiness::Ready as u8, Readiness::Connecting as u8);
+        if self.readiness.compare_exchange(ready, connecting, Relaxed, Relaxed).is_ok() {
+            self.tell(PoolEvent::Changed { from: Readiness::Ready, to: Readiness::Connecting });
+        }
+        self.want_more();
+    }
+
+    /// A connection that was silent takes calls again.
+    pub(super) fn recovered(&self) {
+        let usable = self.lock().usable();
+        if usable {
+            self.set(Readiness::Ready);
+            self.tell(PoolEvent::Freed);
+        }
     }
 
     /// Every connection is replaced, since they would be made differently now: make before break.

@@ -79,6 +79,7 @@ async fn h2(pool: Arc<Pool>, ticket: Ticket, request: Request<Body>) -> Result<R
         }
     };
     drop(handle);
+    let id = response.stream_id().as_u32();
     let mut response = std::pin::pin!(response);
     let mut pump = None;
     let result = match full {
@@ -88,9 +89,11 @@ async fn h2(pool: Arc<Pool>, ticket: Ticket, request: Request<Body>) -> Result<R
             if !chunk.is_empty() {
                 let _ = stream.send_data(chunk, true);
             }
-            response.await.map_err(error::h2_response).map_err(|error| match error.never_processed() {
-                true => error.returning(body),
-                false => error,
+            response.await.map_err(|failure| error::h2_response(failure, || ticket.never_sent(id))).map_err(|error| {
+                match error.never_processed() {
+                    true => error.returning(body),
+                    false => error,
+                }
             })
         }
         None => {
@@ -101,7 +104,7 @@ async fn h2(pool: Arc<Pool>, ticket: Ticket, request: Request<Body>) -> Result<R
                 {
                     return Poll::Ready(Err(error));
                 }
-                response.as_mut().poll(cx).map_err(error::h2_response)
+                response.as_mut().poll(cx).map_err(|failure| error::h2_response(failure, || ticket.never_sent(id)))
             })
             .await;
             match result {

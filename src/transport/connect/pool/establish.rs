@@ -56,7 +56,8 @@ impl Pool {
 
     pub(super) fn want_more(self: &Arc<Self>) {
         let mut state = self.lock();
-        if !state.growing && !state.closed && state.speaks != Some(Alpn::Http1) {
+        let room = state.h2.len() < self.max_connections() || !state.renewing.is_empty();
+        if room && !state.growing && !state.closed && state.speaks != Some(Alpn::Http1) {
             state.growing = true;
             drop(state);
             self.tasks.spawn(Arc::clone(self).grow());
@@ -81,13 +82,17 @@ impl Pool {
                 (true, false) => state.renewing = state.h2.clone(),
                 (false, _) => {}
             }
-            let again = !state.closed && !state.renewing.is_empty() && !state.h2.is_empty();
+            let renews = !state.closed && !state.renewing.is_empty() && !state.h2.is_empty();
+            let again = renews || state.stuck();
+            let ready = result.is_ok() && state.usable();
             state.growing = again;
             drop(state);
             for connection in replaced {
                 connection.drain();
             }
-            if result.is_ok() {
+            if ready {
+                // Also where every other connection had fallen silent.
+                self.set(Readiness::Ready);
                 self.tell(PoolEvent::Freed);
             }
             if !again {
@@ -162,19 +167,25 @@ impl Pool {
             .renew_at
             .map_or_else(|| self.max_age(), |at| self.max_age().min(at.saturating_duration_since(rt::now())));
         let fate = dialed.fate;
-        let (connection, driver) =
-            H2Connection::open(dialed.io, permit, Arc::downgrade(self), Arc::clone(&self.waiting), age).await.map_err(
-                |failure| {
-                    if let Some(alert) = fate.as_ref().and_then(|fate| fate.refusal()) {
-                        return error::refused(&self.target.label, alert);
-                    }
-                    let text = format!(
-                        "no HTTP/2 with {}: {failure}; set the service's `protocol` if it does not speak it",
-                        self.target.label
-                    );
-                    error::no_http2(text, failure)
-                },
-            )?;
+        let (connection, driver) = H2Connection::open(
+            dialed.io,
+            permit,
+            Arc::downgrade(self),
+            Arc::clone(&self.waiting),
+            age,
+            self.policy.trusted,
+        )
+        .await
+        .map_err(|failure| {
+            if let Some(alert) = fate.as_ref().and_then(|fate| fate.refusal()) {
+                return error::refused(&self.target.label, alert);
+            }
+            let text = format!(
+                "no HTTP/2 with {}: {failure}; set the service's `protocol` if it does not speak it",
+                self.target.label
+            );
+            error::no_http2(text, failure)
+        })?;
         let mut state = self.lock();
         if state.closed {
             connection.drain();

@@ -6,8 +6,10 @@ mod http2;
 mod limit;
 mod raw;
 mod sockets;
+mod stalls;
 mod states;
 mod stress;
+mod unsent;
 
 use std::{
     sync::{
@@ -47,10 +49,14 @@ struct Context {
 
 impl Context {
     fn pool(&self, target: PoolTarget) -> Arc<Pool> {
+        self.pool_with(target, PoolPolicy::default())
+    }
+
+    fn pool_with(&self, target: PoolTarget, policy: PoolPolicy) -> Arc<Pool> {
         let (dial, limit, waiting) = (self.dial.clone(), self.limit.clone(), self.waiting.clone());
         let changed = self.changed.clone();
         let told = move |_| changed.notify_waiters();
-        Pool::new(target, PoolPolicy::default(), dial, limit, TaskSet::new(), waiting, told)
+        Pool::new(target, policy, dial, limit, TaskSet::new(), waiting, told)
     }
 }
 
