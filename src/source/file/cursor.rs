@@ -5,10 +5,13 @@
 //! same functions describe: each leaves the JSON Schema of what it accepts. That is why the schema cannot differ from
 //! the decoder. The price is that a grammar function must not branch on a value before it has named all its fields.
 
+mod fields;
+
 use std::{fmt::Display, net::SocketAddr, ops::RangeInclusive, str::FromStr, sync::Arc, time::Duration};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+pub(super) use self::fields::Fields;
 use super::{
     node::{Entry, Kind, Mark, Node, push_key},
     report::Diagnostic,
@@ -16,11 +19,7 @@ use super::{
 };
 use crate::{
     model::{Origin, Place, PolicyRegistry},
-    seat::Position,
-    source::{
-        document::{Drafts, Field, Set},
-        duration,
-    },
+    source::{document::Set, duration},
 };
 
 /// A scalar of text may hold variables, so the schema of every other scalar admits them.
@@ -275,14 +274,7 @@ impl<'r, 'n> Cursor<'_, 'r, 'n> {
             Some((node, _)) if node.is_null() => &[],
             Some(_) => return self.expected(what),
         };
-        let mut fields = Fields {
-            reading: self.reading,
-            mark: self.node.map(|node| node.mark),
-            entries,
-            known: Vec::new(),
-            later: Vec::new(),
-            properties: Map::new(),
-        };
+        let mut fields = Fields::new(self.reading, self.node.map(|node| node.mark), entries);
         let value = read(&mut fields);
         fields.finish();
         Some(value).filter(|_| self.node.is_some())
@@ -404,191 +396,4 @@ fn not_yet(what: &str) -> Wrong {
         format!("this build does not have `{what}` yet"),
         "remove it: nothing runs without what was asked for, so it is refused rather than ignored",
     )
-}
-
-/// The keys of a map.
-pub(super) struct Fields<'c, 'r, 'n> {
-    pub(super) reading: &'c mut Reading<'r>,
-    mark: Option<Mark>,
-    entries: &'n [Entry],
-    known: Vec<&'static str>,
-    later: Vec<&'static str>,
-    properties: Map<String, Value>,
-}
-
-impl<'r, 'n> Fields<'_, 'r, 'n> {
-    /// The value of a key, unset where it is absent or wrong. `doc` gives default, unit and bounds.
-    pub(super) fn field<T>(
-        &mut self,
-        key: &'static str,
-        doc: &str,
-        read: impl FnOnce(Cursor<'_, 'r, 'n>) -> Option<T>,
-    ) -> Field<T> {
-        self.known.push(key);
-        if self.mark.is_none() {
-            read(Cursor { reading: self.reading, node: None });
-            let mut schema = self.reading.described.take();
-            if let Value::Object(schema) = &mut schema {
-                schema.insert("description".into(), doc.into());
-            }
-            self.properties.insert(key.into(), schema);
-            return None;
-        }
-        let entry = self.entries.iter().find(|entry| entry.key == key)?;
-        self.reading.under(key, |reading| {
-            let origin = Origin::File(reading.place(entry.value.mark));
-            read(Cursor { reading, node: Some(&entry.value) }).map(|value| Set::new(value, origin))
-        })
-    }
-
-    /// A group of fields; absent ones are all unset.
-    pub(super) fn group<T: Default>(
-        &mut self,
-        key: &'static str,
-        doc: &str,
-        read: impl FnOnce(Cursor<'_, 'r, 'n>) -> Option<T>,
-    ) -> T {
-        self.field(key, doc, read).map(|set| set.value).unwrap_or_default()
-    }
-
-    /// Keys that later versions have.
-    pub(super) fn later(&mut self, keys: &[&'static str]) {
-        self.later.extend(keys);
-    }
-
-    /// Whether a key stands here, readable or not.
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.entries.iter().any(|entry| entry.key == key)
-    }
-
-    /// The place of the map; the start of the document while describing.
-    pub(super) fn place(&self) -> Place {
-        self.reading.place(self.mark.unwrap_or(Mark::START))
-    }
-
-    /// Reports a problem with a key, or with the map as a whole if the key is empty or absent.
-    pub(super) fn report(&mut self, key: &str, wrong: Wrong) {
-        let Some(mark) = self.mark else { return };
-        match self.entries.iter().find(|entry| entry.key == key) {
-            Some(entry) => self.reading.under(key, |reading| reading.report(entry.mark, wrong)),
-            None => self.reading.report(mark, wrong),
-        }
-    }
-
-    /// At most one of these keys may stand here. True if that holds.
-    pub(super) fn at_most_one(&mut self, keys: &[&'static str]) -> bool {
-        let present: Vec<&str> =
-            self.entries.iter().map(|entry| entry.key.as_str()).filter(|key| keys.contains(key)).collect();
-        if present.len() > 1 {
-            let wrong = Wrong::new(
-                format!("{} exclude each other", suggest::list(&present)),
-                format!("keep one of them; `{}` is already there", present[0]),
-            );
-            self.report(present[1], wrong);
-        }
-        present.len() <= 1
-    }
-
-    /// Exactly one of these keys must stand here. True if that holds.
-    pub(super) fn exactly_one(&mut self, keys: &[&'static str]) -> bool {
-        if keys.iter().any(|key| self.has(key)) {
-            return self.at_most_one(keys);
-        }
-        // A misspelt key is reported as unknown; that something is missing would be the same mistake again.
-        let unknown = self.entries.iter().any(|entry| !self.is_known(&entry.key));
-        if !unknown {
-            let (message, help) = match keys {
-                [key] => (format!("`{key}` is missing"), "add it"),
-                keys => (format!("one of {} is missing", suggest::list(keys)), "add exactly one of them"),
-            };
-            self.report("", Wrong::new(message, help));
-        }
-        false
-    }
-
-    fn is_known(&self, key: &str) -> bool {
-        self.known.contains(&key) || self.later.contains(&key)
-    }
-
-    /// Policies of the user's own that may stand here. `place` names the place for messages.
-    pub(super) fn policies(&mut self, positions: &[Position], place: &str) -> Drafts {
-        let registry = self.reading.registry;
-        let mut drafts = Drafts::new();
-        for name in registry.names() {
-            let Some(position) = registry.position(name) else { continue };
-            if !positions.contains(&position) {
-                let wrong = Wrong::new(
-                    format!("the policy `{name}` does not act at {place}"),
-                    match position {
-                        Position::Server => "it acts on what is served: put it under `inbound`",
-                        _ => "it acts on calls: put it under `defaults`, a service or a route",
-                    },
-                );
-                if self.has(name) {
-                    self.report(name, wrong);
-                    // Refused here, so not unknown as well.
-                    self.known.push(name);
-                }
-                continue;
-            }
-            let read = |cursor: Cursor<'_, 'r, 'n>| policy(cursor, name);
-            if let Some(set) = self.field(name, &format!("The policy `{name}`, registered by the application."), read) {
-                drafts.insert(name.into(), set);
-            }
-        }
-        drafts
-    }
-
-    fn finish(self) {
-        if self.mark.is_none() {
-            self.reading.described = json!({
-                "type": ["object", "null"],
-                "properties": self.properties,
-                "additionalProperties": false,
-            });
-            return;
-        }
-        for entry in self.entries {
-            let key = entry.key.as_str();
-            if self.known.contains(&key) {
-                continue;
-            }
-            let wrong = if self.later.contains(&key) {
-                not_yet(key)
-            } else {
-                Wrong::new(
-                    format!("unknown field `{}`", key.escape_debug()),
-                    suggest::or_list(key, &self.known, "the fields here are", "remove it"),
-                )
-            };
-            self.reading.under(key, |reading| reading.report(entry.mark, wrong));
-        }
-    }
-}
-
-/// A policy of the user's own, whose errors point inside it.
-fn policy(cursor: Cursor<'_, '_, '_>, name: &str) -> Option<crate::model::PolicyDraft> {
-    let registry = cursor.reading.registry;
-    let Some(node) = cursor.node else {
-        let schema = registry.schema(name).and_then(|text| serde_json::from_str(&text).ok());
-        // `true` and `false` are schemas too, but cannot carry a description.
-        cursor.reading.described = match schema {
-            Some(Value::Object(schema)) => Value::Object(schema),
-            Some(Value::Bool(false)) => json!({ "not": {} }),
-            _ => json!({}),
-        };
-        return None;
-    };
-    match registry.draft(name, node.to_json()) {
-        Ok(draft) => Some(draft),
-        Err(fault) => {
-            let mark = node.descend(&fault.path).mark;
-            let wrong = Wrong::new(fault.message, format!("the policy `{name}` decides what is valid here"));
-            match fault.path.as_str() {
-                "" => cursor.reading.report(mark, wrong),
-                path => cursor.reading.under(path, |reading| reading.report(mark, wrong)),
-            }
-            None
-        }
-    }
 }
