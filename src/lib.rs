@@ -94,6 +94,7 @@ mod rt;
 pub mod seat;
 mod transport;
 
+pub mod authz;
 pub mod balance;
 pub mod breaker;
 pub mod fault;

@@ -12,7 +12,7 @@ pub struct PatternError {
 }
 
 impl PatternError {
-    fn new(pattern: &str, why: impl Into<String>) -> Self {
+    pub(crate) fn new(pattern: &str, why: impl Into<String>) -> Self {
         Self { pattern: pattern.into(), why: why.into() }
     }
 }

@@ -16,6 +16,7 @@ mod authority;
 mod normalize;
 mod path;
 mod request;
+mod view;
 
 #[cfg(test)]
 mod tests;
@@ -23,7 +24,8 @@ mod tests;
 pub use self::normalize::PathNormalization;
 pub(crate) use self::{
     authority::Authority,
-    request::{Canonical, canonicalize},
+    request::{Canonical, canonicalize, host},
+    view::{HttpView, Principal, View},
 };
 
 use crate::error::{Code, Error};

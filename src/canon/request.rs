@@ -19,7 +19,6 @@ pub(crate) struct Canonical {
 
 impl Canonical {
     /// The path without its query, as patterns see it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "rules read it"))]
     pub(crate) fn path<'a>(&'a self, uri: &'a Uri) -> &'a str {
         self.decoded.as_deref().unwrap_or_else(|| uri.path())
     }
@@ -67,7 +66,6 @@ pub(crate) fn canonicalize<B>(
     }
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "rules read it"))]
 /// The host that a request is for, if it names one. The request was checked before.
 pub(crate) fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<Authority<'a>> {
     let text = match uri.authority() {

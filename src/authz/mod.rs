@@ -1,0 +1,37 @@
+//! Who may ask for what.
+//!
+//! A [`Policy`] is a list of rules. A rule that denies wins over one that allows; where any rule allows, what none allows
+//! is denied; where none does, the listener's own rule holds (in a mesh with identities: peers of the same trust domain).
+//! Rules to audit and rules in shadow never change the answer.
+//!
+//! A rule is a tree of conditions over the canonical view of a request, compiled once. What a rule needs to hold anyway,
+//! an exact principal or path, a prefix, a network, is an index, so a thousand rules cost as much as the few that could
+//! match. Deciding allocates nothing.
+//!
+//! # What is absent
+//! A condition on something that is not there does not hold, and its negation does: a peer without an identity is in no
+//! namespace, so it satisfies `not_namespaces`. On a connection without HTTP a rule that denies ignores what it says about
+//! HTTP, and a rule that allows never holds: less is known, so less is allowed.
+//!
+//! # Sources
+//! Istio's `AuthorizationPolicy`, Envoy's RBAC filter, gRFC A41 and A43; where they differ, security comes first.
+
+mod condition;
+mod engine;
+mod index;
+mod path;
+mod policy;
+mod prefix;
+mod text;
+
+#[cfg(test)]
+mod reference;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use self::engine::{Authorizer, Baseline, Decision, Why};
+pub use self::{
+    path::{PathText, Template},
+    policy::{Action, GrpcMethod, HostText, Operation, Policy, Rule, Source, When, WhenKey},
+    text::Text,
+};

@@ -1,0 +1,617 @@
+//! Rules against requests: tables, and random ones against the reference.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+use super::{
+    Action, Authorizer, Baseline, HostText, Operation, PathText, Policy, Rule, Source, Text, When, WhenKey, Why,
+    reference,
+};
+use crate::canon::{Authority, HttpView, View};
+
+const WEB: &str = "spiffe://td.example/ns/prod/sa/web";
+
+/// A request that owns what a view borrows.
+#[derive(Clone, Debug)]
+struct Sample {
+    principal: Option<String>,
+    peer: Option<IpAddr>,
+    client: Option<IpAddr>,
+    port: u16,
+    server_name: Option<String>,
+    host: Option<String>,
+    method: Method,
+    path: String,
+    headers: HeaderMap,
+    draw: u32,
+    http: bool,
+}
+
+impl Default for Sample {
+    fn default() -> Self {
+        Self {
+            principal: Some(WEB.into()),
+            peer: Some([10, 0, 0, 1].into()),
+            client: Some([10, 0, 0, 1].into()),
+            port: 9080,
+            server_name: None,
+            host: Some("reviews".into()),
+            method: Method::GET,
+            path: "/reviews/0".into(),
+            headers: HeaderMap::new(),
+            draw: 0,
+            http: true,
+        }
+    }
+}
+
+impl Sample {
+    fn path(path: &str) -> Self {
+        Self { path: path.into(), ..Self::default() }
+    }
+
+    fn view(&self) -> View<'_> {
+        View {
+            principal: self.principal.as_deref(),
+            in_process: false,
+            peer: self.peer,
+            client: self.client,
+            local: Some(SocketAddr::from(([127, 0, 0, 1], self.port))),
+            server_name: self.server_name.as_deref(),
+            http: self.http.then(|| HttpView {
+                authority: self.host.as_deref().map(|host| Authority::parse(host, None).unwrap()),
+                method: &self.method,
+                path: Some(&self.path),
+                headers: &self.headers,
+            }),
+            draw: self.draw,
+        }
+    }
+}
+
+fn text(text: &str) -> Text {
+    Text::new(text).unwrap()
+}
+
+fn paths(paths: &[&str]) -> Operation {
+    Operation { paths: paths.iter().map(|path| PathText::new(path).unwrap()).collect(), ..Operation::default() }
+}
+
+fn methods(methods: &[Method]) -> Operation {
+    Operation { methods: methods.to_vec(), ..Operation::default() }
+}
+
+fn decide(rules: &[Rule], sample: &Sample) -> bool {
+    Authorizer::new(&[&Policy::new(rules.to_vec())], Baseline::Everyone).decide(&sample.view()).allowed
+}
+
+#[test]
+fn deny_comes_before_allow_and_what_none_allows_is_denied() {
+    let allow = Rule::allow("allow").to(paths(&["/allow*"]));
+    let deny = Rule::deny("deny").to(paths(&["/allow/admin"]));
+    let policy = Policy::new([allow.clone(), deny.clone()]);
+    let authorizer = Authorizer::new(&[&policy], Baseline::Everyone);
+    let sample = |path| Sample::path(path);
+    let decide = |sample: &Sample| {
+        let view = sample.view();
+        let decision = authorizer.decide(&view);
+        (
+            decision.allowed,
+            match decision.why {
+                Why::Rule(name) => name.to_string(),
+                Why::NoRule => "no rule".into(),
+                Why::Baseline => "baseline".into(),
+            },
+        )
+    };
+    assert_eq!(decide(&sample("/allow")), (true, "allow".into()));
+    assert_eq!(decide(&sample("/allow/admin")), (false, "deny".into()));
+    assert_eq!(decide(&sample("/other")), (false, "no rule".into()));
+}
+
+#[test]
+fn without_rules_that_allow_the_baseline_decides() {
+    let members = |plaintext| Baseline::Members { trust_domain: "td.example".into(), plaintext };
+    let sample = |principal: Option<&str>| Sample { principal: principal.map(Into::into), ..Sample::default() };
+    let rows = [
+        (Baseline::Everyone, None, true),
+        (Baseline::Nobody, Some(WEB), false),
+        (members(false), Some(WEB), true),
+        (members(false), Some("spiffe://other/ns/prod/sa/web"), false),
+        (members(false), Some("spiffe://td.example.evil/ns/prod/sa/web"), false),
+        (members(false), None, false),
+        (members(true), None, true),
+        (members(true), Some("spiffe://other/x"), false),
+    ];
+    for (baseline, principal, expected) in rows {
+        let deny = Policy::new([Rule::deny("d").to(paths(&["/admin"]))]);
+        let authorizer = Authorizer::new(&[&deny], baseline.clone());
+        assert_eq!(authorizer.decide(&sample(principal).view()).allowed, expected, "{baseline:?} {principal:?}");
+    }
+}
+
+/// Each of the two may be there in one of three forms; the outcome follows from the order alone.
+#[test]
+fn the_order_of_actions_is_a_truth_table() {
+    let forms = |action: Action| {
+        let matching = Rule::new("matching", action.clone());
+        let other = Rule::new("other", action).to(paths(&["/elsewhere"]));
+        [vec![], vec![other.clone()], vec![other, matching]]
+    };
+    for (d, deny) in forms(Action::Deny).into_iter().enumerate() {
+        for (a, allow) in forms(Action::Allow).into_iter().enumerate() {
+            for (u, audit) in forms(Action::Audit).into_iter().enumerate() {
+                let rules: Vec<Rule> = [audit, allow.clone(), deny.clone()].concat();
+                let policy = Policy::new(rules);
+                let authorizer = Authorizer::new(&[&policy], Baseline::Everyone);
+                let sample = Sample::default();
+                let view = sample.view();
+                let decision = authorizer.decide(&view);
+                assert_eq!(decision.allowed, d != 2 && a != 1, "deny {d}, allow {a}, audit {u}");
+                assert_eq!(decision.audit.is_some(), u == 2);
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_listed_means_nobody() {
+    let policy = Policy { exclusive: true, ..Policy::default() };
+    assert!(!Authorizer::new(&[&policy], Baseline::Everyone).decide(&Sample::default().view()).allowed);
+}
+
+#[test]
+fn every_policy_has_to_allow_on_its_own() {
+    let one = Policy::new([Rule::allow("one").to(paths(&["/a*"]))]);
+    let two = Policy::new([Rule::allow("two").to(paths(&["*b"]))]);
+    let silent = Policy::new([Rule::deny("three").to(paths(&["/c"]))]);
+    let authorizer = Authorizer::new(&[&one, &two, &silent], Baseline::Nobody);
+    for (path, expected) in [("/ab", true), ("/a", false), ("/b", false), ("/c", false)] {
+        assert_eq!(authorizer.decide(&Sample::path(path).view()).allowed, expected, "{path}");
+    }
+}
+
+#[test]
+fn a_shadow_rule_changes_no_answer_and_tells_what_it_would() {
+    let deny = Rule::deny("deny").to(paths(&["/admin"])).shadow();
+    let policy = Policy::new([deny]);
+    let authorizer = Authorizer::new(&[&policy], Baseline::Everyone);
+    let sample = Sample::path("/admin");
+    let view = sample.view();
+    let decision = authorizer.decide(&view);
+    assert!(decision.allowed);
+    assert!(matches!(decision.shadow, Some((false, Why::Rule(name))) if &**name == "deny"));
+    assert!(authorizer.decide(&Sample::default().view()).shadow.is_none());
+    // The first rule that allows, in shadow: what it does not cover would be denied.
+    let policy = Policy::new([Rule::allow("allow").to(paths(&["/a"])).shadow()]);
+    let authorizer = Authorizer::new(&[&policy], Baseline::Everyone);
+    let sample = Sample::path("/b");
+    let view = sample.view();
+    let decision = authorizer.decide(&view);
+    assert!(decision.allowed && matches!(decision.shadow, Some((false, Why::NoRule))));
+}
+
+#[test]
+fn a_share_of_requests_is_held_to_a_rule() {
+    let rule = Rule { enforced: 250_000, ..Rule::deny("d") };
+    let authorizer = Authorizer::new(&[&Policy::new([rule])], Baseline::Everyone);
+    assert!(authorizer.draws());
+    for (draw, allowed) in [(0, false), (249_999, false), (250_000, true), (999_999, true)] {
+        assert_eq!(authorizer.decide(&Sample { draw, ..Sample::default() }.view()).allowed, allowed, "{draw}");
+    }
+}
+
+#[test]
+fn to_deny_get_denies_head_and_to_allow_get_does_not_allow_it() {
+    let head = Sample { method: Method::HEAD, ..Sample::default() };
+    assert!(!decide(&[Rule::deny("d").to(methods(&[Method::GET]))], &head));
+    assert!(!decide(&[Rule::allow("a").to(methods(&[Method::GET]))], &head));
+    assert!(decide(&[Rule::deny("d").to(methods(&[Method::POST]))], &head));
+}
+
+/// What an attribute is, against a rule that names it and a rule that excludes it, for each action.
+#[test]
+fn absent_attributes_satisfy_exclusions_only() {
+    let source = |not: bool| {
+        let texts = vec![text("prod")];
+        let mut source = Source::default();
+        *(if not { &mut source.not_namespaces } else { &mut source.namespaces }) = texts;
+        source
+    };
+    let header = |not: bool| {
+        let mut when = When::new(WhenKey::Header(HeaderName::from_static("x-role")), []);
+        *(if not { &mut when.not_values } else { &mut when.values }) = vec![text("user")];
+        when
+    };
+    let principal = |id: &str| Sample { principal: Some(id.into()), ..Sample::default() };
+    let role = |role: &'static str| {
+        let mut sample = Sample::default();
+        sample.headers.insert("x-role", HeaderValue::from_static(role));
+        sample
+    };
+    let absent = Sample { principal: None, ..Sample::default() };
+    // Whether the rule holds, where it names the value and where it excludes it.
+    let rows: Vec<(Rule, Rule, Sample, bool, bool)> = vec![
+        (Rule::deny("d").from(source(false)), Rule::deny("d").from(source(true)), absent.clone(), false, true),
+        (Rule::deny("d").from(source(false)), Rule::deny("d").from(source(true)), principal(WEB), true, false),
+        (
+            Rule::deny("d").from(source(false)),
+            Rule::deny("d").from(source(true)),
+            principal("spiffe://td.example/x"),
+            false,
+            true,
+        ),
+        (Rule::deny("d").when(header(false)), Rule::deny("d").when(header(true)), Sample::default(), false, true),
+        (Rule::deny("d").when(header(false)), Rule::deny("d").when(header(true)), role(""), false, true),
+        (Rule::deny("d").when(header(false)), Rule::deny("d").when(header(true)), role("user"), true, false),
+        (Rule::deny("d").when(header(false)), Rule::deny("d").when(header(true)), role("user,admin"), false, true),
+    ];
+    for (names, excludes, sample, holds, holds_not) in rows {
+        for (rule, holds) in [(names, holds), (excludes, holds_not)] {
+            assert_eq!(!decide(&[rule.clone()], &sample), holds, "{rule:?} {sample:?}");
+            let allow = Rule { action: Action::Allow, ..rule };
+            assert_eq!(decide(&[allow.clone()], &sample), holds, "{allow:?} {sample:?}");
+        }
+    }
+}
+
+/// Less is known of a connection: then what denies holds wider, and what allows narrower.
+#[test]
+fn on_a_connection_rules_about_http_deny_more_and_allow_less() {
+    let connection = Sample { http: false, ..Sample::default() };
+    let from = || Source::principals([WEB]).unwrap();
+    let header = When::new(WhenKey::Header(HeaderName::from_static("x-role")), [text("a")]);
+    let rows = [
+        (Rule::deny("d").from(from()), false),
+        (Rule::deny("d").from(from()).to(paths(&["/admin"])), false),
+        (Rule::deny("d").to(methods(&[Method::GET])), false),
+        (Rule::deny("d").when(header.clone()), false),
+        (Rule::deny("d").to(Operation { ports: vec![1], ..paths(&["/admin"]) }), true),
+        (Rule::deny("d").from(Source::principals(["spiffe://other/x"]).unwrap()).to(paths(&["/admin"])), true),
+        (Rule::allow("a").from(from()), true),
+        (Rule::allow("a").from(from()).to(paths(&["/a"])), false),
+        (Rule::allow("a").to(Operation { ports: vec![9080], ..Operation::default() }), true),
+        (Rule::allow("a").to(paths(&["/a"])).to(Operation { ports: vec![9080], ..Operation::default() }), true),
+        (Rule::allow("a").from(from()).when(header), false),
+    ];
+    for (rule, allowed) in rows {
+        let policy = Policy::new([rule.clone()]);
+        let authorizer = Authorizer::of_connections(&[&policy], Baseline::Everyone);
+        assert_eq!(authorizer.decide(&connection.view()).allowed, allowed, "{rule:?}");
+    }
+}
+
+/// Names with a meaning in other languages mean themselves: CVE-2026-39350 and its kind.
+#[test]
+fn identities_are_never_patterns() {
+    let policy = |id: &str| [Rule::allow("a").from(Source::principals([id]).unwrap())];
+    let sample = |id: &str| Sample { principal: Some(id.into()), ..Sample::default() };
+    let dotted = "spiffe://td.example/ns/default/sa/cert-manager.io";
+    assert!(decide(&policy(dotted), &sample(dotted)));
+    assert!(!decide(&policy(dotted), &sample("spiffe://td.example/ns/default/sa/cert-manager-io")));
+    for (rule, other) in [("a.b", "axb"), ("a[b", "ab"), ("a[bc]", "ab"), ("a+", "aa"), ("(a)", "a"), ("^a$", "a")] {
+        let namespaces =
+            |name: &str| [Rule::allow("a").from(Source { namespaces: vec![text(name)], ..Source::default() })];
+        let id = |name: &str| sample(&format!("spiffe://td.example/ns/{name}/sa/x"));
+        assert!(decide(&namespaces(rule), &id(rule)), "{rule}");
+        assert!(!decide(&namespaces(rule), &id(other)), "{rule} {other}");
+    }
+    for bad in ["td.example/ns/a/sa/b", "http://td/x", "spiffe", "ns/*"] {
+        assert!(Source::principals([bad]).is_err(), "{bad}");
+    }
+    for good in ["*", "spiffe://td/*", "spiffe*", "*/sa/web"] {
+        assert!(Source::principals([good]).is_ok(), "{good}");
+    }
+}
+
+#[test]
+fn hosts_match_without_case_and_with_any_port() {
+    let rule = |host: &str| {
+        let hosts = vec![HostText::new(host).unwrap()];
+        [Rule::allow("a").to(Operation { hosts, ..Operation::default() })]
+    };
+    let sample = |host: &str| Sample { host: Some(host.into()), ..Sample::default() };
+    for (pattern, host, expected) in [
+        ("Httpbin.Foo", "httpbin.foo", true),
+        ("httpbin.foo", "HTTPBIN.FOO.:8080", true),
+        ("httpbin.foo:8080", "httpbin.foo:8080", true),
+        ("httpbin.foo:8080", "httpbin.foo", false),
+        ("httpbin.foo:80", "httpbin.foo:80", true),
+        ("*.foo", "a.foo", true),
+        ("*.foo", "foo", false),
+        ("httpbin.*", "httpbin.foo:1", true),
+        ("[::1]", "[::1]:9080", true),
+        ("[::1]:1", "[::1]:9080", false),
+    ] {
+        assert_eq!(decide(&rule(pattern), &sample(host)), expected, "{pattern} {host}");
+    }
+    assert!(!decide(&rule("*"), &Sample { host: None, ..Sample::default() }));
+}
+
+#[test]
+fn addresses_in_either_family_are_the_same_address() {
+    let rule =
+        |net: &str| [Rule::allow("a").from(Source { ip_blocks: vec![net.parse().unwrap()], ..Source::default() })];
+    for (net, address, expected) in [
+        ("10.0.0.0/8", "::ffff:10.1.2.3", true),
+        ("::ffff:10.0.0.0/104", "10.1.2.3", true),
+        ("10.0.0.0/8", "11.0.0.0", false),
+        ("::/0", "10.0.0.1", false),
+        ("2001:db8::/32", "2001:db8::7", true),
+    ] {
+        let peer = address.parse::<IpAddr>().unwrap().to_canonical();
+        assert_eq!(decide(&rule(net), &Sample { peer: Some(peer), ..Sample::default() }), expected, "{net} {address}");
+    }
+}
+
+/// Istio's integration test: `/private` is denied, whichever way it is written.
+#[test]
+fn istios_path_rows_are_refused_or_denied() {
+    use crate::canon::{PathNormalization, canonicalize};
+    let rules = [Rule::allow("public").to(paths(&["/public/*", "/public"]))];
+    let seen = |path: &str, level| {
+        let mut request = http::Request::builder().uri(path).header("host", "a").body(()).unwrap();
+        canonicalize(&mut request, false, level).ok()?;
+        Some(decide(&rules, &Sample::path(request.uri().path())))
+    };
+    let rows = [
+        ("/public", true, Some(true)),
+        ("/public/../public", true, None),
+        ("/private", false, Some(false)),
+        ("/public/../private", false, None),
+        ("/public/./../private", false, None),
+        ("/public/.././private", false, None),
+        ("/public/%2E%2E/private", false, None),
+        ("/public/%2e%2e/private", false, None),
+        ("/public/%2E/%2E%2E/private", false, None),
+        ("/public/%2e/%2e%2e/private", false, None),
+        ("/public/%2E%2E/%2E/private", false, None),
+        ("/public/%2e%2e/%2e/private", false, None),
+    ];
+    assert_eq!(rows.len(), 12);
+    for (path, normalized, strict) in rows {
+        assert_eq!(seen(path, PathNormalization::Base), Some(normalized), "{path}");
+        assert_eq!(seen(path, PathNormalization::Strict), strict, "{path}");
+    }
+}
+
+/// One rule each for a thousand services, tenants or networks: only those that could match are asked.
+#[test]
+fn of_a_thousand_rules_those_that_could_match_are_asked() {
+    let shapes: [fn(u32) -> Rule; 7] = [
+        |n| Rule::allow("a").from(Source::principals([format!("spiffe://td.example/ns/n/sa/s{n}")]).unwrap()),
+        |n| Rule::allow("a").from(Source::principals([WEB]).unwrap()).to(paths(&[&format!("/t/{n}")])),
+        |n| Rule::allow("a").from(Source::principals([WEB]).unwrap()).to(paths(&[&format!("/t/{n}/*")])),
+        |n| Rule::allow("a").to(paths(&[&format!("/t/{n}/{{*}}/x")])),
+        |n| Rule::allow("a").from(Source { namespaces: vec![text(&format!("n{n}"))], ..Source::default() }),
+        |n| {
+            let net = format!("10.{}.{}.0/24", n / 256, n % 256).parse().unwrap();
+            Rule::allow("a").from(Source { ip_blocks: vec![net], ..Source::default() }).to(methods(&[Method::GET]))
+        },
+        |n| {
+            let hosts = vec![HostText::new(&format!("h{n}.example")).unwrap()];
+            Rule::allow("a").to(Operation { hosts, ..Operation::default() })
+        },
+    ];
+    for (shape, rule) in shapes.into_iter().enumerate() {
+        let policy = Policy::new((0..1000).map(rule));
+        let authorizer = Authorizer::new(&[&policy], Baseline::Nobody);
+        let sample = Sample {
+            principal: Some(if shape == 0 {
+                "spiffe://td.example/ns/n/sa/s500".into()
+            } else if shape == 4 {
+                "spiffe://td.example/ns/n500/sa/web".into()
+            } else {
+                WEB.into()
+            }),
+            peer: Some([10, 1, 244, 7].into()),
+            host: Some("h500.example".into()),
+            path: if shape == 1 { "/t/500".into() } else { "/t/500/a/x".into() },
+            ..Sample::default()
+        };
+        assert!(authorizer.decide(&sample.view()).allowed, "shape {shape}");
+        assert!(authorizer.asked(&sample.view()) <= 2, "shape {shape}: {}", authorizer.asked(&sample.view()));
+    }
+}
+
+mod properties {
+    use proptest::{collection::vec, option, prelude::*, sample::select};
+
+    use super::*;
+
+    /// Few words, so that rules and requests meet.
+    const PRINCIPALS: &[&str] = &[
+        WEB,
+        "spiffe://td.example/ns/prod/sa/api",
+        "spiffe://td.example/ns/dev/sa/web",
+        "spiffe://other.example/ns/prod/sa/web",
+        "spiffe://td.example/odd",
+    ];
+    const PATHS: &[&str] =
+        &["/", "/a", "/a/b", "/a/b/c", "/admin", "/a.b", "/pkg.S/M", "/pkg.S/N", "/a//b", "/x/y/z/b"];
+    const HOSTS: &[&str] = &["a.example", "b.example", "b.example:8080", "a.b.example", "reviews"];
+    const ROLES: &[&str] = &["", "user", "admin", "user,admin"];
+
+    fn texts(values: &'static [&'static str]) -> impl Strategy<Value = Vec<Text>> {
+        let cut = (select(values), any::<prop::sample::Index>(), 0..5u8).prop_map(|(value, at, form)| {
+            let at = at.index(value.len() + 1);
+            match form {
+                0 | 1 => Text::exact(value),
+                2 => Text::Prefix(value[..at].into()),
+                3 => Text::Suffix(value[at..].into()),
+                _ => Text::Present,
+            }
+        });
+        sometimes(cut)
+    }
+
+    fn sometimes<T: std::fmt::Debug>(one: impl Strategy<Value = T>) -> impl Strategy<Value = Vec<T>> {
+        prop_oneof![3 => vec(one, 0..3), 1 => Just(()).prop_map(|()| Vec::new())]
+    }
+
+    fn net() -> impl Strategy<Value = ipnet::IpNet> {
+        (0..4u8, 0..4u8, select(vec![0u8, 8, 16, 31, 32]))
+            .prop_map(|(a, b, len)| ipnet::IpNet::new(IpAddr::from([10, a, 0, b]), len).unwrap().trunc())
+    }
+
+    fn source() -> impl Strategy<Value = Source> {
+        let account = (select(vec!["prod", "dev"]), select(vec!["web", "api"]))
+            .prop_map(|(ns, sa)| (std::sync::Arc::from(ns), std::sync::Arc::from(sa)));
+        (
+            texts(PRINCIPALS),
+            texts(PRINCIPALS),
+            texts(&["prod", "dev"]),
+            texts(&["prod", "dev"]),
+            texts(&["td.example", "other.example"]),
+            sometimes(account.clone()),
+            sometimes(account),
+            sometimes(net()),
+            sometimes(net()),
+            sometimes(net()),
+        )
+            .prop_map(
+                |(
+                    principals,
+                    not_principals,
+                    namespaces,
+                    not_namespaces,
+                    trust_domains,
+                    accounts,
+                    not,
+                    ip,
+                    not_ip,
+                    remote,
+                )| Source {
+                    principals,
+                    not_principals,
+                    namespaces,
+                    not_namespaces,
+                    trust_domains,
+                    service_accounts: accounts,
+                    not_service_accounts: not,
+                    ip_blocks: ip,
+                    not_ip_blocks: not_ip,
+                    remote_ip_blocks: remote,
+                    ..Source::default()
+                },
+            )
+    }
+
+    fn path() -> impl Strategy<Value = PathText> {
+        prop_oneof![
+            3 => texts(PATHS).prop_filter_map("one", |texts| texts.into_iter().next()).prop_map(PathText::Text),
+            1 => select(vec!["/a/{*}", "/a/{**}", "/{*}/b", "/{**}/b", "/{*}", "/a/{**}/c", "/{id}/{*rest}"])
+                .prop_map(|text| PathText::new(text).unwrap()),
+        ]
+    }
+
+    fn method() -> impl Strategy<Value = Method> {
+        select(vec![Method::GET, Method::HEAD, Method::POST])
+    }
+
+    fn host() -> impl Strategy<Value = HostText> {
+        select(vec!["a.example", "B.example", "b.example:8080", "*.example", "a.*", "*"])
+            .prop_map(|text| HostText::new(text).unwrap())
+    }
+
+    fn operation() -> impl Strategy<Value = Operation> {
+        let grpc =
+            (option::of(select(vec!["pkg.S"])), option::of(select(vec!["M", "N"]))).prop_map(|(service, method)| {
+                super::super::GrpcMethod::new(service.map(Into::into), method.map(Into::into))
+            });
+        (
+            sometimes(host()),
+            sometimes(host()),
+            sometimes(select(vec![80u16, 9080])),
+            sometimes(select(vec![80u16, 9080])),
+            sometimes(method()),
+            sometimes(method()),
+            sometimes(path()),
+            sometimes(path()),
+            sometimes(grpc),
+        )
+            .prop_map(|(hosts, not_hosts, ports, not_ports, methods, not_methods, paths, not_paths, grpc)| {
+                Operation { hosts, not_hosts, ports, not_ports, methods, not_methods, paths, not_paths, grpc }
+            })
+    }
+
+    fn when() -> impl Strategy<Value = When> {
+        let key = select(vec![WhenKey::Header(HeaderName::from_static("x-role")), WhenKey::ServerName]);
+        (key, texts(ROLES), texts(ROLES)).prop_map(|(key, values, not_values)| When { key, values, not_values })
+    }
+
+    fn rule() -> impl Strategy<Value = Rule> {
+        let action = select(vec![Action::Allow, Action::Allow, Action::Deny, Action::Audit]);
+        let enforced = select(vec![1_000_000, 1_000_000, 1_000_000, 500_000, 0]);
+        (action, vec(source(), 0..3), vec(operation(), 0..3), vec(when(), 0..2), enforced)
+            .prop_map(|(action, from, to, when, enforced)| Rule { from, to, when, enforced, ..Rule::new("r", action) })
+    }
+
+    fn policy() -> impl Strategy<Value = Policy> {
+        (vec(rule(), 0..6), prop::bool::weighted(0.1)).prop_map(|(rules, exclusive)| Policy { rules, exclusive })
+    }
+
+    fn request() -> impl Strategy<Value = Sample> {
+        (
+            option::weighted(0.8, select(PRINCIPALS)),
+            (0..4u8, 0..4u8, 0..4u8, 0..4u8),
+            select(vec![80u16, 9080]),
+            option::weighted(0.8, select(HOSTS)),
+            method(),
+            select(PATHS),
+            option::of(select(ROLES)),
+            option::of(select(ROLES)),
+            (0..1_000_000u32, prop::bool::weighted(0.85)),
+        )
+            .prop_map(|(principal, (a, b, c, d), port, host, method, path, role, name, (draw, http))| {
+                let mut headers = HeaderMap::new();
+                if let Some(role) = role {
+                    headers.insert("x-role", HeaderValue::from_static(role));
+                }
+                Sample {
+                    principal: principal.map(Into::into),
+                    peer: Some([10, a, 0, b].into()),
+                    client: Some([10, c, 0, d].into()),
+                    port,
+                    server_name: name.map(Into::into),
+                    host: host.map(Into::into),
+                    method,
+                    path: path.into(),
+                    headers,
+                    draw,
+                    http,
+                }
+            })
+    }
+
+    /// How many requests meet each policy.
+    const REQUESTS: usize = 40;
+
+    fn cases() -> ProptestConfig {
+        // `SINEW_AUTHZ_PAIRS=1000000` for a long run.
+        let pairs = std::env::var("SINEW_AUTHZ_PAIRS").ok().and_then(|pairs| pairs.parse().ok()).unwrap_or(20_000u32);
+        ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(pairs / REQUESTS as u32) }
+    }
+
+    proptest! {
+        #![proptest_config(cases())]
+        #[test]
+        fn decisions_are_those_of_the_reference(
+            policies in vec(policy(), 1..3), requests in vec(request(), REQUESTS)
+        ) {
+            let policies: Vec<&Policy> = policies.iter().collect();
+            let http = Authorizer::new(&policies, Baseline::Nobody);
+            let connections = Authorizer::of_connections(&policies, Baseline::Nobody);
+            for request in requests {
+                let view = request.view();
+                let authorizer = if request.http { &http } else { &connections };
+                let decision = authorizer.decide(&view);
+                let expected = reference::allows(&policies, &view, false).unwrap_or(false);
+                prop_assert_eq!(decision.allowed, expected, "{:?}", request);
+                let shadow = reference::allows(&policies, &view, true).unwrap_or(false);
+                prop_assert_eq!(decision.shadow.map_or(decision.allowed, |(allowed, _)| allowed), shadow, "{:?}", request);
+            }
+        }
+    }
+}
