@@ -149,6 +149,7 @@ mod documents {
     }
     documents! {
         Readme = "../README.md";
+        Authorization = "../docs/guides/authorization.md";
         Axum = "../docs/guides/axum.md";
         Configuration = "../docs/guides/configuration.md";
         Deadlines = "../docs/guides/deadlines.md";

@@ -14,6 +14,13 @@ pub struct NameError {
     why: &'static str,
 }
 
+impl NameError {
+    /// What is wrong, without the name.
+    pub(crate) fn why(&self) -> &'static str {
+        self.why
+    }
+}
+
 impl fmt::Display for NameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "`{}` is not a {}: {}", self.name.escape_debug(), self.what, self.why)

@@ -7,9 +7,13 @@ use http::HeaderName;
 use super::{
     condition::{Condition, Layer, compile},
     index::Index,
-    policy::{ALWAYS, Action, Policy, Rule, WhenKey},
+    policy::{Action, Policy, Rule, WhenKey},
 };
-use crate::canon::{Principal, View};
+use crate::{
+    canon::{Principal, View},
+    enforcement::Percent,
+    instrument::{Counter, Registry},
+};
 
 /// What holds where no rule allows anything.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -36,13 +40,15 @@ impl Baseline {
     }
 }
 
-/// All policies of one listener, compiled. Each policy has to allow on its own.
+/// All policies, compiled. Each policy has to allow on its own.
 #[derive(Debug, Default)]
 pub(crate) struct Authorizer {
     policies: Box<[Compiled]>,
-    baseline: Baseline,
     headers: Box<[HeaderName]>,
     draws: bool,
+    no_rule: RuleId,
+    admitted: RuleId,
+    not_admitted: RuleId,
 }
 
 /// The answer.
@@ -53,27 +59,56 @@ pub(crate) struct Decision<'a> {
     /// What it would be if every rule were enforced, where that is different.
     pub(crate) shadow: Option<(bool, Why<'a>)>,
     /// The first rule that wants this written down.
-    pub(crate) audit: Option<&'a Arc<str>>,
+    pub(crate) audit: Option<&'a RuleId>,
+}
+
+/// A rule as metrics and logs know it.
+#[derive(Debug, Default)]
+pub(crate) struct RuleId {
+    pub(crate) name: Arc<str>,
+    decided: Counter,
+    shadow: Counter,
+}
+
+impl RuleId {
+    fn new(name: &Arc<str>, outcome: &str, registry: &Registry) -> Self {
+        let labels = [("decision", outcome), ("rule", &**name)];
+        Self {
+            name: Arc::clone(name),
+            decided: registry.counter("sinew_authz_decisions_total", &labels),
+            shadow: registry.counter("sinew_authz_shadow_total", &labels),
+        }
+    }
 }
 
 /// What decided.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Why<'a> {
     /// This rule.
-    Rule(&'a Arc<str>),
+    Rule(&'a RuleId),
     /// There are rules that allow, and none matched.
-    NoRule,
+    NoRule(&'a RuleId),
     /// No rule was there to decide.
-    Baseline,
+    Baseline(&'a RuleId),
+}
+
+impl<'a> Why<'a> {
+    /// The rule, or the name of what stands in for one.
+    pub(crate) fn rule(self) -> &'a RuleId {
+        match self {
+            Self::Rule(rule) | Self::NoRule(rule) | Self::Baseline(rule) => rule,
+        }
+    }
 }
 
 impl Authorizer {
-    pub(crate) fn new(policies: &[&Policy], baseline: Baseline) -> Self {
-        Self::compile(policies, baseline, Layer::Http)
+    pub(crate) fn new(policies: &[&Policy], registry: &Registry) -> Self {
+        Self::compile(policies, Layer::Http, registry)
     }
 
-    fn compile(policies: &[&Policy], baseline: Baseline, layer: Layer) -> Self {
-        let rules = || policies.iter().flat_map(|policy| &policy.rules);
+    fn compile(policies: &[&Policy], layer: Layer, registry: &Registry) -> Self {
+        let policies = || policies.iter().filter(|policy| policy.exclusive || !policy.rules.is_empty());
+        let rules = || policies().flat_map(|policy| &policy.rules);
         let mut headers: Vec<HeaderName> = rules()
             .flat_map(|rule| &rule.when)
             .filter_map(|when| match &when.key {
@@ -83,9 +118,14 @@ impl Authorizer {
             .collect();
         headers.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         headers.dedup();
-        let draws = rules().any(|rule| rule.enforced != 0 && rule.enforced < ALWAYS);
-        let policies = policies.iter().map(|policy| Compiled::new(policy, layer)).collect();
-        Self { policies, baseline, headers: headers.into(), draws }
+        Self {
+            draws: rules().any(|rule| rule.enforced != Percent::NONE && rule.enforced != Percent::ALL),
+            policies: policies().map(|policy| Compiled::new(policy, layer, registry)).collect(),
+            headers: headers.into(),
+            no_rule: RuleId::new(&"_no_rule".into(), "deny", registry),
+            admitted: RuleId::new(&"_baseline".into(), "allow", registry),
+            not_admitted: RuleId::new(&"_baseline".into(), "deny", registry),
+        }
     }
 
     /// The headers that rules look at. A request that has one of them twice has no one meaning.
@@ -98,26 +138,40 @@ impl Authorizer {
         self.draws
     }
 
-    /// Whether every request is allowed, whatever it is.
-    pub(crate) fn is_open(&self) -> bool {
-        self.policies.is_empty() && self.baseline == Baseline::Everyone
+    /// Whether there is no rule at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.policies.is_empty()
     }
 
-    /// Allocates nothing.
-    pub(crate) fn decide(&self, view: &View<'_>) -> Decision<'_> {
-        let (allowed, why) = self.judge(view, |rule| view.draw < rule.enforced);
+    /// Decides and counts. Allocates nothing.
+    pub(crate) fn decide(&self, view: &View<'_>, baseline: &Baseline) -> Decision<'_> {
+        let decision = self.peek(view, baseline);
+        decision.why.rule().decided.inc();
+        if let Some((_, why)) = decision.shadow {
+            why.rule().shadow.inc();
+        }
+        if let Some(rule) = decision.audit {
+            rule.decided.inc();
+        }
+        decision
+    }
+
+    /// Decides without counting.
+    pub(crate) fn peek(&self, view: &View<'_>, baseline: &Baseline) -> Decision<'_> {
+        let enforced = |rule: &Judge| view.draw < rule.enforced.millionths();
+        let (allowed, why) = self.judge(view, baseline, enforced);
         let shadow = if self.policies.iter().any(|policy| policy.shadow) {
-            Some(self.judge(view, |_| true)).filter(|(other, _)| *other != allowed)
+            Some(self.judge(view, baseline, |_| true)).filter(|(other, _)| *other != allowed)
         } else {
             None
         };
-        let audit = self.policies.iter().find_map(|policy| policy.audit.first(view, |rule| view.draw < rule.enforced));
-        Decision { allowed, why, shadow, audit: audit.map(|rule| &rule.name) }
+        let audit = self.policies.iter().find_map(|policy| policy.audit.first(view, enforced));
+        Decision { allowed, why, shadow, audit: audit.map(|rule| &rule.id) }
     }
 
-    fn judge(&self, view: &View<'_>, counts: impl Fn(&Judge) -> bool + Copy) -> (bool, Why<'_>) {
+    fn judge(&self, view: &View<'_>, baseline: &Baseline, counts: impl Fn(&Judge) -> bool + Copy) -> (bool, Why<'_>) {
         if let Some(rule) = self.policies.iter().find_map(|policy| policy.deny.first(view, counts)) {
-            return (false, Why::Rule(&rule.name));
+            return (false, Why::Rule(&rule.id));
         }
         let mut allowed = None;
         for policy in &*self.policies {
@@ -125,13 +179,14 @@ impl Authorizer {
                 continue;
             }
             match policy.allow.first(view, counts) {
-                Some(rule) => allowed = allowed.or(Some(&rule.name)),
-                None => return (false, Why::NoRule),
+                Some(rule) => allowed = allowed.or(Some(&rule.id)),
+                None => return (false, Why::NoRule(&self.no_rule)),
             }
         }
         match allowed {
-            Some(name) => (true, Why::Rule(name)),
-            None => (self.baseline.admits(view), Why::Baseline),
+            Some(rule) => (true, Why::Rule(rule)),
+            None if baseline.admits(view) => (true, Why::Baseline(&self.admitted)),
+            None => (false, Why::Baseline(&self.not_admitted)),
         }
     }
 }
@@ -148,15 +203,15 @@ struct Compiled {
 }
 
 impl Compiled {
-    fn new(policy: &Policy, layer: Layer) -> Self {
-        let rules = |action| Rules::new(policy.rules.iter().filter(|rule| rule.action == action), layer);
-        let listed = policy.rules.iter().any(|rule| rule.action == Action::Allow && rule.enforced == ALWAYS);
+    fn new(policy: &Policy, layer: Layer, registry: &Registry) -> Self {
+        let rules = |action| Rules::new(policy.rules.iter().filter(|rule| rule.action == action), layer, registry);
+        let listed = policy.rules.iter().any(|rule| rule.action == Action::Allow && rule.enforced == Percent::ALL);
         Self {
             deny: rules(Action::Deny),
             exclusive: policy.exclusive || listed,
             allow: rules(Action::Allow),
             audit: rules(Action::Audit),
-            shadow: policy.rules.iter().any(|rule| rule.action != Action::Audit && rule.enforced < ALWAYS),
+            shadow: policy.rules.iter().any(|rule| rule.action != Action::Audit && rule.enforced != Percent::ALL),
         }
     }
 }
@@ -170,16 +225,23 @@ struct Rules {
 
 #[derive(Debug)]
 struct Judge {
-    name: Arc<str>,
-    enforced: u32,
+    id: RuleId,
+    enforced: Percent,
     condition: Condition,
 }
 
 impl Rules {
-    fn new<'r>(rules: impl Iterator<Item = &'r Rule>, layer: Layer) -> Self {
+    fn new<'r>(rules: impl Iterator<Item = &'r Rule>, layer: Layer, registry: &Registry) -> Self {
         let rules: Vec<&Rule> = rules.collect();
-        let judge =
-            |rule: &&Rule| Judge { name: rule.name.clone(), enforced: rule.enforced, condition: compile(rule, layer) };
+        let judge = |rule: &&Rule| {
+            let outcome = match rule.action {
+                Action::Allow => "allow",
+                Action::Deny => "deny",
+                Action::Audit => "audit",
+            };
+            let id = RuleId::new(&rule.name, outcome, registry);
+            Judge { id, enforced: rule.enforced, condition: compile(rule, layer) }
+        };
         let judges: Vec<Judge> = rules.iter().map(judge).collect();
         let index = match layer {
             Layer::Http => Index::new(rules),
@@ -208,8 +270,8 @@ fn without_http(rule: &Rule) -> Rule {
 #[cfg(test)]
 impl Authorizer {
     /// For a connection before any request.
-    pub(crate) fn of_connections(policies: &[&Policy], baseline: Baseline) -> Self {
-        Self::compile(policies, baseline, Layer::Connection)
+    pub(crate) fn of_connections(policies: &[&Policy]) -> Self {
+        Self::compile(policies, Layer::Connection, &Registry::default())
     }
 
     /// How many rules are asked for this view.

@@ -29,7 +29,10 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::engine::{Authorizer, Baseline, Decision, Why};
+pub(crate) use self::{
+    engine::{Authorizer, Baseline, Decision, Why},
+    policy::principal,
+};
 pub use self::{
     path::{PathText, Template},
     policy::{Action, GrpcMethod, HostText, Operation, Policy, Rule, Source, When, WhenKey},

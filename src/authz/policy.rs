@@ -6,7 +6,7 @@ use http::{HeaderName, Method};
 use ipnet::IpNet;
 
 use super::{path::PathText, text::Text};
-use crate::matching::PatternError;
+use crate::{enforcement::Percent, matching::PatternError, name::SpiffeId};
 
 /// A list of rules that belong together.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -51,18 +51,14 @@ pub struct Rule {
     pub to: Vec<Operation>,
     /// Further conditions.
     pub when: Vec<When>,
-    /// The share of requests for which it counts, in millionths; for the others it is in shadow: evaluated and counted
-    /// only. Default all, 1,000,000.
-    pub enforced: u32,
+    /// The share of requests for which it counts; for the others it is in shadow: evaluated and counted only. Default all.
+    pub enforced: Percent,
 }
-
-/// Everything is enforced.
-pub(crate) const ALWAYS: u32 = 1_000_000;
 
 impl Rule {
     /// A rule without conditions: it matches every request.
     pub fn new(name: impl Into<Arc<str>>, action: Action) -> Self {
-        Self { name: name.into(), action, from: Vec::new(), to: Vec::new(), when: Vec::new(), enforced: ALWAYS }
+        Self { name: name.into(), action, from: Vec::new(), to: Vec::new(), when: Vec::new(), enforced: Percent::ALL }
     }
 
     /// A rule that allows.
@@ -99,7 +95,7 @@ impl Rule {
     /// Evaluated and counted, without effect on any request.
     #[must_use]
     pub fn shadow(mut self) -> Self {
-        self.enforced = 0;
+        self.enforced = Percent::NONE;
         self
     }
 }
@@ -153,9 +149,7 @@ pub(crate) fn principal(pattern: &str) -> Result<Text, PatternError> {
         prefix.starts_with(scheme) || scheme.starts_with(prefix)
     };
     match &text {
-        Text::Exact(id) if !id.starts_with("spiffe://") => {
-            Err(PatternError::new(pattern, "an identity begins with `spiffe://`"))
-        }
+        Text::Exact(id) => SpiffeId::new(id).map_err(|error| PatternError::new(pattern, error.why())).map(|_| text),
         Text::Prefix(prefix) if !begins(prefix) => {
             Err(PatternError::new(pattern, "an identity begins with `spiffe://`"))
         }

@@ -10,7 +10,7 @@ use crate::canon::View;
 
 /// Whether the policies allow it; `None` if no rule was there to decide.
 pub(super) fn allows(policies: &[&Policy], view: &View<'_>, all: bool) -> Option<bool> {
-    let counts = |rule: &&Rule| all || view.draw < rule.enforced;
+    let counts = |rule: &&Rule| all || view.draw < rule.enforced.millionths();
     for policy in policies {
         if policy.rules.iter().filter(counts).any(|rule| rule.action == Action::Deny && holds(rule, view)) {
             return Some(false);

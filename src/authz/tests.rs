@@ -8,7 +8,11 @@ use super::{
     Action, Authorizer, Baseline, HostText, Operation, PathText, Policy, Rule, Source, Text, When, WhenKey, Why,
     reference,
 };
-use crate::canon::{Authority, HttpView, View};
+use crate::{
+    canon::{Authority, HttpView, View},
+    enforcement::Percent,
+    instrument::Registry,
+};
 
 const WEB: &str = "spiffe://td.example/ns/prod/sa/web";
 
@@ -70,6 +74,10 @@ impl Sample {
     }
 }
 
+fn compiled(policies: &[&Policy]) -> Authorizer {
+    Authorizer::new(policies, &Registry::default())
+}
+
 fn text(text: &str) -> Text {
     Text::new(text).unwrap()
 }
@@ -83,7 +91,7 @@ fn methods(methods: &[Method]) -> Operation {
 }
 
 fn decide(rules: &[Rule], sample: &Sample) -> bool {
-    Authorizer::new(&[&Policy::new(rules.to_vec())], Baseline::Everyone).decide(&sample.view()).allowed
+    compiled(&[&Policy::new(rules.to_vec())]).decide(&sample.view(), &Baseline::Everyone).allowed
 }
 
 #[test]
@@ -91,17 +99,17 @@ fn deny_comes_before_allow_and_what_none_allows_is_denied() {
     let allow = Rule::allow("allow").to(paths(&["/allow*"]));
     let deny = Rule::deny("deny").to(paths(&["/allow/admin"]));
     let policy = Policy::new([allow.clone(), deny.clone()]);
-    let authorizer = Authorizer::new(&[&policy], Baseline::Everyone);
+    let authorizer = compiled(&[&policy]);
     let sample = |path| Sample::path(path);
     let decide = |sample: &Sample| {
         let view = sample.view();
-        let decision = authorizer.decide(&view);
+        let decision = authorizer.decide(&view, &Baseline::Everyone);
         (
             decision.allowed,
             match decision.why {
-                Why::Rule(name) => name.to_string(),
-                Why::NoRule => "no rule".into(),
-                Why::Baseline => "baseline".into(),
+                Why::Rule(rule) => rule.name.to_string(),
+                Why::NoRule(_) => "no rule".into(),
+                Why::Baseline(_) => "baseline".into(),
             },
         )
     };
@@ -126,8 +134,12 @@ fn without_rules_that_allow_the_baseline_decides() {
     ];
     for (baseline, principal, expected) in rows {
         let deny = Policy::new([Rule::deny("d").to(paths(&["/admin"]))]);
-        let authorizer = Authorizer::new(&[&deny], baseline.clone());
-        assert_eq!(authorizer.decide(&sample(principal).view()).allowed, expected, "{baseline:?} {principal:?}");
+        let authorizer = compiled(&[&deny]);
+        assert_eq!(
+            authorizer.decide(&sample(principal).view(), &baseline).allowed,
+            expected,
+            "{baseline:?} {principal:?}"
+        );
     }
 }
 
@@ -144,10 +156,10 @@ fn the_order_of_actions_is_a_truth_table() {
             for (u, audit) in forms(Action::Audit).into_iter().enumerate() {
                 let rules: Vec<Rule> = [audit, allow.clone(), deny.clone()].concat();
                 let policy = Policy::new(rules);
-                let authorizer = Authorizer::new(&[&policy], Baseline::Everyone);
+                let authorizer = compiled(&[&policy]);
                 let sample = Sample::default();
                 let view = sample.view();
-                let decision = authorizer.decide(&view);
+                let decision = authorizer.decide(&view, &Baseline::Everyone);
                 assert_eq!(decision.allowed, d != 2 && a != 1, "deny {d}, allow {a}, audit {u}");
                 assert_eq!(decision.audit.is_some(), u == 2);
             }
@@ -158,7 +170,7 @@ fn the_order_of_actions_is_a_truth_table() {
 #[test]
 fn nothing_listed_means_nobody() {
     let policy = Policy { exclusive: true, ..Policy::default() };
-    assert!(!Authorizer::new(&[&policy], Baseline::Everyone).decide(&Sample::default().view()).allowed);
+    assert!(!compiled(&[&policy]).decide(&Sample::default().view(), &Baseline::Everyone).allowed);
 }
 
 #[test]
@@ -166,9 +178,9 @@ fn every_policy_has_to_allow_on_its_own() {
     let one = Policy::new([Rule::allow("one").to(paths(&["/a*"]))]);
     let two = Policy::new([Rule::allow("two").to(paths(&["*b"]))]);
     let silent = Policy::new([Rule::deny("three").to(paths(&["/c"]))]);
-    let authorizer = Authorizer::new(&[&one, &two, &silent], Baseline::Nobody);
+    let authorizer = compiled(&[&one, &two, &silent]);
     for (path, expected) in [("/ab", true), ("/a", false), ("/b", false), ("/c", false)] {
-        assert_eq!(authorizer.decide(&Sample::path(path).view()).allowed, expected, "{path}");
+        assert_eq!(authorizer.decide(&Sample::path(path).view(), &Baseline::Everyone).allowed, expected, "{path}");
     }
 }
 
@@ -176,29 +188,33 @@ fn every_policy_has_to_allow_on_its_own() {
 fn a_shadow_rule_changes_no_answer_and_tells_what_it_would() {
     let deny = Rule::deny("deny").to(paths(&["/admin"])).shadow();
     let policy = Policy::new([deny]);
-    let authorizer = Authorizer::new(&[&policy], Baseline::Everyone);
+    let authorizer = compiled(&[&policy]);
     let sample = Sample::path("/admin");
     let view = sample.view();
-    let decision = authorizer.decide(&view);
+    let decision = authorizer.decide(&view, &Baseline::Everyone);
     assert!(decision.allowed);
-    assert!(matches!(decision.shadow, Some((false, Why::Rule(name))) if &**name == "deny"));
-    assert!(authorizer.decide(&Sample::default().view()).shadow.is_none());
+    assert!(matches!(decision.shadow, Some((false, Why::Rule(rule))) if &*rule.name == "deny"));
+    assert!(authorizer.decide(&Sample::default().view(), &Baseline::Everyone).shadow.is_none());
     // The first rule that allows, in shadow: what it does not cover would be denied.
     let policy = Policy::new([Rule::allow("allow").to(paths(&["/a"])).shadow()]);
-    let authorizer = Authorizer::new(&[&policy], Baseline::Everyone);
+    let authorizer = compiled(&[&policy]);
     let sample = Sample::path("/b");
     let view = sample.view();
-    let decision = authorizer.decide(&view);
-    assert!(decision.allowed && matches!(decision.shadow, Some((false, Why::NoRule))));
+    let decision = authorizer.decide(&view, &Baseline::Everyone);
+    assert!(decision.allowed && matches!(decision.shadow, Some((false, Why::NoRule(_)))));
 }
 
 #[test]
 fn a_share_of_requests_is_held_to_a_rule() {
-    let rule = Rule { enforced: 250_000, ..Rule::deny("d") };
-    let authorizer = Authorizer::new(&[&Policy::new([rule])], Baseline::Everyone);
+    let rule = Rule { enforced: Percent::of_millionths(250_000), ..Rule::deny("d") };
+    let authorizer = compiled(&[&Policy::new([rule])]);
     assert!(authorizer.draws());
     for (draw, allowed) in [(0, false), (249_999, false), (250_000, true), (999_999, true)] {
-        assert_eq!(authorizer.decide(&Sample { draw, ..Sample::default() }.view()).allowed, allowed, "{draw}");
+        assert_eq!(
+            authorizer.decide(&Sample { draw, ..Sample::default() }.view(), &Baseline::Everyone).allowed,
+            allowed,
+            "{draw}"
+        );
     }
 }
 
@@ -249,9 +265,9 @@ fn absent_attributes_satisfy_exclusions_only() {
     ];
     for (names, excludes, sample, holds, holds_not) in rows {
         for (rule, holds) in [(names, holds), (excludes, holds_not)] {
-            assert_eq!(!decide(&[rule.clone()], &sample), holds, "{rule:?} {sample:?}");
+            assert_eq!(!decide(std::slice::from_ref(&rule), &sample), holds, "{rule:?} {sample:?}");
             let allow = Rule { action: Action::Allow, ..rule };
-            assert_eq!(decide(&[allow.clone()], &sample), holds, "{allow:?} {sample:?}");
+            assert_eq!(decide(std::slice::from_ref(&allow), &sample), holds, "{allow:?} {sample:?}");
         }
     }
 }
@@ -277,8 +293,8 @@ fn on_a_connection_rules_about_http_deny_more_and_allow_less() {
     ];
     for (rule, allowed) in rows {
         let policy = Policy::new([rule.clone()]);
-        let authorizer = Authorizer::of_connections(&[&policy], Baseline::Everyone);
-        assert_eq!(authorizer.decide(&connection.view()).allowed, allowed, "{rule:?}");
+        let authorizer = Authorizer::of_connections(&[&policy]);
+        assert_eq!(authorizer.decide(&connection.view(), &Baseline::Everyone).allowed, allowed, "{rule:?}");
     }
 }
 
@@ -396,7 +412,7 @@ fn of_a_thousand_rules_those_that_could_match_are_asked() {
     ];
     for (shape, rule) in shapes.into_iter().enumerate() {
         let policy = Policy::new((0..1000).map(rule));
-        let authorizer = Authorizer::new(&[&policy], Baseline::Nobody);
+        let authorizer = compiled(&[&policy]);
         let sample = Sample {
             principal: Some(if shape == 0 {
                 "spiffe://td.example/ns/n/sa/s500".into()
@@ -410,7 +426,7 @@ fn of_a_thousand_rules_those_that_could_match_are_asked() {
             path: if shape == 1 { "/t/500".into() } else { "/t/500/a/x".into() },
             ..Sample::default()
         };
-        assert!(authorizer.decide(&sample.view()).allowed, "shape {shape}");
+        assert!(authorizer.decide(&sample.view(), &Baseline::Everyone).allowed, "shape {shape}");
         assert!(authorizer.asked(&sample.view()) <= 2, "shape {shape}: {}", authorizer.asked(&sample.view()));
     }
 }
@@ -543,7 +559,8 @@ mod properties {
 
     fn rule() -> impl Strategy<Value = Rule> {
         let action = select(vec![Action::Allow, Action::Allow, Action::Deny, Action::Audit]);
-        let enforced = select(vec![1_000_000, 1_000_000, 1_000_000, 500_000, 0]);
+        let enforced =
+            select(vec![Percent::ALL, Percent::ALL, Percent::ALL, Percent::of_millionths(500_000), Percent::NONE]);
         (action, vec(source(), 0..3), vec(operation(), 0..3), vec(when(), 0..2), enforced)
             .prop_map(|(action, from, to, when, enforced)| Rule { from, to, when, enforced, ..Rule::new("r", action) })
     }
@@ -601,12 +618,12 @@ mod properties {
             policies in vec(policy(), 1..3), requests in vec(request(), REQUESTS)
         ) {
             let policies: Vec<&Policy> = policies.iter().collect();
-            let http = Authorizer::new(&policies, Baseline::Nobody);
-            let connections = Authorizer::of_connections(&policies, Baseline::Nobody);
+            let http = compiled(&policies);
+            let connections = Authorizer::of_connections(&policies);
             for request in requests {
                 let view = request.view();
                 let authorizer = if request.http { &http } else { &connections };
-                let decision = authorizer.decide(&view);
+                let decision = authorizer.decide(&view, &Baseline::Nobody);
                 let expected = reference::allows(&policies, &view, false).unwrap_or(false);
                 prop_assert_eq!(decision.allowed, expected, "{:?}", request);
                 let shadow = reference::allows(&policies, &view, true).unwrap_or(false);

@@ -24,6 +24,7 @@ mod tests;
 pub use self::normalize::PathNormalization;
 pub(crate) use self::{
     authority::Authority,
+    path::never_in_strict,
     request::{Canonical, canonicalize, host},
     view::{HttpView, Principal, View},
 };

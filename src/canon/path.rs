@@ -115,3 +115,17 @@ pub(super) fn is_grpc_method(path: &str) -> bool {
     };
     name(service, true) && name(method, true)
 }
+
+/// Why no canonical path of [`strict`] holds this text.
+pub(crate) fn never_in_strict(text: &str) -> Option<&'static str> {
+    // Dots are a segment only where slashes are on both sides.
+    let dots = ["/./", "/../"].iter().any(|dots| text.contains(dots));
+    match () {
+        () if text.contains('%') => Some("patterns see paths decoded"),
+        () if text.contains('\\') => Some("a path with `\\` is refused"),
+        () if text.contains("//") => Some("a path with `//` is refused"),
+        () if dots => Some("a path with `.` or `..` is refused"),
+        () if text.chars().any(char::is_control) => Some("a path with control characters is refused"),
+        () => None,
+    }
+}

@@ -16,6 +16,7 @@ use super::{
     control::{Inner, Origins, Seats},
 };
 use crate::{
+    authz,
     canon::PathNormalization,
     client::{ServiceHandle, ServiceRuntime, Services},
     discover::{Discover, DnsSettings, Sources},
@@ -119,6 +120,19 @@ impl Builder {
     /// E055.
     pub fn path_normalization(mut self, level: PathNormalization) -> Self {
         self.document.path_normalization(level);
+        self
+    }
+
+    /// Who may ask for what: a default that the file may change, list by list.
+    pub fn authz(mut self, policy: authz::Policy) -> Self {
+        self.document.authz(policy);
+        self
+    }
+
+    /// As [`authz`](Builder::authz), and no source takes it away: a request has to be allowed by these rules and by the
+    /// others.
+    pub fn pin_authz(mut self, policy: authz::Policy) -> Self {
+        self.document.pin_authz(policy);
         self
     }
 

@@ -15,6 +15,7 @@ use crate::{
     name::ServiceName,
     rt::TaskSet,
     seat::{Position, chain},
+    server,
 };
 
 /// A configured service while it runs.
@@ -51,6 +52,7 @@ impl Inner {
         let seats = self.seats.server.iter().chain(next.inbound.policies.seats(Position::Server)).cloned();
         self.server.set_seat(chain(seats));
         self.server.set_normalization(next.inbound.path_normalization);
+        self.server.set_access(server::Access::new(&next, &self.registry));
         let generation = next.generation;
         self.snapshot.store(next);
         self.generation.send_replace(generation);

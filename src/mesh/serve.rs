@@ -165,7 +165,7 @@ where
             tracing::info!(listener = %listener.local_addr(), "serving");
             let shared = Arc::clone(&inner.server);
             inner.acceptor.serve(listener, InboundTls::default, move |peer| {
-                server::connection(Arc::clone(&shared), app.clone(), peer)
+                server::connection(Arc::clone(&shared), app.clone(), peer, server::Audience::Mesh)
             });
             inner.serves();
             let own_signal = signal.is_some();

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use super::{EndpointSpec, Labels, PolicySet, SetKind, TlsMode};
 use crate::{
+    authz,
     balance::BalancePolicy,
     breaker::BreakerPolicy,
     canon::PathNormalization,
@@ -169,6 +170,10 @@ pub enum SourceKind {
 pub struct InboundSpec {
     /// How paths are made to have one meaning. Default [`PathNormalization::Strict`].
     pub path_normalization: PathNormalization,
+    /// Who may ask for what.
+    pub authz: authz::Policy,
+    /// What code pinned of that: it has to allow as well, whatever the rest says.
+    pub pinned_authz: authz::Policy,
     /// Policies of the user's own at the `server` seat.
     pub policies: PolicySet,
 }

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, Request};
 
+use super::access::Audience;
 use crate::{
     body::Body,
     canon::Canonical,
@@ -27,6 +28,7 @@ pub(crate) struct Served {
 pub(crate) struct ServerContext {
     pub(crate) context: Context,
     pub(crate) peer: Peer,
+    pub(crate) audience: Audience,
     pub(crate) started: Instant,
     pub(crate) deadline: Option<Instant>,
     pub(crate) grpc: bool,
@@ -50,12 +52,15 @@ impl Carrier for Served {
 
 impl Served {
     /// Decodes the context and takes our own headers out, so that the application neither sees nor forwards them.
-    pub(crate) fn new(mut request: Request<Body>, peer: Peer, started: Instant) -> Self {
+    pub(crate) fn new(mut request: Request<Body>, peer: Peer, audience: Audience, started: Instant) -> Self {
         let grpc = is_grpc(request.headers());
         let inner = decode(request.headers_mut(), &peer, started);
         let deadline = inner.deadline;
         let canonical = Canonical::default();
-        Self { request, cx: ServerContext { context: Context::new(inner), peer, started, deadline, grpc, canonical } }
+        Self {
+            request,
+            cx: ServerContext { context: Context::new(inner), peer, audience, started, deadline, grpc, canonical },
+        }
     }
 }
 
@@ -116,7 +121,7 @@ mod tests {
         for (name, value) in headers {
             request.headers_mut().append(*name, http::HeaderValue::from_static(value));
         }
-        Served::new(request, peer, rt::now())
+        Served::new(request, peer, Audience::Mesh, rt::now())
     }
 
     fn stranger() -> Peer {

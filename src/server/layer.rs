@@ -15,6 +15,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
+    access::Audience,
     inbound::Served,
     stack::{ServerShared, connection},
 };
@@ -132,7 +133,7 @@ where
         let unknown = || PeerAddr::Tcp(([0, 0, 0, 0], 0).into());
         let peer = Peer::of(request.extensions()).unwrap_or_else(|| Peer::new(unknown(), unknown()));
         let service = Foreign::<S, R> { service: self.inner.clone(), body: std::marker::PhantomData };
-        let mut connection = connection(Arc::clone(&self.shared), service, peer);
+        let mut connection = connection(Arc::clone(&self.shared), service, peer, Audience::Foreign);
         let grpc = crate::classify::is_grpc(request.headers());
         let future = connection.call(request.map(Body::new));
         Box::pin(async move {

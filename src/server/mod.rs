@@ -1,6 +1,8 @@
 //! The server stack: what happens to a request between the listener and the application.
 
+mod access;
 mod app;
+mod authorize;
 mod canonical;
 mod deadline;
 mod inbound;
@@ -11,4 +13,7 @@ mod stack;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 pub(crate) use self::layer::RequestBody;
 pub use self::layer::{ServerLayer, ServerService};
-pub(crate) use self::stack::{ServerShared, connection};
+pub(crate) use self::{
+    access::{Access, Audience},
+    stack::{ServerShared, connection},
+};

@@ -16,7 +16,9 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
+    access::{Access, Audience},
     app::App,
+    authorize::AuthorizeLayer,
     canonical::CanonicalLayer,
     deadline::{CallersDeadline, ExpiredLayer},
     inbound::Served,
@@ -41,11 +43,18 @@ pub(crate) struct ServerShared {
     seat: ArcSwapOption<Arc<dyn Seat>>,
     /// The index of the level in [`PathNormalization::ALL`]: a byte, because every request reads it.
     normalization: AtomicU8,
+    /// Who may ask for what; nothing while everyone may ask for everything.
+    access: ArcSwapOption<Access>,
 }
 
 impl ServerShared {
     pub(crate) fn new(series: Arc<CallSeries>) -> Arc<Self> {
-        Arc::new(Self { series, seat: ArcSwapOption::empty(), normalization: AtomicU8::new(0) })
+        Arc::new(Self {
+            series,
+            seat: ArcSwapOption::empty(),
+            normalization: AtomicU8::new(0),
+            access: ArcSwapOption::empty(),
+        })
     }
 
     pub(crate) fn set_seat(&self, seat: Option<Arc<dyn Seat>>) {
@@ -55,6 +64,24 @@ impl ServerShared {
     pub(crate) fn set_normalization(&self, level: PathNormalization) {
         let index = PathNormalization::ALL.iter().position(|other| *other == level).unwrap_or_default();
         self.normalization.store(index as u8, Relaxed);
+    }
+}
+
+impl ServerShared {
+    pub(crate) fn set_access(&self, access: Access) {
+        self.access.store((!access.is_open()).then(|| Arc::new(access)));
+    }
+
+    /// Whether this request may go on.
+    ///
+    /// # Errors
+    /// E051 where a rule denies it, E055 where it has no one meaning to the rules.
+    #[inline]
+    pub(super) fn authorize(&self, served: &Served) -> Result<(), Error> {
+        match &*self.access.load() {
+            Some(access) => access.check(served),
+            None => Ok(()),
+        }
     }
 }
 
@@ -107,6 +134,8 @@ where
     let app = App::new(app);
     // Above the application and below everything of the mesh, so that user code sees only admitted requests.
     let app = SeatLayer::with(Arc::clone(&shared)).layer(app);
+    // Below everything that learns who asks, above user code, which sees only what is allowed.
+    let app = AuthorizeLayer::new(Arc::clone(&shared)).layer(app);
     // Below the refusal of expired work, above user code: what it may not exceed is the caller's deadline.
     let app = TimeoutLayer::with(CallersDeadline).layer(app);
     let app = ErasableLayer.layer(app);
@@ -125,6 +154,7 @@ where
 pub(crate) struct Connection<S> {
     stack: S,
     peer: Peer,
+    audience: Audience,
 }
 
 /// The service for one connection. Cloned for each request.
@@ -132,6 +162,7 @@ pub(crate) fn connection<S, B>(
     shared: Arc<ServerShared>,
     app: S,
     peer: Peer,
+    audience: Audience,
 ) -> Connection<
     impl Service<
         Served,
@@ -148,7 +179,7 @@ where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    Connection { stack: stack(shared, app), peer }
+    Connection { stack: stack(shared, app), peer, audience }
 }
 
 impl<S, B> Service<Request<Body>> for Connection<S>
@@ -165,6 +196,6 @@ where
 
     #[inline]
     fn call(&mut self, request: Request<Body>) -> S::Future {
-        self.stack.call(Served::new(request, self.peer.clone(), rt::now()))
+        self.stack.call(Served::new(request, self.peer.clone(), self.audience, rt::now()))
     }
 }

@@ -15,6 +15,7 @@ use super::{
     store::{Rejection, Update},
 };
 use crate::{
+    authz,
     balance::BalancePolicy,
     breaker::BreakerPolicy,
     canon::PathNormalization,
@@ -115,6 +116,16 @@ impl DocumentBuilder {
     /// `inbound.path_normalization`.
     pub(crate) fn path_normalization(&mut self, level: PathNormalization) {
         self.document.inbound.path_normalization = Some(Set::new(level, Origin::Builder));
+    }
+
+    /// `inbound.authz`.
+    pub(crate) fn authz(&mut self, policy: authz::Policy) {
+        self.document.inbound.authz.add(policy, &Origin::Builder);
+    }
+
+    /// Rules that have to allow as well, whatever any source says.
+    pub(crate) fn pin_authz(&mut self, policy: authz::Policy) {
+        self.pins.inbound.authz.add(policy, &Origin::Pinned);
     }
 
     /// `inbound`: a policy at the server seat.

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use super::{
+    authz,
     document::{PartialRoute, place_of},
     duration,
     order::shadows,
@@ -32,6 +33,7 @@ pub(super) fn check(resolution: &Resolution) -> Findings {
     let services = &resolution.services;
     let mut findings = Findings::default();
     security::check(resolution, &mut findings);
+    authz::check(resolution, &mut findings);
     let mut hosts: HashMap<&HostPattern, (&Resolved, &Origin)> = HashMap::new();
     for service in services {
         // A host is one service's, whether or not the rest of the service could be read.

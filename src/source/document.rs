@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::outlier::PartialOutlier;
 use crate::{
+    authz::{Action, Policy, Rule},
     balance::BalancePolicy,
     canon::PathNormalization,
     matching::HostPattern,
@@ -150,17 +151,48 @@ impl PartialDrain {
     }
 }
 
+/// `inbound.authz`. A rule without a name is named by its place.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PartialAuthz {
+    pub(crate) allow: Field<Vec<Set<Rule>>>,
+    pub(crate) deny: Field<Vec<Set<Rule>>>,
+    pub(crate) audit: Field<Vec<Set<Rule>>>,
+}
+
+impl PartialAuthz {
+    /// Adds the rules of a policy.
+    pub(crate) fn add(&mut self, policy: Policy, origin: &Origin) {
+        if policy.exclusive {
+            self.allow.get_or_insert_with(|| Set::new(Vec::new(), origin.clone()));
+        }
+        for rule in policy.rules {
+            let list = match rule.action {
+                Action::Allow => &mut self.allow,
+                Action::Deny => &mut self.deny,
+                Action::Audit => &mut self.audit,
+            };
+            let list = list.get_or_insert_with(|| Set::new(Vec::new(), origin.clone()));
+            list.value.push(Set::new(rule, origin.clone()));
+        }
+    }
+
+    fn over(self, lower: Self) -> Self {
+        over!(self, lower; fields: allow, deny, audit; groups: ; maps: )
+    }
+}
+
 /// `inbound`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PartialInbound {
     pub(crate) path_normalization: Field<PathNormalization>,
+    pub(crate) authz: PartialAuthz,
     /// Policies at the server seat.
     pub(crate) policies: Drafts,
 }
 
 impl PartialInbound {
     fn over(self, lower: Self) -> Self {
-        over!(self, lower; fields: path_normalization; groups: ; maps: policies)
+        over!(self, lower; fields: path_normalization; groups: authz; maps: policies)
     }
 }
 

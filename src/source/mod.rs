@@ -3,6 +3,7 @@
 //! Each source translates its wire form into a partial document; the store lays them over each other. Nothing outside
 //! this room knows where a value came from, except as data (`model::Provenance`).
 
+mod authz;
 pub(crate) mod builder;
 mod check;
 mod document;

@@ -6,7 +6,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    document::{Document, Drafts, Field, PartialInbound, PartialRoute, PartialService, PartialTimeouts, Tunables},
+    authz,
+    document::{
+        Document, Drafts, Field, PartialAuthz, PartialInbound, PartialRoute, PartialService, PartialTimeouts, Tunables,
+    },
     order,
     security::{self, SecurityOrigins},
     unnamed_route,
@@ -33,6 +36,8 @@ pub(super) struct Resolved {
 pub(super) struct Resolution {
     pub(super) snapshot: Snapshot,
     pub(super) security: SecurityOrigins,
+    /// The rules of `inbound.authz` without those that code pinned.
+    pub(super) authz: PartialAuthz,
     pub(super) services: Vec<Resolved>,
 }
 
@@ -52,7 +57,11 @@ pub(super) fn resolve(base: &Snapshot, merged: Document, pins: &Document, previo
     take(&mut provenance, "drain.lame_duck", document.drain.lame_duck, |value| snapshot.drain.lame_duck = value);
     take(&mut provenance, "drain.deadline", document.drain.deadline, |value| snapshot.drain.deadline = value);
 
-    let inbound = inbound(&document.inbound, &previous.inbound, &mut provenance);
+    let mut inbound = inbound(&document.inbound, &previous.inbound, &mut provenance);
+    // Pinned rules do not replace others: each policy has to allow on its own.
+    let authz = merged.inbound.authz.clone();
+    inbound.pinned_authz = authz::resolve(&pins.inbound.authz, &mut Provenance::default());
+    inbound.authz = authz::resolve(&authz, &mut provenance);
     snapshot.inbound = if inbound == *previous.inbound { Arc::clone(&previous.inbound) } else { Arc::new(inbound) };
 
     let mut services = Vec::new();
@@ -71,7 +80,7 @@ pub(super) fn resolve(base: &Snapshot, merged: Document, pins: &Document, previo
         services.push(Resolved { spec, partial, tunables, indices });
     }
     snapshot.provenance = Arc::new(provenance);
-    Resolution { snapshot, security, services }
+    Resolution { snapshot, security, authz, services }
 }
 
 fn take<T>(provenance: &mut Provenance, path: &str, field: Field<T>, set: impl FnOnce(T)) {
@@ -86,6 +95,7 @@ fn inbound(partial: &PartialInbound, before: &InboundSpec, provenance: &mut Prov
     InboundSpec {
         path_normalization: effective(provenance, "inbound.path_normalization".into(), level, Default::default()),
         policies: seated(&partial.policies, &before.policies, provenance, "inbound"),
+        ..InboundSpec::default()
     }
 }
 

@@ -48,7 +48,22 @@ services:
         mode: shadow
   ratings:
     endpoints: { custom: registry }
-inbound: { path_normalization: merge_slashes }
+inbound:
+  path_normalization: merge_slashes
+  authz:
+    allow:
+    - { name: web, from: ["spiffe://bookinfo.example/ns/default/sa/web", "spiffe://bookinfo.example/ns/ops/*"], methods: [GET], paths: ["/reviews/*"] }
+    - from:
+      - { namespaces: [prod], not_principals: ["*/sa/guest"], trust_domains: bookinfo.example, not_ip_blocks: 10.1.0.0/16 }
+      - { service_accounts: default/web, remote_ip_blocks: [10.0.0.0/8, "2001:db8::1"] }
+      to:
+      - { hosts: ["*.example", "a.example:8080"], ports: 9080, not_methods: [DELETE], not_paths: ["/a/{*}", "/b/{**}"] }
+      - grpc: [{ service: pkg.Service, method: Get }, { method: List }]
+      headers: { x-role: [user, "admin*"], x-tenant: { not_values: ["*"] } }
+      server_name: reviews
+    - { name: rest, enforced: 12.5% }
+    deny: [{ name: no-admin, paths: /admin, shadow: true }]
+    audit: [{}]
 "#;
 
 fn load(text: &str) -> Snapshot {
@@ -75,7 +90,14 @@ fn every_part_reaches_the_snapshot() {
     assert_eq!((endpoints[1].weight, &*endpoints[1].locality.zone), (3, "b"));
     assert_eq!(&*endpoints[1].labels["version"], "v2");
     assert!(snapshot.services["ratings"].routes.is_empty());
-    assert!(snapshot.lints.is_empty(), "{:?}", snapshot.lints);
+    let authz = &snapshot.inbound.authz;
+    assert_eq!(authz.rules.len(), 5);
+    assert_eq!((authz.rules[1].from.len(), authz.rules[1].to.len(), authz.rules[1].when.len()), (2, 2, 3));
+    assert_eq!(authz.rules[0].from[0].principals.len(), 2);
+    assert_eq!(&*authz.rules[1].name, "allow[1]");
+    // Without `identity` these two can never match.
+    let lints: Vec<&str> = snapshot.lints.iter().map(|lint| lint.path.as_str()).collect();
+    assert_eq!(lints, ["inbound.authz.allow[0]", "inbound.authz.allow[1]"]);
 }
 
 #[test]

@@ -48,6 +48,41 @@ fn calls_leave_nothing_behind() {
     }
 }
 
+/// A thousand rules, all of which could be asked for, decide in the same number of allocations as none: with or without.
+#[test]
+fn rules_decide_without_allocating() {
+    use sinew::{
+        Mesh,
+        authz::{Operation, PathText, Policy, Rule, Source, Text, When, WhenKey},
+    };
+    let rule = |n: u32| {
+        let mut source = Source::default();
+        source.ip_blocks = vec!["127.0.0.0/8".parse().unwrap()];
+        let mut operation = Operation::default();
+        operation.methods = vec![http::Method::POST];
+        operation.paths = vec![PathText::new(&format!("/echo{n}")).unwrap(), PathText::new("/{*}").unwrap()];
+        let mut when = When::new(WhenKey::Header(http::HeaderName::from_static("x-tenant")), []);
+        when.not_values = vec![Text::exact("guest")];
+        Rule::allow(format!("rule {n}")).from(source).to(operation).when(when)
+    };
+    let deny = |n: u32| {
+        let mut operation = Operation::default();
+        operation.paths = vec![PathText::new(&format!("/tenant{n}/*")).unwrap()];
+        Rule::deny(format!("deny {n}")).to(operation)
+    };
+    let policy = Policy::new((0..500).map(rule).chain((0..500).map(deny)));
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let without = per_call(0, echo::mesh_http(protocol, 1));
+        let policy = policy.clone();
+        let with =
+            per_call(
+                0,
+                async move { echo::http_of(Mesh::builder("echo").authz(policy).build().await?, protocol).await },
+            );
+        judge("the same without rules", 0, without, with, 0.0);
+    }
+}
+
 fn judge(bare_name: &str, bytes: usize, bare: f64, sinew: f64, most: f64) {
     let added = sinew - bare;
     println!("{bytes} bytes: {sinew:.2} allocations a call, {added:+.2} over {bare:.2} of {bare_name}");

@@ -1,5 +1,6 @@
 //! Whole meshes on real sockets and in memory.
 
+mod authz;
 mod calls;
 mod canonical;
 #[path = "../support/echo.rs"]

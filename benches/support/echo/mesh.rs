@@ -31,9 +31,19 @@ pub(crate) async fn mesh_http(protocol: Protocol, callers: usize) -> Result<Vec<
     Ok(vec![Http(raw_client(protocol).await?); callers])
 }
 
+/// As [`mesh_http`], with this mesh on the server.
+#[allow(dead_code, reason = "gates use it, benches do not")]
+pub(crate) async fn http_of(server: Mesh, protocol: Protocol) -> Result<Vec<Http>, BoxError> {
+    Ok(vec![Http(client_of(server, protocol).await?)])
+}
+
 /// The client of [`mesh_http`].
 pub(crate) async fn raw_client(protocol: Protocol) -> Result<Client, BoxError> {
-    let server = Mesh::builder("echo").build().await?;
+    client_of(Mesh::builder("echo").build().await?, protocol).await
+}
+
+/// The client of a server with this mesh.
+pub(crate) async fn client_of(server: Mesh, protocol: Protocol) -> Result<Client, BoxError> {
     let listener = server.listen("127.0.0.1:0").await?;
     let addr = listener.local_addr();
     let app = service_fn(|request: http::Request<Body>| answer(request));

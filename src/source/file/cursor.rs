@@ -365,15 +365,34 @@ impl<'r, 'n> Cursor<'_, 'r, 'n> {
         match self.node {
             Some(node) if matches!(node.kind, Kind::Scalar { .. } | Kind::Broken) && !node.is_null() => scalar(self),
             Some(_) => other(self),
-            None => {
-                scalar(Cursor { reading: self.reading, node: None });
-                let one = self.reading.described.take();
-                other(Cursor { reading: self.reading, node: None });
-                let two = self.reading.described.take();
-                self.reading.described = json!({ "anyOf": [one, two] });
-                None
-            }
+            None => self.describe_either(scalar, other),
         }
+    }
+
+    /// Read one way if it is a map, another way otherwise.
+    pub(super) fn map_or<T>(
+        self,
+        other: impl FnOnce(Cursor<'_, 'r, 'n>) -> Option<T>,
+        map: impl FnOnce(Cursor<'_, 'r, 'n>) -> Option<T>,
+    ) -> Option<T> {
+        match self.node {
+            Some(Node { kind: Kind::Map(_), .. }) => map(self),
+            Some(_) => other(self),
+            None => self.describe_either(other, map),
+        }
+    }
+
+    fn describe_either<T>(
+        self,
+        one: impl FnOnce(Cursor<'_, 'r, 'n>) -> Option<T>,
+        two: impl FnOnce(Cursor<'_, 'r, 'n>) -> Option<T>,
+    ) -> Option<T> {
+        one(Cursor { reading: self.reading, node: None });
+        let one = self.reading.described.take();
+        two(Cursor { reading: self.reading, node: None });
+        let two = self.reading.described.take();
+        self.reading.described = json!({ "anyOf": [one, two] });
+        None
     }
 }
 

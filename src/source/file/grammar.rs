@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use serde_json::json;
 
 use super::{
+    authz,
     cursor::{Cursor, Fields, Wrong},
     endpoints, routes, security,
 };
@@ -47,7 +48,7 @@ pub(super) fn document(at: Cursor<'_, '_, '_>) -> Option<Document> {
         let services = fields.group("services", "What can be called, by name.", services);
         let inbound = fields.group("inbound", "What holds for everything that is served.", |at| {
             at.map("a map", |fields| {
-                fields.later(&["authz", "rate_limit"]);
+                fields.later(&["rate_limit"]);
                 PartialInbound {
                     path_normalization: fields.field(
                         "path_normalization",
@@ -57,6 +58,11 @@ pub(super) fn document(at: Cursor<'_, '_, '_>) -> Option<Document> {
                             let words = PathNormalization::ALL.map(|level| (level.as_str(), level));
                             at.choice("a level of `path_normalization`", &words, &[])
                         },
+                    ),
+                    authz: fields.group(
+                        "authz",
+                        "Who may ask for what. Default: the listener's own rule.",
+                        authz::authz,
                     ),
                     policies: fields.policies(&[Position::Server], "`inbound`"),
                 }

@@ -204,7 +204,7 @@ fn path(at: Cursor<'_, '_, '_>) -> Option<PathPattern> {
     .flatten()
 }
 
-fn method(at: Cursor<'_, '_, '_>) -> Option<Method> {
+pub(super) fn method(at: Cursor<'_, '_, '_>) -> Option<Method> {
     at.scalar("a method", json!({ "type": "string" }), |text| {
         let upper = text.to_ascii_uppercase();
         match Method::from_str(text) {
@@ -221,7 +221,7 @@ fn method(at: Cursor<'_, '_, '_>) -> Option<Method> {
     })
 }
 
-fn header_name(key: &str) -> Result<HeaderName, Wrong> {
+pub(super) fn header_name(key: &str) -> Result<HeaderName, Wrong> {
     if key.starts_with(':') {
         let help = "use `hosts`, `path` or `method`";
         return Err(Wrong::new(format!("`{}` is a pseudo-header", key.escape_debug()), help));

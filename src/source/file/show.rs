@@ -7,12 +7,13 @@ use std::{fmt::Write, path::Path};
 
 use super::traffic;
 use crate::{
+    authz::{Action, Policy as AuthzPolicy},
     balance::BalancePolicy,
     enforcement::Percent,
     matching::{PathPattern, StringMatch},
     model::{
-        Address, EndpointSource, EndpointSpec, IdentitySource, Labels, PolicySet, Protocol, RouteOptions, ServiceSpec,
-        SetKind, Snapshot, SourceKind, TlsMode,
+        Address, EndpointSource, EndpointSpec, IdentitySource, InboundSpec, Labels, PolicySet, Protocol, RouteOptions,
+        ServiceSpec, SetKind, Snapshot, SourceKind, TlsMode,
     },
     route::{HeaderChanges, PathRewrite, Route, RouteAction},
     source::duration::format as duration,
@@ -50,6 +51,7 @@ pub fn show(snapshot: &Snapshot) -> String {
     out.line(0, "inbound:", None);
     let level = snapshot.inbound.path_normalization.as_str();
     out.value(2, "path_normalization", level, "inbound.path_normalization");
+    out.authz(&snapshot.inbound);
     out.policies(2, &snapshot.inbound.policies, "inbound");
     out.out
 }
@@ -214,6 +216,30 @@ impl Printer<'_> {
         }
     }
 
+    fn authz(&mut self, inbound: &InboundSpec) {
+        let lists = [("allow", Action::Allow), ("deny", Action::Deny), ("audit", Action::Audit)];
+        if inbound.authz != AuthzPolicy::default() {
+            self.line(2, "authz:", None);
+        }
+        for (key, action) in &lists {
+            let path = format!("inbound.authz.{key}");
+            if *action == Action::Allow && inbound.authz.exclusive {
+                self.value(4, key, "[]", &path);
+            } else if inbound.authz.rules.iter().any(|rule| rule.action == *action) {
+                self.line(4, &format!("{key}:"), Some(&path));
+                let listed = inbound.authz.rules.iter().filter(|rule| rule.action == *action);
+                for (index, rule) in listed.enumerate() {
+                    self.line(6, &format!("- {}", super::authz::show(rule)), Some(&format!("{path}[{index}]")));
+                }
+            }
+        }
+        // Code's own, which no document can say: a document that is printed and loaded is held to it again.
+        for rule in &inbound.pinned_authz.rules {
+            let action = lists.iter().find(|(_, action)| *action == rule.action).map_or("", |(key, _)| key);
+            self.line(2, &format!("# pinned, {action}: {}", super::authz::show(rule)), None);
+        }
+    }
+
     fn policies(&mut self, indent: usize, policies: &PolicySet, path: &str) {
         for (name, policy) in policies.iter() {
             // JSON is YAML.
@@ -283,7 +309,7 @@ impl Printer<'_> {
 }
 
 /// A text in double quotes: JSON's escapes are YAML's, and `${` must not become a variable when it is read again.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     serde_json::Value::from(text.replace("${", "$${")).to_string()
 }
 

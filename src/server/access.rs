@@ -1,0 +1,267 @@
+//! Rules, the listener's own rule, and the view of a request that both are asked about.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::{Method, Request};
+
+use super::inbound::Served;
+use crate::{
+    authz::{Authorizer, Baseline, Decision, Why},
+    body::Body,
+    canon::{self, HttpView, View},
+    error::{Code, Error},
+    instrument::Registry,
+    model::{Mtls, Snapshot},
+    peer::PeerAddr,
+    rt::Rng,
+};
+
+/// For whom a listener is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Audience {
+    /// Members of the mesh.
+    Mesh,
+    /// Callers outside of the mesh.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no edge listener is served yet"))]
+    Edge,
+    /// Whoever a listener admits that is not ours: nobody's identity is known.
+    Foreign,
+}
+
+/// Who may ask for what, at one moment.
+#[derive(Debug)]
+pub(crate) struct Access {
+    authorizer: Authorizer,
+    mesh: Baseline,
+    foreign: Baseline,
+}
+
+impl Access {
+    pub(crate) fn new(snapshot: &Snapshot, registry: &Registry) -> Self {
+        let inbound = &snapshot.inbound;
+        let members = |plaintext| match (&snapshot.identity, &snapshot.mesh.trust_domain) {
+            (Some(_), Some(domain)) => Baseline::Members { trust_domain: domain.clone(), plaintext },
+            (Some(_), None) => Baseline::Nobody,
+            (None, _) => Baseline::Everyone,
+        };
+        let mesh = match snapshot.listeners.mesh.unwrap_or(snapshot.mtls) {
+            Mtls::Strict => members(false),
+            Mtls::Permissive => members(true),
+            Mtls::Off => Baseline::Everyone,
+        };
+        let authorizer = Authorizer::new(&[&inbound.pinned_authz, &inbound.authz], registry);
+        Self { authorizer, mesh, foreign: members(false) }
+    }
+
+    /// Whether every request of every audience is allowed.
+    pub(crate) fn is_open(&self) -> bool {
+        let everyone = |baseline: &Baseline| *baseline == Baseline::Everyone;
+        self.authorizer.is_empty() && everyone(&self.mesh) && everyone(&self.foreign)
+    }
+
+    fn baseline(&self, audience: Audience) -> &Baseline {
+        match audience {
+            Audience::Mesh => &self.mesh,
+            Audience::Edge => &Baseline::Everyone,
+            Audience::Foreign => &self.foreign,
+        }
+    }
+
+    /// Whether this request may go on.
+    ///
+    /// # Errors
+    /// E051 where it is denied, E055 where a header that rules look at has no one meaning.
+    pub(super) fn check(&self, served: &Served) -> Result<(), Error> {
+        let headers = served.request.headers();
+        for name in self.authorizer.headers() {
+            let mut values = headers.get_all(name).iter();
+            let text = values.next().is_none_or(|value| std::str::from_utf8(value.as_bytes()).is_ok());
+            if !text || values.next().is_some() {
+                return Err(Error::new(Code::BadRequest, format!("header: `{name}` occurs twice, or is not text"))
+                    .with_reason("header"));
+            }
+        }
+        let draw = if self.authorizer.draws() { Rng::local().below(1_000_000) } else { 0 };
+        let view = view(served, draw);
+        let decision = self.authorizer.decide(&view, self.baseline(served.cx.audience));
+        if let Some(rule) = decision.audit {
+            let who = view.principal.unwrap_or("-");
+            tracing::info!(
+                target: "sinew::audit", rule = &*rule.name, allowed = decision.allowed, peer = %served.cx.peer.remote_addr(),
+                principal = who, method = %served.request.method(), path = view.http.as_ref().and_then(|http| http.path),
+            );
+        }
+        if decision.allowed { Ok(()) } else { Err(denied(served, &view, &decision)) }
+    }
+}
+
+#[cold]
+fn denied(served: &Served, view: &View<'_>, decision: &Decision<'_>) -> Error {
+    let why = match decision.why {
+        Why::Rule(rule) => format!("rule `{}` denies", rule.name),
+        Why::NoRule(_) => "no rule allows".to_owned(),
+        Why::Baseline(_) => "without rules only peers of the same trust domain are admitted, which excludes".to_owned(),
+    };
+    let who = view.principal.unwrap_or("a peer without identity");
+    let (method, path) = (served.request.method(), view.http.as_ref().and_then(|http| http.path).unwrap_or("-"));
+    let peer = served.cx.peer.remote_addr();
+    tracing::info!(
+        code = %Code::Denied, rule = &*decision.why.rule().name, %peer, principal = view.principal, %method, path, "denied",
+    );
+    Error::new(Code::Denied, format!("{why} {method} {path} from {who} at {peer}"))
+}
+
+/// What rules see of a request. `served` was made canonical before.
+fn view(served: &Served, draw: u32) -> View<'_> {
+    let peer = &served.cx.peer;
+    let address = |address: &PeerAddr| match address {
+        PeerAddr::Tcp(address) => Some(SocketAddr::new(address.ip().to_canonical(), address.port())),
+        PeerAddr::Memory(_) => None,
+    };
+    let remote: Option<IpAddr> = address(peer.remote_addr()).map(|address| address.ip());
+    let request = &served.request;
+    let path = served.cx.canonical.path(request.uri());
+    View {
+        principal: peer.id().map(|id| id.as_str()),
+        in_process: peer.is_in_process(),
+        peer: remote,
+        client: remote,
+        local: address(peer.local_addr()),
+        server_name: None,
+        http: Some(HttpView {
+            authority: canon::host(request.uri(), request.headers()),
+            method: method(request),
+            path: path.starts_with('/').then_some(path),
+            headers: request.headers(),
+        }),
+        draw,
+    }
+}
+
+/// A WebSocket over HTTP/2 is a CONNECT with a protocol and a path; over HTTP/1.1 it is a GET. Rules see one method.
+fn method(request: &Request<Body>) -> &Method {
+    let extended = request.method() == Method::CONNECT && request.uri().scheme().is_some();
+    if extended { &Method::GET } else { request.method() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        authz::{Operation, Policy, Rule, Source, Text, When, WhenKey},
+        canon::{PathNormalization, canonicalize},
+        model::{IdentitySource, InboundSpec},
+        name::{ServiceName, SpiffeId},
+        peer::Peer,
+        rt,
+    };
+
+    const WEB: &str = "spiffe://td.example/ns/prod/sa/web";
+
+    fn access(identity: bool, mtls: Mtls, policy: Policy) -> Access {
+        let mut snapshot = Snapshot::new(ServiceName::new("s").unwrap());
+        snapshot.identity = identity.then_some(IdentitySource::Dev);
+        snapshot.mesh.trust_domain = Some("td.example".into());
+        snapshot.mtls = mtls;
+        snapshot.inbound = std::sync::Arc::new(InboundSpec { authz: policy, ..InboundSpec::default() });
+        Access::new(&snapshot, &Registry::default())
+    }
+
+    fn peer(id: Option<&str>) -> Peer {
+        let (remote, local) = (([127, 0, 0, 1], 40_000).into(), ([127, 0, 0, 1], 9080).into());
+        let (remote, local) = (PeerAddr::Tcp(remote), PeerAddr::Tcp(local));
+        match id {
+            Some(id) => Peer::proven(remote, local, SpiffeId::new(id).unwrap(), true),
+            None => Peer::new(remote, local),
+        }
+    }
+
+    fn served(request: http::request::Builder, peer: Peer, audience: Audience) -> Served {
+        let request = request.header("host", "s").body(Body::empty()).unwrap();
+        let mut served = Served::new(request, peer, audience, rt::now());
+        served.cx.canonical = canonicalize(&mut served.request, false, PathNormalization::Strict).unwrap();
+        served
+    }
+
+    fn code(access: &Access, id: Option<&str>, audience: Audience) -> Option<Code> {
+        let served = served(Request::get("/a"), peer(id), audience);
+        access.check(&served).err().map(|error| error.code())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_rules_each_audience_has_its_own() {
+        let strict = access(true, Mtls::Strict, Policy::default());
+        assert_eq!(code(&strict, Some(WEB), Audience::Mesh), None);
+        assert_eq!(code(&strict, Some("spiffe://other/x"), Audience::Mesh), Some(Code::Denied));
+        assert_eq!(code(&strict, None, Audience::Mesh), Some(Code::Denied));
+        assert_eq!(code(&strict, None, Audience::Foreign), Some(Code::Denied));
+        assert_eq!(code(&strict, Some(WEB), Audience::Foreign), None);
+        assert_eq!(code(&strict, None, Audience::Edge), None);
+        let permissive = access(true, Mtls::Permissive, Policy::default());
+        assert_eq!(code(&permissive, None, Audience::Mesh), None);
+        assert_eq!(code(&permissive, Some("spiffe://other/x"), Audience::Mesh), Some(Code::Denied));
+        assert_eq!(code(&permissive, None, Audience::Foreign), Some(Code::Denied));
+        let off = access(true, Mtls::Off, Policy::default());
+        assert_eq!(code(&off, None, Audience::Mesh), None);
+        let none = access(false, Mtls::Off, Policy::default());
+        assert!(none.is_open());
+        assert_eq!(code(&none, None, Audience::Foreign), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rule_that_allows_holds_for_every_audience() {
+        let rule = Rule::allow("web").from(Source::principals([WEB]).unwrap());
+        let access = access(true, Mtls::Permissive, Policy::new([rule]));
+        for audience in [Audience::Mesh, Audience::Edge, Audience::Foreign] {
+            assert_eq!(code(&access, Some(WEB), audience), None, "{audience:?}");
+            assert_eq!(code(&access, None, audience), Some(Code::Denied), "{audience:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_operator_learns_the_rule_and_who_asked() {
+        let rule = Rule::deny("no-admin")
+            .to(Operation { paths: vec![crate::authz::PathText::new("/admin/*").unwrap()], ..Operation::default() });
+        let access = access(true, Mtls::Strict, Policy::new([rule]));
+        let error = access.check(&served(Request::get("/admin/x"), peer(Some(WEB)), Audience::Mesh)).unwrap_err();
+        let text =
+            "SINEW-E051 rule `no-admin` denies GET /admin/x from spiffe://td.example/ns/prod/sa/web at 127.0.0.1:40000";
+        assert_eq!(error.to_string(), text);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_header_that_rules_look_at_stands_once() {
+        let role = WhenKey::Header(http::HeaderName::from_static("x-role"));
+        let rule = Rule::deny("no-guests").when(When::new(role, [Text::exact("guest")]));
+        let access = access(false, Mtls::Off, Policy::new([rule]));
+        let check = |values: &[&[u8]]| {
+            let mut request = Request::get("/");
+            for value in values {
+                request = request.header("x-role", *value);
+            }
+            access.check(&served(request, peer(None), Audience::Mesh)).err().map(|error| (error.code(), error.reason()))
+        };
+        assert_eq!(check(&[]), None);
+        assert_eq!(check(&[b"user"]), None);
+        assert_eq!(check(&[b"guest"]), Some((Code::Denied, None)));
+        assert_eq!(check(&[b"user", b"guest"]), Some((Code::BadRequest, Some("header"))));
+        assert_eq!(check(&[b"guest\xff"]), Some((Code::BadRequest, Some("header"))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_websocket_over_http2_is_a_get_and_a_tunnel_matches_no_path() {
+        let get = |path: &str| {
+            let to = Operation {
+                methods: vec![Method::GET],
+                paths: vec![crate::authz::PathText::new(path).unwrap()],
+                ..Operation::default()
+            };
+            access(false, Mtls::Off, Policy::new([Rule::allow("ws").to(to)]))
+        };
+        let extended = || served(Request::connect("https://s/ws"), peer(None), Audience::Mesh);
+        assert!(get("/ws").check(&extended()).is_ok());
+        assert!(get("/other").check(&extended()).is_err());
+        let tunnel = served(Request::connect("s:443"), peer(None), Audience::Mesh);
+        assert!(get("*").check(&tunnel).is_err());
+    }
+}

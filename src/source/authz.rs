@@ -1,0 +1,99 @@
+//! `inbound.authz`: rules of several sources as one policy, and what is odd about them.
+
+use std::collections::HashMap;
+
+use super::{
+    check::Findings,
+    document::{Field, PartialAuthz, Set, place_of},
+    resolve::Resolution,
+    store::Rejection,
+};
+use crate::{
+    authz::{Policy, Rule},
+    canon::{PathNormalization, never_in_strict},
+    model::{Lint, Origin, Provenance},
+};
+
+const LISTS: [&str; 3] = ["allow", "deny", "audit"];
+
+fn lists(partial: &PartialAuthz) -> [(&'static str, &Field<Vec<Set<Rule>>>); 3] {
+    let [allow, deny, audit] = LISTS;
+    [(allow, &partial.allow), (deny, &partial.deny), (audit, &partial.audit)]
+}
+
+/// The policy that the lists make.
+pub(super) fn resolve(partial: &PartialAuthz, provenance: &mut Provenance) -> Policy {
+    let mut policy = Policy::default();
+    for (list, rules) in lists(partial) {
+        let Some(rules) = rules else { continue };
+        provenance.record(format!("inbound.authz.{list}"), rules.origin.clone());
+        for (index, rule) in rules.value.iter().enumerate() {
+            provenance.record(format!("inbound.authz.{list}[{index}]"), rule.origin.clone());
+            let mut rule_value = rule.value.clone();
+            if rule_value.name.is_empty() {
+                rule_value.name = format!("{list}[{index}]").into();
+            }
+            policy.rules.push(rule_value);
+        }
+    }
+    policy.exclusive = partial.allow.as_ref().is_some_and(|allow| allow.value.is_empty());
+    policy
+}
+
+/// Names that stand twice, and rules that cannot do what they seem to.
+pub(super) fn check(resolution: &Resolution, findings: &mut Findings) {
+    let snapshot = &resolution.snapshot;
+    let mut names: HashMap<&str, &Origin> = HashMap::new();
+    for (list, rules) in lists(&resolution.authz) {
+        let Some(rules) = rules else { continue };
+        let path = format!("inbound.authz.{list}");
+        if list == "allow" && rules.value.is_empty() {
+            let message = "nobody is allowed anything; remove `allow` to admit by the listener's own rule".to_owned();
+            findings.lints.push(Lint::new(path.clone(), place_of(&rules.origin), message));
+        }
+        for (index, rule) in rules.value.iter().enumerate() {
+            let path = format!("{path}[{index}]");
+            let identity = rule.value.from.iter().any(|source| {
+                !(source.principals.is_empty()
+                    && source.namespaces.is_empty()
+                    && source.trust_domains.is_empty()
+                    && source.service_accounts.is_empty())
+            });
+            if identity && snapshot.identity.is_none() {
+                let message =
+                    "it asks for the identity of peers, and without `identity` none has one: it never matches";
+                findings.lints.push(Lint::new(path.clone(), place_of(&rule.origin), message.to_owned()));
+            }
+            let operations = rule.value.to.iter();
+            let paths = operations.flat_map(|operation| operation.paths.iter().chain(&operation.not_paths));
+            for path_text in paths.filter(|_| snapshot.inbound.path_normalization == PathNormalization::Strict) {
+                let text = path_text.to_string();
+                if let Some(why) = never_in_strict(&text) {
+                    findings.rejected.push(Rejection {
+                        resource: "inbound".into(),
+                        path: format!("{path}.paths"),
+                        place: place_of(&rule.origin),
+                        reason: format!("no request matches the path `{}`: {why}", text.escape_debug()),
+                        help: Some(
+                            "write the path decoded once, or choose another `inbound.path_normalization`".into(),
+                        ),
+                        related: None,
+                    });
+                }
+            }
+            let name = &*rule.value.name;
+            if !name.is_empty()
+                && let Some(earlier) = names.insert(name, &rule.origin)
+            {
+                findings.rejected.push(Rejection {
+                    resource: "inbound".into(),
+                    path: format!("{path}.name"),
+                    place: place_of(&rule.origin),
+                    reason: format!("two rules are named `{name}`"),
+                    help: Some("names are unique, because metrics and logs show them; rename one".into()),
+                    related: place_of(earlier).map(|place| (place, "the other is here".into())),
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! The grammar of `inbound.authz`, and its rules printed.
+
+use std::{fmt::Display, str::FromStr, sync::Arc};
+
+use http::Method;
+use ipnet::IpNet;
+use serde_json::json;
+
+use super::{
+    cursor::{Cursor, Fields, Wrong},
+    node::Kind,
+};
+use crate::{
+    authz::{Action, GrpcMethod, HostText, Operation, PathText, Rule, Source, Text, When, WhenKey},
+    enforcement::Percent,
+    source::document::PartialAuthz,
+};
+
+/// `inbound.authz`.
+pub(super) fn authz(at: Cursor<'_, '_, '_>) -> Option<PartialAuthz> {
+    at.map("a map with `allow`, `deny` or `audit`", |fields| {
+        let mut list = |key: &'static str, doc: &str, action: Action| {
+            fields.field(key, doc, |at| at.list("a list of rules", |at| rule(at, &action)))
+        };
+        let authz = PartialAuthz {
+            allow: list(
+                "allow",
+                "What is allowed; all else is denied. Default: the listener's own rule, which with an identity admits \
+                 peers of the same trust domain.",
+                Action::Allow,
+            ),
+            deny: list("deny", "What is denied, whatever allows it. Default: nothing.", Action::Deny),
+            audit: list("audit", "What is written to the log. Default: nothing.", Action::Audit),
+        };
+        fields.later(&["custom"]);
+        authz
+    })
+}
+
+fn rule(at: Cursor<'_, '_, '_>, action: &Action) -> Option<Rule> {
+    at.map("a rule", |fields| {
+        let name = fields.field("name", "Its name in logs and metrics. Default: its place, such as `allow[0]`.", name);
+        let from = fields.field(
+            "from",
+            "Who asks: one of these. A SPIFFE ID, its beginning (`spiffe://td/ns/prod/*`), `*` for everyone with an \
+             identity, or a map. Default: anyone.",
+            |at| one_or_some(at, "a caller, or a list of callers", source),
+        );
+        let to = fields.field("to", "Several kinds of operation, instead of the fields here.", |at| {
+            one_or_some(at, "a list of operations", |at| at.map("an operation", operation))
+        });
+        let here = operation(fields);
+        let inline: Vec<&'static str> = OPERATION.into_iter().filter(|key| fields.has(key)).collect();
+        if let (Some(_), Some(key)) = (&to, inline.first()) {
+            let wrong = Wrong::new(format!("`to` and `{key}` exclude each other"), "move it into an entry of `to`");
+            fields.report(key, wrong);
+        }
+        let headers = fields.group("headers", "All of these: a header, and one or several patterns.", |at| {
+            at.keyed("a map from header names to patterns", super::routes::header_name, values)
+        });
+        let server_name = fields.field("server_name", "The name asked for in the TLS handshake: one of these.", texts);
+        let shadow = fields.field("shadow", "Evaluated and counted only. Default `false`.", |at| at.boolean());
+        let enforced = fields.field(
+            "enforced",
+            "The share of requests it counts for; the rest is in shadow. Default 100%.",
+            |at| at.percent(),
+        );
+        fields.at_most_one(&["shadow", "enforced"]);
+        let mut rule = Rule::new(name.map_or_else(|| Arc::from(""), |set| set.value), action.clone());
+        rule.from = merged(from.into_iter().flat_map(|set| set.value));
+        rule.to = match to {
+            Some(to) => to.value,
+            None if inline.is_empty() => Vec::new(),
+            None => vec![here],
+        };
+        let header = |(name, (values, not_values))| When { key: WhenKey::Header(name), values, not_values };
+        rule.when.extend(headers.into_iter().map(|(name, set)| header((name, set.value))));
+        rule.when.extend(server_name.map(|set| When::new(WhenKey::ServerName, set.value)));
+        if let Some(share) = enforced {
+            rule.enforced = Percent::of_millionths(share.value);
+        }
+        if shadow.is_some_and(|set| set.value) {
+            rule.enforced = Percent::NONE;
+        }
+        rule
+    })
+}
+
+/// Principals that stand alone are one caller of several names.
+fn merged(sources: impl Iterator<Item = Caller>) -> Vec<Source> {
+    let (mut principals, mut all) = (Vec::new(), Vec::new());
+    for source in sources {
+        match source {
+            Caller::Principal(text) => principals.push(text),
+            Caller::Source(source) => all.push(*source),
+        }
+    }
+    if !principals.is_empty() {
+        all.insert(0, Source { principals, ..Source::default() });
+    }
+    all
+}
+
+fn name(at: Cursor<'_, '_, '_>) -> Option<Arc<str>> {
+    at.scalar("a name", json!({ "type": "string", "minLength": 1, "maxLength": 253 }), |text| {
+        let plain = |c: char| !c.is_control();
+        if text.is_empty() || text.len() > 253 || !text.chars().all(plain) {
+            return Err(Wrong::new("that is not a name for a rule", "write 1 to 253 characters"));
+        }
+        Ok(text.into())
+    })
+}
+
+enum Caller {
+    Principal(Text),
+    Source(Box<Source>),
+}
+
+fn source(at: Cursor<'_, '_, '_>) -> Option<Caller> {
+    at.scalar_or(
+        |at| principal(at).map(Caller::Principal),
+        |at| {
+            at.map("a SPIFFE ID, or a map of conditions", |fields| {
+                let texts = |fields: &mut Fields<'_, '_, '_>, key, doc| field(fields, key, doc, text);
+                let accounts = |fields: &mut Fields<'_, '_, '_>, key, doc| field(fields, key, doc, service_account);
+                let nets = |fields: &mut Fields<'_, '_, '_>, key, doc| field(fields, key, doc, net);
+                Caller::Source(Box::new(Source {
+                    principals: field(fields, "principals", "SPIFFE IDs: one of these.", principal),
+                    not_principals: field(fields, "not_principals", "None of these.", principal),
+                    namespaces: texts(fields, "namespaces", "`prod` of `spiffe://td/ns/prod/sa/web`: one of these."),
+                    not_namespaces: texts(fields, "not_namespaces", "None of these."),
+                    trust_domains: texts(fields, "trust_domains", "One of these."),
+                    not_trust_domains: texts(fields, "not_trust_domains", "None of these."),
+                    service_accounts: accounts(fields, "service_accounts", "`namespace/name`: one of these."),
+                    not_service_accounts: accounts(fields, "not_service_accounts", "None of these."),
+                    ip_blocks: nets(fields, "ip_blocks", "Networks of the peer: one of these."),
+                    not_ip_blocks: nets(fields, "not_ip_blocks", "None of these."),
+                    remote_ip_blocks: nets(
+                        fields,
+                        "remote_ip_blocks",
+                        "Networks of the client, as trusted proxies say; of the peer without them: one of these.",
+                    ),
+                    not_remote_ip_blocks: nets(fields, "not_remote_ip_blocks", "None of these."),
+                }))
+            })
+        },
+    )
+}
+
+/// The fields of an operation.
+const OPERATION: [&str; 9] =
+    ["hosts", "not_hosts", "ports", "not_ports", "methods", "not_methods", "paths", "not_paths", "grpc"];
+
+fn operation(fields: &mut Fields<'_, '_, '_>) -> Operation {
+    let hosts = |fields: &mut Fields<'_, '_, '_>, key, doc| field(fields, key, doc, host);
+    let ports = |fields: &mut Fields<'_, '_, '_>, key, doc| field(fields, key, doc, port);
+    let methods = |fields: &mut Fields<'_, '_, '_>, key, doc| field(fields, key, doc, super::routes::method);
+    let paths = |fields: &mut Fields<'_, '_, '_>, key, doc| field(fields, key, doc, path);
+    Operation {
+        hosts: hosts(fields, "hosts", "`a.example`, `*.example`, `a.example:8080`: one of these."),
+        not_hosts: hosts(fields, "not_hosts", "None of these."),
+        ports: ports(fields, "ports", "Ports of this process, 1 to 65535: one of these."),
+        not_ports: ports(fields, "not_ports", "None of these."),
+        methods: methods(fields, "methods", "In capitals: one of these. To deny `GET` denies `HEAD` too."),
+        not_methods: methods(fields, "not_methods", "None of these."),
+        paths: paths(
+            fields,
+            "paths",
+            "`/a`, `/a/*`, `*.png`, or segments such as `/users/{*}/orders` and `/files/{**}`: one of these.",
+        ),
+        not_paths: paths(fields, "not_paths", "None of these."),
+        grpc: field(fields, "grpc", "gRPC methods, by path: one of these.", grpc),
+    }
+}
+
+fn field<T>(
+    fields: &mut Fields<'_, '_, '_>,
+    key: &'static str,
+    doc: &str,
+    read: fn(Cursor<'_, '_, '_>) -> Option<T>,
+) -> Vec<T> {
+    let values = fields.field(key, doc, |at| one_or_some(at, "a value, or a list of values", read));
+    values.map(|set| set.value).unwrap_or_default()
+}
+
+/// One value, or a list of at least one: nothing to match reads as "any" to some and as "none" to others.
+fn one_or_some<T>(at: Cursor<'_, '_, '_>, what: &str, read: fn(Cursor<'_, '_, '_>) -> Option<T>) -> Option<Vec<T>> {
+    if let Some(node) = at.node
+        && matches!(&node.kind, Kind::List(items) if items.is_empty())
+    {
+        at.reading.report(node.mark, Wrong::new("the list is empty", "remove it for any, or list what may match"));
+        return None;
+    }
+    Some(at.one_or_list(what, read)?.into_iter().map(|set| set.value).collect())
+}
+
+fn parsed<T>(
+    at: Cursor<'_, '_, '_>,
+    what: &str,
+    help: &str,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Option<T> {
+    at.scalar(what, json!({ "type": ["string", "number"] }), |text| {
+        parse(text).map_err(|message| if help.is_empty() { Wrong::plain(message) } else { Wrong::new(message, help) })
+    })
+}
+
+fn said<T, E: Display>(result: Result<T, E>) -> Result<T, String> {
+    result.map_err(|error| error.to_string())
+}
+
+fn text(at: Cursor<'_, '_, '_>) -> Option<Text> {
+    parsed(at, "a pattern", "write `abc`, `abc*`, `*abc` or `*`", |text| said(Text::new(text)))
+}
+
+fn texts(at: Cursor<'_, '_, '_>) -> Option<Vec<Text>> {
+    one_or_some(at, "a pattern, or a list of patterns", text)
+}
+
+/// Patterns of which one has to match, or a map that says which may not.
+fn values(at: Cursor<'_, '_, '_>) -> Option<(Vec<Text>, Vec<Text>)> {
+    at.map_or(
+        |at| texts(at).map(|texts| (texts, Vec::new())),
+        |at| {
+            at.map("a pattern, a list of patterns, or a map with `values` and `not_values`", |fields| {
+                let values = field(fields, "values", "One of these.", text);
+                let not_values = field(fields, "not_values", "None of these.", text);
+                if !fields.has("values") && !fields.has("not_values") {
+                    let wrong = Wrong::new(
+                        "neither `values` nor `not_values` stands here",
+                        "add one, such as `values: [\"*\"]`",
+                    );
+                    fields.report("", wrong);
+                }
+                (values, not_values)
+            })
+        },
+    )
+}
+
+fn principal(at: Cursor<'_, '_, '_>) -> Option<Text> {
+    let help = "write a SPIFFE ID, its beginning or end with `*`, or `*` for everyone with an identity";
+    parsed(at, "a SPIFFE ID", help, |text| said(crate::authz::principal(text)))
+}
+
+fn service_account(at: Cursor<'_, '_, '_>) -> Option<(Arc<str>, Arc<str>)> {
+    parsed(at, "a service account", "write `namespace/name`", |text| match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok((namespace.into(), name.into()))
+        }
+        _ => Err(format!("`{}` is not a service account", text.escape_debug())),
+    })
+}
+
+fn net(at: Cursor<'_, '_, '_>) -> Option<IpNet> {
+    parsed(at, "a network", "write `10.0.0.0/8`, `2001:db8::/32` or one address", |text| {
+        let address = || text.parse().map(|address: std::net::IpAddr| IpNet::from(address));
+        IpNet::from_str(text).or_else(|_| address()).map_err(|_| format!("`{}` is not a network", text.escape_debug()))
+    })
+}
+
+fn host(at: Cursor<'_, '_, '_>) -> Option<HostText> {
+    parsed(at, "a host", "", |text| said(HostText::new(text)))
+}
+
+fn port(at: Cursor<'_, '_, '_>) -> Option<u16> {
+    at.integer(1..=65_535).and_then(|port| u16::try_from(port).ok())
+}
+
+fn path(at: Cursor<'_, '_, '_>) -> Option<PathText> {
+    parsed(at, "a path", "write `/a`, `/a/*`, `*.png`, `/users/{*}/orders` or `/files/{**}`", |text| {
+        said(PathText::new(text))
+    })
+}
+
+fn grpc(at: Cursor<'_, '_, '_>) -> Option<GrpcMethod> {
+    at.map("a map with `service` and `method`", |fields| {
+        let name = |fields: &mut Fields<'_, '_, '_>, key, doc| {
+            fields.field(key, doc, |at| at.text("a name")).map(|set| set.value)
+        };
+        let service = name(fields, "service", "Full name, `package.Service`.");
+        let method = name(fields, "method", "Name of the method.");
+        if !fields.has("service") && !fields.has("method") {
+            let help = "write `{service: package.Service}`, `{method: Name}` or both";
+            fields.report("", Wrong::new("`grpc` names neither a service nor a method", help));
+        }
+        GrpcMethod::new(service, method)
+    })
+}
+
+/// A rule as one line of YAML.
+pub(super) fn show(rule: &Rule) -> String {
+    let mut parts = vec![("name".to_owned(), quoted(&rule.name))];
+    if !rule.from.is_empty() {
+        parts.push(("from".into(), list(rule.from.iter().map(show_source))));
+    }
+    match rule.to.as_slice() {
+        [] => {}
+        [one] if *one != Operation::default() => parts.extend(operation_parts(one)),
+        many => parts.push(("to".into(), list(many.iter().map(|one| map(operation_parts(one)))))),
+    }
+    let headers: Vec<_> = rule
+        .when
+        .iter()
+        .filter_map(|when| match &when.key {
+            WhenKey::Header(name) => Some((quoted(name.as_str()), show_when(when))),
+            WhenKey::ServerName => None,
+        })
+        .collect();
+    if !headers.is_empty() {
+        parts.push(("headers".into(), map(headers)));
+    }
+    for when in rule.when.iter().filter(|when| when.key == WhenKey::ServerName) {
+        parts.push(("server_name".into(), list(when.values.iter().map(quoted))));
+    }
+    match rule.enforced {
+        Percent::ALL => {}
+        Percent::NONE => parts.push(("shadow".into(), "true".into())),
+        share => parts.push(("enforced".into(), share.to_string())),
+    }
+    map(parts)
+}
+
+fn show_when(when: &When) -> String {
+    if when.not_values.is_empty() {
+        return list(when.values.iter().map(quoted));
+    }
+    let mut parts = Vec::new();
+    push(&mut parts, "values", when.values.iter().map(quoted));
+    push(&mut parts, "not_values", when.not_values.iter().map(quoted));
+    map(parts)
+}
+
+fn show_source(source: &Source) -> String {
+    let mut parts = Vec::new();
+    let account = |(namespace, name): &(Arc<str>, Arc<str>)| quoted(format!("{namespace}/{name}"));
+    push(&mut parts, "principals", source.principals.iter().map(quoted));
+    push(&mut parts, "not_principals", source.not_principals.iter().map(quoted));
+    push(&mut parts, "namespaces", source.namespaces.iter().map(quoted));
+    push(&mut parts, "not_namespaces", source.not_namespaces.iter().map(quoted));
+    push(&mut parts, "trust_domains", source.trust_domains.iter().map(quoted));
+    push(&mut parts, "not_trust_domains", source.not_trust_domains.iter().map(quoted));
+    push(&mut parts, "service_accounts", source.service_accounts.iter().map(account));
+    push(&mut parts, "not_service_accounts", source.not_service_accounts.iter().map(account));
+    push(&mut parts, "ip_blocks", source.ip_blocks.iter().map(quoted));
+    push(&mut parts, "not_ip_blocks", source.not_ip_blocks.iter().map(quoted));
+    push(&mut parts, "remote_ip_blocks", source.remote_ip_blocks.iter().map(quoted));
+    push(&mut parts, "not_remote_ip_blocks", source.not_remote_ip_blocks.iter().map(quoted));
+    map(parts)
+}
+
+fn operation_parts(operation: &Operation) -> Vec<(String, String)> {
+    let mut parts = Vec::new();
+    let method = |method: &Method| method.to_string();
+    let grpc = |grpc: &GrpcMethod| {
+        let mut names = Vec::new();
+        names.extend(grpc.service.as_ref().map(|name| ("service".to_owned(), quoted(name))));
+        names.extend(grpc.method.as_ref().map(|name| ("method".to_owned(), quoted(name))));
+        map(names)
+    };
+    push(&mut parts, "hosts", operation.hosts.iter().map(quoted));
+    push(&mut parts, "not_hosts", operation.not_hosts.iter().map(quoted));
+    push(&mut parts, "ports", operation.ports.iter().map(u16::to_string));
+    push(&mut parts, "not_ports", operation.not_ports.iter().map(u16::to_string));
+    push(&mut parts, "methods", operation.methods.iter().map(method));
+    push(&mut parts, "not_methods", operation.not_methods.iter().map(method));
+    push(&mut parts, "paths", operation.paths.iter().map(quoted));
+    push(&mut parts, "not_paths", operation.not_paths.iter().map(quoted));
+    push(&mut parts, "grpc", operation.grpc.iter().map(grpc));
+    parts
+}
+
+fn push(parts: &mut Vec<(String, String)>, key: &str, values: impl ExactSizeIterator<Item = String>) {
+    if values.len() > 0 {
+        parts.push((key.to_owned(), list(values)));
+    }
+}
+
+fn quoted(value: impl Display) -> String {
+    super::show::quoted(&value.to_string())
+}
+
+fn list(values: impl Iterator<Item = String>) -> String {
+    format!("[{}]", values.collect::<Vec<_>>().join(", "))
+}
+
+fn map(parts: Vec<(String, String)>) -> String {
+    super::show::map(&parts)
+}
