@@ -100,6 +100,7 @@ pub mod breaker;
 pub mod fault;
 pub mod health;
 mod rescue;
+pub mod retry;
 pub mod route;
 mod telemetry;
 pub mod timeout;

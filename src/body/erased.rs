@@ -14,6 +14,7 @@ use super::{
     foreign::Foreign,
     h2::H2Body,
     replay::{Replay, Replayable},
+    shared::Reader,
 };
 use crate::error::{BoxError, Code, Error};
 
@@ -32,6 +33,7 @@ enum Repr {
     H2(H2Body),
     Boxed(Pin<Box<dyn HttpBody<Data = Bytes, Error = Error> + Send>>),
     Replay(Pin<Box<dyn Replayable + Send>>),
+    Shared(Reader),
 }
 
 impl Body {
@@ -68,6 +70,10 @@ impl Body {
         Self { repr: Repr::H2(body) }
     }
 
+    pub(super) fn shared(reader: Reader) -> Self {
+        Self { repr: Repr::Shared(reader) }
+    }
+
     /// For bodies of our own whose error is already [`Error`]: one box, no mapping.
     pub(crate) fn erase<B>(body: B) -> Self
     where
@@ -86,7 +92,7 @@ impl Body {
         let mut slot = Some(body);
         if let Some(own) = (&mut slot as &mut dyn Any).downcast_mut::<Option<Body>>() {
             return match own.take().unwrap_or_default() {
-                own if matches!(own.repr, Repr::Empty | Repr::Full(_) | Repr::Replay(_)) => own,
+                own if matches!(own.repr, Repr::Empty | Repr::Full(_) | Repr::Replay(_) | Repr::Shared(_)) => own,
                 own => Self { repr: Repr::Replay(Box::pin(Replay::new(own))) },
             };
         }
@@ -102,6 +108,7 @@ impl Body {
         match &mut self.repr {
             Repr::Empty | Repr::Full(_) => true,
             Repr::Replay(body) => body.as_mut().rewind(),
+            Repr::Shared(reader) => reader.rewind(),
             Repr::Incoming(_) | Repr::H2(_) | Repr::Boxed(_) => false,
         }
     }
@@ -118,6 +125,7 @@ impl Body {
         match &self.repr {
             Repr::Empty => Some(Bytes::new()),
             Repr::Full(bytes) => Some(bytes.clone()),
+            Repr::Shared(reader) => reader.as_full(),
             _ => None,
         }
     }
@@ -138,6 +146,7 @@ impl fmt::Debug for Body {
             Repr::H2(_) => "h2",
             Repr::Boxed(_) => "boxed",
             Repr::Replay(_) => "replay",
+            Repr::Shared(_) => "shared",
         };
         f.debug_tuple("Body").field(&repr).finish()
     }
@@ -179,6 +188,7 @@ impl HttpBody for Body {
             Repr::H2(body) => body.poll_frame(cx),
             Repr::Boxed(body) => body.as_mut().poll_frame(cx),
             Repr::Replay(body) => body.as_mut().poll_frame(cx),
+            Repr::Shared(reader) => reader.poll_frame(cx),
         }
     }
 
@@ -190,6 +200,7 @@ impl HttpBody for Body {
             Repr::H2(body) => body.is_end_stream(),
             Repr::Boxed(body) => body.is_end_stream(),
             Repr::Replay(body) => body.is_end_stream(),
+            Repr::Shared(reader) => reader.is_end_stream(),
         }
     }
 
@@ -201,6 +212,7 @@ impl HttpBody for Body {
             Repr::H2(body) => body.size_hint(),
             Repr::Boxed(body) => body.size_hint(),
             Repr::Replay(body) => body.size_hint(),
+            Repr::Shared(reader) => reader.size_hint(),
         }
     }
 }

@@ -9,6 +9,7 @@ mod foreign;
 mod guard;
 mod h2;
 mod replay;
+mod shared;
 mod stack;
 #[cfg(test)]
 mod tests;
@@ -18,5 +19,6 @@ pub(crate) use self::{
     foreign::Foreign,
     guard::{End, Guard, GuardedBody, Held},
     h2::H2Body,
+    shared::Kept,
     stack::{ErasableLayer, StackBody},
 };

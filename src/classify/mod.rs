@@ -6,8 +6,12 @@
 
 mod grpc;
 mod http_status;
+mod lost;
 
-pub(crate) use self::grpc::{GRPC_STATUS, grpc_to_http, http_to_grpc, is_grpc};
+pub(crate) use self::{
+    grpc::{GRPC_STATUS, grpc_to_http, http_to_grpc, is_grpc},
+    lost::{dropped, losing},
+};
 
 use http::{HeaderMap, StatusCode, header::HeaderValue, response};
 
@@ -106,6 +110,11 @@ impl Outcome {
                 | Outcome::Mirror
                 | Outcome::DirectResponse
         )
+    }
+
+    /// Whether a call that ended like this pays for a part of a retry: the backend did its work.
+    pub(crate) fn fills_budget(self) -> bool {
+        matches!(self, Outcome::Success | Outcome::Rejected | Outcome::Upgraded)
     }
 
     /// The label value in metrics.

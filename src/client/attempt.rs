@@ -8,7 +8,7 @@ use tower_service::Service;
 
 use super::outbound::{CallContext, Outbound};
 use crate::{
-    context::{SINEW_CTX, Wire, encode_grpc_timeout},
+    context::{GRPC_PREVIOUS_ATTEMPTS, SINEW_CTX, Wire, encode_grpc_timeout},
     rt,
 };
 
@@ -59,6 +59,9 @@ fn write(cx: &CallContext, headers: &mut HeaderMap) {
         } else {
             wire.remaining = Some(remaining);
         }
+    }
+    if cx.grpc && cx.attempt > 0 {
+        headers.insert(GRPC_PREVIOUS_ATTEMPTS, cx.attempt.into());
     }
     if let Some(context) = &cx.context {
         let inherited = context.inner();

@@ -38,8 +38,10 @@ impl Service<Outbound> for Dispatch {
                 DispatchContext {
                     subset: cx.subset,
                     grpc: cx.grpc,
-                    attempt: cx.attempt,
+                    kind: cx.kind,
+                    per_try: cx.entry.retry.as_ref().and_then(|retry| retry.attempt_timeout(&cx.call)),
                     tried: cx.tried,
+                    asked: cx.asked,
                     deadline: cx.deadline.as_ref().map(|deadline| deadline.at),
                 },
             )),

@@ -6,8 +6,8 @@ mod dispatch;
 mod enter;
 mod handle;
 mod outbound;
-mod redispatch;
 mod request;
+mod retry;
 mod runtime;
 mod stack;
 

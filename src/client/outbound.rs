@@ -8,9 +8,10 @@ use super::runtime::RouteEntry;
 use crate::{
     body::Body,
     classify::is_grpc,
-    cluster::SubsetId,
+    cluster::{Asked, SubsetId},
     context::{Call, Context, with_current},
     fault::Injection,
+    retry::AttemptKind,
     rt::Instant,
     seat::Carrier,
     timeout::Deadline,
@@ -38,10 +39,15 @@ pub(crate) struct CallContext {
     /// The context of the request that is being served, or of an enclosing scope.
     pub(crate) context: Option<Context>,
     pub(crate) call: Call,
-    /// 0 for the first.
+    /// Retries and hedges that were sent before: 0 for the first.
     pub(crate) attempt: u32,
+    pub(crate) kind: AttemptKind,
+    /// What this attempt may spend of its tree's allowance.
+    pub(crate) grant: Option<u8>,
     /// Endpoints that failed this call already, by id. Empty on the first attempt.
     pub(crate) tried: Vec<Arc<str>>,
+    /// Who was asked so far, where an answer or silence may lead elsewhere.
+    pub(crate) asked: Option<Arc<Asked>>,
 }
 
 impl CallContext {
@@ -68,7 +74,10 @@ impl CallContext {
             context,
             call,
             attempt: 0,
+            kind: AttemptKind::First,
+            grant: None,
             tried: Vec::new(),
+            asked: None,
         }
     }
 }

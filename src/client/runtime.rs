@@ -15,6 +15,7 @@ use crate::{
     matching::PathPattern,
     model::{PolicySet, RouteOptions, ServiceSpec},
     name::ServiceName,
+    retry::{Handle, RetrySpec, Series},
     route::{DirectResponse, Redirect, Route, RouteAction, RouteTable, WeightedTarget},
     rt,
     seat::{Position, Seat, chain},
@@ -116,6 +117,7 @@ impl ServiceRuntime {
                 outer: None,
                 attempt: None,
                 fault: None,
+                retry: None,
                 series: CallSeries::new(registry, Direction::Outbound, name.as_str(), "_unknown"),
             }),
         }
@@ -146,6 +148,8 @@ pub(crate) struct RouteEntry {
     pub(crate) outer: Option<Arc<dyn Seat>>,
     pub(crate) attempt: Option<Arc<dyn Seat>>,
     pub(crate) fault: Option<Arc<FaultHandle>>,
+    /// What is sent again; `None` where nothing is sent.
+    pub(crate) retry: Option<Arc<Handle>>,
     pub(crate) series: Arc<CallSeries>,
 }
 
@@ -246,6 +250,7 @@ impl EntryBuilder<'_> {
             outer: seats(self.outer, Position::Outer),
             attempt: seats(self.attempt, Position::Attempt),
             fault: route.and_then(|(_, options)| self.fault(name, options.fault.as_ref()?)),
+            retry: Some(self.retry(name, route.and_then(|(_, options)| options.retries.as_ref()))),
             series: self.series(name),
         })
     }
@@ -264,6 +269,17 @@ impl EntryBuilder<'_> {
         let previous = self.previous?;
         let mut entries = previous.entries.iter().chain([&previous.unmatched]);
         entries.find(|entry| &*entry.name == name).map(|entry| &**entry)
+    }
+
+    /// An equal policy keeps its state, what it knows of latency above all.
+    fn retry(&self, name: &str, own: Option<&RetrySpec>) -> Arc<Handle> {
+        let (spec, per_try) = (own.unwrap_or(&self.spec.retries), self.spec.timeouts.per_try);
+        let kept = self.before(name).and_then(|entry| entry.retry.as_ref());
+        if let Some(kept) = kept.filter(|kept| kept.is(spec, per_try, &self.cluster.retries)) {
+            return Arc::clone(kept);
+        }
+        let series = Series::new(self.registry, self.spec.name.as_str(), name);
+        Arc::new(Handle::on(spec.clone(), per_try, Arc::clone(&self.cluster.retries), series, rt::now()))
     }
 
     fn series(&mut self, name: &str) -> Arc<CallSeries> {

@@ -10,7 +10,7 @@ use tower_service::Service;
 
 use super::{
     attempt::AttemptLayer, deadline::CallDeadline, dispatch::Dispatch, enter::EnterLayer, outbound::Outbound,
-    redispatch::RedispatchLayer,
+    retry::CallRetryLayer,
 };
 use crate::{
     body::ErasableLayer,
@@ -40,8 +40,10 @@ pub(crate) fn stack() -> impl Service<
     let stack = SeatLayer::with(AttemptSeat).layer(stack);
     // Below the repetition: the remaining time and the attempt's number differ from attempt to attempt.
     let stack = AttemptLayer.layer(stack);
-    // Above the pick, so that a call that never left goes elsewhere; below the deadline, which bounds all attempts.
-    let stack = RedispatchLayer.layer(stack);
+    // Above the pick, so that each attempt goes elsewhere; below the deadline, which bounds all attempts and the waits
+    // between them.
+    let stack = CallRetryLayer.layer(stack);
+    let stack = ErasableLayer.layer(stack);
     // Above repetition, so that an injected abort is not repeated and a delay is paid once; below the limits, which count
     // calls whatever becomes of them, and below the deadline, which was worked out with the delay in it.
     let stack = InjectLayer::with(CallFault).layer(stack);

@@ -5,12 +5,13 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use http::{Method, Request, Response, header::UPGRADE};
 
 use super::{
-    Cluster, SubsetId,
+    Asked, Cluster, SubsetId,
     observe::Observe,
     wait::{Ask, Chosen, Ready},
 };
@@ -18,6 +19,7 @@ use crate::{
     body::{Body, GuardedBody},
     breaker::Permit,
     error::{Code, Error},
+    retry::AttemptKind,
     rt::{self, Instant},
     timeout::{Cause, Deadline},
     transport::{SlotBody, Upgraded, Want},
@@ -27,8 +29,12 @@ use crate::{
 pub(crate) struct DispatchContext {
     pub(crate) subset: Option<SubsetId>,
     pub(crate) grpc: bool,
-    pub(crate) attempt: u32,
+    pub(crate) kind: AttemptKind,
+    /// The timeout of this attempt.
+    pub(crate) per_try: Option<Duration>,
     pub(crate) tried: Vec<Arc<str>>,
+    /// Where to note the endpoint.
+    pub(crate) asked: Option<Arc<Asked>>,
     /// When the caller stops waiting.
     pub(crate) deadline: Option<Instant>,
 }
@@ -67,7 +73,13 @@ impl Cluster {
             return DispatchFuture { state: self.at_limit(request, cx) };
         };
         let state = match self.try_ready(ask) {
+            // The same endpoint twice would be load without a chance.
+            Ready::Go(chosen) if cx.kind == AttemptKind::Hedge && cx.tried.contains(&chosen.picked.id) => {
+                State::Refused(Some(self.nowhere_else()))
+            }
             Ready::Go(chosen) => send(Arc::clone(self), chosen, permit, request, &cx),
+            // A hedge that has to wait comes too late.
+            Ready::Wait(_) if cx.kind == AttemptKind::Hedge => State::Refused(Some(self.nowhere_else())),
             Ready::Wait(reason) => {
                 let (cluster, owned) = (Arc::clone(self), Ask { tried: &[], ..ask });
                 let tried = cx.tried.clone();
@@ -110,7 +122,11 @@ impl Cluster {
         State::Waiting(Some(Box::new(Waiting { waited: Box::pin(waited), request, cluster, cx })))
     }
 
-    fn over_limit(&self, waited: std::time::Duration) -> Error {
+    fn nowhere_else(&self) -> Error {
+        Error::new(Code::NoHealthyEndpoint, format!("no other endpoint of `{}` is ready for a hedge", self.name))
+    }
+
+    fn over_limit(&self, waited: Duration) -> Error {
         let waited = if waited.is_zero() { String::new() } else { format!(", also after {waited:?}") };
         let message = format!(
             "{} calls to `{}` are in flight{waited}, its `max_requests`; raise it, or call less at a time",
@@ -145,9 +161,11 @@ fn want(request: &Request<Body>, grpc: bool) -> Want {
 fn send(cluster: Arc<Cluster>, chosen: Chosen, permit: Permit, request: Request<Body>, cx: &DispatchContext) -> State {
     cluster.watch_calls();
     let Chosen { picked, slot, probe } = chosen;
-    let per_try = cluster.policy.load().timeouts.per_try;
+    if let Some(asked) = &cx.asked {
+        asked.push(&picked.id);
+    }
     let sent = slot.send(request);
-    let sent = match per_try {
+    let sent = match cx.per_try {
         None => sent,
         Some(after) => {
             let deadline = Deadline::new(rt::now() + after, Cause::PerTry { after });
@@ -155,7 +173,7 @@ fn send(cluster: Arc<Cluster>, chosen: Chosen, permit: Permit, request: Request<
         }
     };
     // Above the attempt's timeout, so that a timeout counts against the endpoint.
-    let observe = Observe::new(cluster, picked, permit, probe, cx.grpc, cx.attempt > 0);
+    let observe = Observe::new(cluster, picked, permit, probe, cx.grpc, cx.kind);
     State::Sending { sent, observe: Some(observe) }
 }
 

@@ -11,6 +11,7 @@
 //! flooded nor starved. When none is ready a call waits, bounded in time (`connect_wait`) and number
 //! (`max_pending_requests`); when all have failed it fails at once with the last cause.
 
+mod asked;
 mod dispatch;
 mod endpoint;
 mod health;
@@ -23,13 +24,17 @@ mod wait;
 
 pub use self::status::{ClusterStatus, EndpointStatus};
 pub(crate) use self::{
+    asked::Asked,
     dispatch::{DispatchContext, DispatchFuture},
     observe::Observe,
 };
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU32},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -49,7 +54,8 @@ use crate::{
     instrument::Registry,
     model::{Labels, ServiceSpec},
     name::{ServiceName, SubsetName},
-    rt::{Instant, TaskSet},
+    retry::Budget,
+    rt::{self, Instant, TaskSet},
     transport::{ConnectionLimit, Dial},
 };
 
@@ -92,6 +98,10 @@ pub(crate) struct Cluster {
     attempts: AttemptSeries,
     outliers: OutlierSeries,
     watch: Watch,
+    /// What retries and hedges of all routes draw on.
+    pub(crate) retries: Arc<Budget>,
+    /// Whether its endpoints are of this process's mesh.
+    member: AtomicBool,
     /// Swapped when connections are to be made differently.
     dial: ArcSwap<Dialing>,
     tasks: TaskSet,
@@ -118,6 +128,8 @@ impl Cluster {
             attempts: AttemptSeries::new(registry, spec.name.as_str()),
             outliers: OutlierSeries::new(registry, spec.name.as_str()),
             watch: Watch::default(),
+            retries: Budget::new(rt::now()),
+            member: AtomicBool::new(false),
             policy: ArcSwap::new(Arc::clone(spec)),
             dial: ArcSwap::from_pointee(Dialing(dial)),
             tasks,
@@ -135,6 +147,18 @@ impl Cluster {
             self.publish();
         }
         id
+    }
+
+    /// Whether what its endpoints say of retries and shedding counts as the mesh's word, and whether they are told of the
+    /// tree's allowance: peers that prove to be of this trust domain, and endpoints in this process. The other end judges
+    /// by the same rule, in [`Peer::may_set_context`](crate::peer::Peer::may_set_context).
+    pub(crate) fn is_of_the_mesh(&self) -> bool {
+        self.member.load(Relaxed)
+    }
+
+    /// Whether an endpoint is ready that is not among these.
+    pub(crate) fn has_other(&self, subset: Option<SubsetId>, tried: &[Arc<str>]) -> bool {
+        self.table.load().pick(subset, false, |endpoint| tried.contains(&endpoint.id)).is_some()
     }
 
     /// How to ask discovery for a fresh look when connections fail.

@@ -13,35 +13,35 @@ use crate::{
     error::Error,
     health::Sample,
     instrument::{Counter, Registry},
+    retry::AttemptKind,
     transport::Upgraded,
 };
 
 /// Counters of attempts by outcome, first attempts and repeated ones apart.
 pub(super) struct AttemptSeries {
-    first: Vec<Counter>,
-    again: Vec<Counter>,
+    /// By kind of attempt, then by outcome.
+    counters: Vec<Vec<Counter>>,
 }
 
 impl AttemptSeries {
     pub(super) fn new(registry: &Registry, service: &str) -> Self {
-        let counters = |kind| {
+        let counters = |kind: &AttemptKind| {
             let counter = |outcome: &Outcome| {
-                let labels = [("service", service), ("kind", kind), ("outcome", outcome.as_str())];
+                let labels = [("service", service), ("kind", kind.as_str()), ("outcome", outcome.as_str())];
                 registry.counter("sinew_attempts_total", &labels)
             };
             Outcome::ALL.iter().map(counter).collect()
         };
-        Self { first: counters("first"), again: counters("transparent") }
+        Self { counters: AttemptKind::ALL.iter().map(counters).collect() }
     }
 
     /// How many there were.
     pub(super) fn total(&self) -> u64 {
-        self.first.iter().chain(&self.again).map(Counter::get).sum()
+        self.counters.iter().flatten().map(Counter::get).sum()
     }
 
-    fn record(&self, again: bool, outcome: Outcome) {
-        let counters = if again { &self.again } else { &self.first };
-        if let Some(counter) = counters.get(outcome as usize) {
+    fn record(&self, kind: AttemptKind, outcome: Outcome) {
+        if let Some(counter) = self.counters.get(kind as usize).and_then(|of| of.get(outcome as usize)) {
             counter.inc();
         }
     }
@@ -54,7 +54,7 @@ pub(crate) struct Observe {
     permit: Option<Permit>,
     probe: Option<Box<Probe>>,
     grpc: bool,
-    again: bool,
+    kind: AttemptKind,
     verdict: Option<Verdict>,
 }
 
@@ -65,9 +65,9 @@ impl Observe {
         permit: Permit,
         probe: Option<Box<Probe>>,
         grpc: bool,
-        again: bool,
+        kind: AttemptKind,
     ) -> Self {
-        Self { cluster, picked: Some(picked), permit: Some(permit), probe, grpc, again, verdict: None }
+        Self { cluster, picked: Some(picked), permit: Some(permit), probe, grpc, kind, verdict: None }
     }
 
     pub(super) fn endpoint(&self) -> Option<Arc<str>> {
@@ -99,7 +99,7 @@ impl Observe {
         if let Some(picked) = self.picked.take() {
             self.cluster.observed(&picked, Sample::Success);
             connection.hold((picked, self.permit.take()));
-            self.cluster.attempts.record(self.again, Outcome::Success);
+            self.cluster.record(self.kind, Outcome::Upgraded);
         }
     }
 
@@ -123,7 +123,16 @@ impl Observe {
         if let Some(picked) = self.picked.take() {
             self.permit = None;
             self.cluster.observed(&picked, sample);
-            self.cluster.attempts.record(self.again, outcome);
+            self.cluster.record(self.kind, outcome);
+        }
+    }
+}
+
+impl super::Cluster {
+    fn record(&self, kind: AttemptKind, outcome: Outcome) {
+        self.attempts.record(kind, outcome);
+        if outcome.fills_budget() {
+            self.retries.success();
         }
     }
 }
@@ -138,7 +147,9 @@ impl Guard for Observe {
     fn end(&mut self, end: End<'_>) {
         let outcome = match (end, self.verdict) {
             (End::Failed(_), _) => Outcome::BodyFailure,
-            (End::Dropped, _) => Outcome::Cancelled,
+            // A failure stays one when its body is not read, as by a retry.
+            (End::Dropped, Some(Verdict::Final(outcome))) if outcome.is_failure() => outcome,
+            (End::Dropped, _) => classify::dropped(),
             (End::Complete, Some(Verdict::Final(outcome))) => outcome,
             (End::Complete, _) => classify::trailers(None),
         };
@@ -153,6 +164,6 @@ impl Guard for Observe {
 
 impl Drop for Observe {
     fn drop(&mut self) {
-        self.close(Outcome::Cancelled, Sample::Neutral);
+        self.close(classify::dropped(), Sample::Neutral);
     }
 }

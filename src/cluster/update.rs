@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
 };
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
 use crate::{
     balance::{EndpointSet, Member},
     enforcement::Mode,
-    model::{EndpointId, EndpointSpec, EndpointUpdate, Labels, ServiceSpec, SetKind},
+    model::{Address, EndpointId, EndpointSpec, EndpointUpdate, Labels, ServiceSpec, SetKind, TlsMode},
     transport::Dial,
 };
 
@@ -164,6 +164,9 @@ impl Cluster {
             selectors[subset.id.0 as usize].clone_from(&subset.selector);
         }
         drop(subsets);
+        let in_process = |entry: &Entry| entry.spec.addresses.iter().all(|at| matches!(at, Address::Memory(_)));
+        let member = policy.tls == TlsMode::Mesh || members.by_id.values().all(in_process);
+        self.member.store(member, Relaxed);
         let mut by_priority: BTreeMap<u32, Vec<&Entry>> = BTreeMap::new();
         for entry in members.by_id.values() {
             by_priority.entry(entry.spec.priority).or_default().push(entry);

@@ -50,12 +50,24 @@ impl Criticality {
 pub struct Call {
     pub(crate) timeout: Option<Duration>,
     pub(crate) criticality: Option<Criticality>,
+    pub(crate) no_retry: Option<bool>,
+    pub(crate) idempotent: Option<bool>,
+    hedge: Hedge,
+}
+
+/// Microseconds after which a call is hedged: four bytes, since a call's options are copied with it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Hedge(u32);
+
+impl Hedge {
+    const AS_CONFIGURED: Hedge = Hedge(0);
+    const NEVER: Hedge = Hedge(u32::MAX);
 }
 
 impl Call {
     /// No options: everything as configured.
     pub const fn new() -> Self {
-        Self { timeout: None, criticality: None }
+        Self { timeout: None, criticality: None, no_retry: None, idempotent: None, hedge: Hedge::AS_CONFIGURED }
     }
 
     /// The overall timeout of the call, its response body included. Unset: as configured.
@@ -75,6 +87,41 @@ impl Call {
         self
     }
 
+    /// Sends the call once. What never left this process, or what the peer names unprocessed, is sent again all the same:
+    /// no peer saw it. Unset: as configured.
+    #[must_use]
+    pub const fn no_retry(mut self) -> Self {
+        self.no_retry = Some(true);
+        self
+    }
+
+    /// Whether doing it twice does no more than doing it once, so that it may be retried and hedged after it may have been
+    /// processed. Unset: by the method (RFC 9110) and `idempotency-key`; gRPC calls are POST and so are not.
+    #[must_use]
+    pub const fn idempotent(mut self, idempotent: bool) -> Self {
+        self.idempotent = Some(idempotent);
+        self
+    }
+
+    /// Asks another endpoint as well if there is no answer after this long. Only idempotent calls are hedged, within the
+    /// retry budget, and never at an endpoint that was asked already. Unset: as configured.
+    #[must_use]
+    pub const fn hedge(mut self, after: Duration) -> Self {
+        self.hedge = Hedge(match after.as_micros() {
+            0 => 1,
+            micros if micros < u32::MAX as u128 => micros as u32,
+            _ => u32::MAX - 1,
+        });
+        self
+    }
+
+    /// Does not hedge, whatever is configured.
+    #[must_use]
+    pub const fn no_hedge(mut self) -> Self {
+        self.hedge = Hedge::NEVER;
+        self
+    }
+
     /// Applies the options to every call that `future` makes.
     ///
     /// Cancelling is dropping the returned future; the options end with it.
@@ -84,9 +131,24 @@ impl Call {
         Scoped::new(future, Some(Context::new(inner)))
     }
 
+    /// After how long the call is hedged, if it says so itself; the inner `None` is never.
+    pub(crate) fn hedges_after(&self) -> Option<Option<Duration>> {
+        match self.hedge {
+            Hedge::AS_CONFIGURED => None,
+            Hedge::NEVER => Some(None),
+            Hedge(micros) => Some(Some(Duration::from_micros(micros.into()))),
+        }
+    }
+
     /// `self` where it says something, else `outer`.
     pub(crate) fn or(self, outer: Call) -> Call {
-        Call { timeout: self.timeout.or(outer.timeout), criticality: self.criticality.or(outer.criticality) }
+        Call {
+            timeout: self.timeout.or(outer.timeout),
+            criticality: self.criticality.or(outer.criticality),
+            no_retry: self.no_retry.or(outer.no_retry),
+            idempotent: self.idempotent.or(outer.idempotent),
+            hedge: if self.hedge == Hedge::AS_CONFIGURED { outer.hedge } else { self.hedge },
+        }
     }
 }
 

@@ -23,7 +23,7 @@ pub use self::{
 pub(crate) use self::{
     deadline::{decode_grpc_timeout, encode_grpc_timeout},
     local::with_current,
-    wire::{SINEW_CTX, Wire},
+    wire::{GRPC_PREVIOUS_ATTEMPTS, SINEW_CTX, SINEW_NO_RETRY, SINEW_SHED, SINEW_SPENT, Wire},
 };
 
 use std::{fmt, sync::Arc, time::Duration};

@@ -11,6 +11,16 @@ use super::Criticality;
 
 pub(crate) const SINEW_CTX: HeaderName = HeaderName::from_static("sinew-ctx");
 
+/// Retries and hedges before this attempt, as gRPC counts them (gRFC A6).
+pub(crate) const GRPC_PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
+
+/// How much of its tree's allowance a hop and those below it spent: `sinew-spent: <n>`.
+pub(crate) const SINEW_SPENT: HeaderName = HeaderName::from_static("sinew-spent");
+/// The peer shed this request before processing it.
+pub(crate) const SINEW_SHED: HeaderName = HeaderName::from_static("sinew-shed");
+/// The peer sheds, and a good part of what it sheds are retries: nobody should retry.
+pub(crate) const SINEW_NO_RETRY: HeaderName = HeaderName::from_static("sinew-no-retry");
+
 const MAX_LEN: usize = 256;
 
 /// The decoded header, still untrusted.

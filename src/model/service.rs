@@ -12,6 +12,7 @@ use crate::{
     health::OutlierPolicy,
     matching::HostPattern,
     name::{Locality, ServiceName, SpiffeId, SubsetName},
+    retry::RetrySpec,
     route::Route,
     timeout::TimeoutPolicy,
 };
@@ -42,6 +43,8 @@ pub struct ServiceSpec {
     pub outlier_detection: OutlierPolicy,
     /// Timeouts.
     pub timeouts: TimeoutPolicy,
+    /// What is sent again, and what is asked twice.
+    pub retries: RetrySpec,
     /// Rules in evaluation order; a service without rules sends everything to all its endpoints.
     pub routes: Vec<Arc<Route>>,
     /// Policies of the user's own for every route of the service.
@@ -58,6 +61,8 @@ pub struct ServiceSpec {
 pub struct RouteOptions {
     /// `fault`: delays, aborts and slow responses on purpose.
     pub fault: Option<FaultPolicy>,
+    /// `retry` and `hedge`, laid over the service's. `None` where the route says nothing.
+    pub retries: Option<RetrySpec>,
 }
 
 impl ServiceSpec {
@@ -75,6 +80,7 @@ impl ServiceSpec {
             circuit_breakers: BreakerPolicy::default(),
             outlier_detection: OutlierPolicy::default(),
             timeouts: TimeoutPolicy::default(),
+            retries: RetrySpec::default(),
             routes: Vec::new(),
             policies: PolicySet::default(),
             route_policies: Vec::new(),

@@ -49,6 +49,14 @@ impl Deadline {
         Self { at, cause }
     }
 
+    /// When it passes, if that is known already.
+    pub(crate) fn fixed(&self) -> Option<Instant> {
+        match self.cause {
+            Cause::Response { sent: RequestSent::When(_), .. } => None,
+            _ => Some(self.at),
+        }
+    }
+
     /// Whether it still holds once the response headers are there.
     pub(crate) fn covers_body(&self) -> bool {
         !matches!(self.cause, Cause::Response { .. } | Cause::PerTry { .. })
@@ -86,7 +94,7 @@ impl Deadline {
             ),
             Cause::PerTry { after } => Error::new(
                 Code::TimeoutRequest,
-                format!("no response headers within {after:?}, the `timeouts.per_try` of this service"),
+                format!("no response headers within {after:?}, the per-try timeout of this call"),
             )
             .with_origin(Origin::Peer),
             Cause::Inbound => Error::new(

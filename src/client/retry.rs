@@ -1,0 +1,131 @@
+//! Retries and hedges in the client stack: the policy is the route's, the budget the backend's.
+
+use std::{sync::Arc, time::Duration};
+
+use tower_layer::Layer;
+
+use super::outbound::{CallContext, Outbound};
+use crate::{
+    body::Body,
+    cluster::Asked,
+    error::Error,
+    retry::{Handle, Head, Kept, Next, Repeat, Repeating},
+    rt::Instant,
+};
+
+/// Sends again what the route's policy says.
+#[derive(Clone, Debug)]
+pub(crate) struct CallRetryLayer;
+
+impl<S> Layer<S> for CallRetryLayer {
+    type Service = Repeating<S, CallRetry>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Repeating::new(inner, CallRetry)
+    }
+}
+
+/// Finds in the call what its repetition needs.
+#[derive(Clone, Debug)]
+pub(crate) struct CallRetry;
+
+impl Repeat<Outbound> for CallRetry {
+    type Kept = KeptCall;
+
+    #[inline]
+    fn keep(&self, call: &mut Outbound) -> Option<KeptCall> {
+        let handle = call.cx.entry.retry.as_ref()?;
+        if handle.asks_who_was_asked(&call.cx.call) {
+            call.cx.asked = Some(Asked::new());
+        }
+        Some(KeptCall { head: Head::of(&call.request), handle: Arc::clone(handle), cx: call.cx.clone() })
+    }
+}
+
+/// What is kept of a call.
+pub(crate) struct KeptCall {
+    head: Head,
+    handle: Arc<Handle>,
+    cx: CallContext,
+}
+
+impl Kept<Outbound> for KeptCall {
+    fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    fn body(call: &mut Outbound) -> &mut Body {
+        call.request.body_mut()
+    }
+
+    fn started(&self) -> Instant {
+        self.cx.started
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.cx.deadline.as_ref().and_then(|deadline| deadline.fixed())
+    }
+
+    fn is_grpc(&self) -> bool {
+        self.cx.grpc
+    }
+
+    fn is_idempotent(&self) -> bool {
+        self.cx.call.idempotent.unwrap_or_else(|| self.head.is_idempotent())
+    }
+
+    fn is_eligible(&self) -> bool {
+        self.head.is_eligible(&self.handle.policy().retriable_request_headers)
+    }
+
+    fn no_retry(&self) -> bool {
+        self.cx.call.no_retry == Some(true)
+    }
+
+    fn hedge_after(&self) -> Option<Duration> {
+        self.handle.hedge_after(&self.cx.call, self.cx.started)
+    }
+
+    fn allowance(&self) -> u8 {
+        self.handle.policy().tree_allowance
+    }
+
+    fn is_of_the_mesh(&self) -> bool {
+        self.cx.entry.cluster().is_some_and(|cluster| cluster.is_of_the_mesh())
+    }
+
+    fn grant(&self, call: &mut Outbound, grant: u8) {
+        call.cx.grant = Some(grant);
+    }
+
+    fn reports(&self) -> bool {
+        false
+    }
+
+    fn spent(&self, _spent: u8) {}
+
+    fn asked_not_to_retry(&self) {}
+
+    fn avoid_asked(&mut self, failed: Option<&Error>) {
+        if let Some(asked) = &self.cx.asked {
+            asked.add_to(&mut self.cx.tried);
+        } else if let Some(endpoint) = failed.and_then(Error::endpoint) {
+            self.cx.tried.push(Arc::from(endpoint));
+        }
+    }
+
+    fn elsewhere(&self) -> bool {
+        self.cx.entry.cluster().is_some_and(|cluster| cluster.has_other(self.cx.subset, &self.cx.tried))
+    }
+
+    /// The cluster knows how each attempt ended.
+    fn counts(&self) -> bool {
+        false
+    }
+
+    fn again(&mut self, next: Next, body: Body) -> Outbound {
+        let mut cx = self.cx.clone();
+        (cx.kind, cx.attempt, cx.grant) = (next.kind, next.before, Some(next.grant));
+        Outbound { request: self.head.request(body), cx }
+    }
+}
