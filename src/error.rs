@@ -98,6 +98,8 @@ pub enum Kind {
     Canceled,
     /// A fault was injected.
     Fault,
+    /// This process cannot listen on an address.
+    Listen,
     /// A panic or a broken invariant.
     Internal,
 }
@@ -293,6 +295,7 @@ fn kind(code: Code) -> Kind {
         Code::FaultAbort => Kind::Fault,
         Code::LocalDraining => Kind::Draining,
         Code::ClientGone => Kind::Canceled,
+        Code::BindFailed => Kind::Listen,
         Code::Internal | Code::ServedFromCache => Kind::Internal,
     }
 }

@@ -105,8 +105,10 @@ codes! {
     FaultAbort = 60, "fault_abort", 503, 14, "FI", "http_request_denied";
     /// This process is draining and takes no new work.
     LocalDraining = 70, "local_draining", 503, 14, "LH", "destination_unavailable";
-    /// A panic was caught, or this process could not do what it was told to, such as listen on an address.
+    /// A panic was caught, or an invariant of this process does not hold.
     Internal = 71, "internal", 500, 13, "-", "proxy_internal_error";
+    /// This process cannot listen on an address. The message says why and what to do about it.
+    BindFailed = 72, "bind_failed", 500, 13, "-", "proxy_internal_error";
     /// The caller went away before the response was complete.
     ClientGone = 80, "client_gone", 499, 1, "DC", "connection_terminated";
     /// Information: the response was served from the cache.

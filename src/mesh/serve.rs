@@ -3,7 +3,7 @@
 use std::{
     fmt,
     future::{Future, IntoFuture},
-    net::{SocketAddr, ToSocketAddrs},
+    net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs},
     pin::Pin,
     sync::Arc,
 };
@@ -60,7 +60,7 @@ pub struct Listener {
 
 impl Listener {
     pub(super) async fn bind(inner: Arc<Inner>, listen: Listen) -> Result<Self, Error> {
-        let addrs = listen.0.map_err(|message| Error::new(Code::BadRequest, message))?;
+        let addrs = listen.0.map_err(|message| Error::new(Code::BindFailed, message))?;
         let mut failed = None;
         for addr in addrs {
             let bound = match &addr {
@@ -72,7 +72,9 @@ impl Listener {
                 Err(error) => failed = Some(error),
             }
         }
-        Err(failed.unwrap_or_else(|| Error::new(Code::BadRequest, "the name to listen on has no address")))
+        Err(failed.unwrap_or_else(|| {
+            Error::new(Code::BindFailed, "the name to listen on has no address: use `IP:PORT`, such as `0.0.0.0:9080`")
+        }))
     }
 
     /// Where it listens.
@@ -80,14 +82,12 @@ impl Listener {
         self.listener.local_addr()
     }
 
-    /// Where it listens, unless in memory only.
-    ///
-    /// # Panics
-    /// On an in-memory listener, which has no socket address; use [`addr`](Listener::addr) there.
+    /// Where its socket listens. A listener in memory has none: it tells the unspecified address with port 0, to which
+    /// nothing connects; [`addr`](Listener::addr) has its name.
     pub fn local_addr(&self) -> SocketAddr {
         match self.listener.local_addr() {
             PeerAddr::Tcp(addr) => *addr,
-            PeerAddr::Memory(name) => panic!("`memory:{name}` has no socket address"),
+            PeerAddr::Memory(_) => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
         }
     }
 

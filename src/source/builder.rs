@@ -13,6 +13,7 @@ use super::{
     },
     outlier::PartialOutlier,
     store::{Rejection, Update},
+    unnamed_route,
 };
 use crate::{
     authz,
@@ -25,8 +26,8 @@ use crate::{
     model::{
         Address, EndpointSource, EndpointSpec, Labels, Origin, Policy, PolicyDraft, Protocol, RouteOptions, SourceKind,
     },
-    name::{ServiceName, SubsetName},
-    route::Route,
+    name::{RouteName, ServiceName, SubsetName},
+    route::{Route, RouteAction, WeightedTarget},
     seat::Position,
     timeout::TimeoutPolicy,
 };
@@ -395,6 +396,29 @@ impl ServiceBuilder {
         self
     }
 
+    /// Adds a route that sends every request to one subset: `to`.
+    pub fn to(self, subset: &str) -> Self {
+        self.split([(subset, 1)])
+    }
+
+    /// Adds a route that sends every request to one of these subsets by relative weight, chosen once per call: `split`.
+    ///
+    /// A weight of 0 gets nothing. Routes with conditions come before it wherever they are added.
+    pub fn split<'a>(mut self, subsets: impl IntoIterator<Item = (&'a str, u32)>) -> Self {
+        let mut targets = Vec::new();
+        for (name, weight) in subsets {
+            match SubsetName::new(name) {
+                Ok(name) => targets.push(WeightedTarget::new(Some(name), weight)),
+                Err(error) => self.reject("routes.split", error.to_string()),
+            }
+        }
+        if targets.iter().all(|target| target.weight == 0) {
+            self.reject("routes.split", "no target has a weight above 0: give at least one subset a weight".into());
+        }
+        let route = Route::new(unnamed_route(0), RouteAction::Forward(targets));
+        self.partial_route(route, None, Drafts::new(), RouteOptions::default())
+    }
+
     /// Adds a route.
     pub fn route(self, route: Route) -> Self {
         self.route_with(route, Drafts::new(), RouteOptions::default())
@@ -408,10 +432,16 @@ impl ServiceBuilder {
         self.route_with(route, Drafts::new(), options)
     }
 
-    fn route_with(mut self, route: Route, policies: Drafts, options: RouteOptions) -> Self {
+    fn route_with(self, route: Route, policies: Drafts, options: RouteOptions) -> Self {
+        let name = Some(Set::new(route.name.clone(), self.origin()));
+        self.partial_route(route, name, policies, options)
+    }
+
+    /// A route without a name has one by its place.
+    fn partial_route(mut self, route: Route, name: Field<RouteName>, policies: Drafts, options: RouteOptions) -> Self {
         let origin = self.origin();
         let route = PartialRoute {
-            name: Some(Set::new(route.name.clone(), origin.clone())),
+            name,
             targets: Vec::new(),
             timeout: route.timeout.map(|_| origin.clone()),
             origin: origin.clone(),

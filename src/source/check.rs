@@ -101,9 +101,12 @@ impl Findings {
             for (item, spec) in specs.iter().enumerate() {
                 let origin = source.items.get(item).unwrap_or(&source.origin);
                 if let Some(earlier) = seen.insert(&spec.id, origin) {
+                    // An address that stands alone is the source itself.
+                    let alone = matches!(origin, Origin::File(_)) && origin == &source.origin;
+                    let item = if alone { String::new() } else { format!(".static[{item}]") };
                     self.reject(
                         service,
-                        &format!("endpoints[{index}].static[{item}]"),
+                        &format!("endpoints[{index}]{item}"),
                         origin,
                         format!("the endpoint `{}` stands here twice", spec.id),
                         "remove one; to send it more, give it a `weight`",

@@ -209,3 +209,25 @@ fn every_key_beside_which_a_policy_may_stand_is_reserved() {
         }
     }
 }
+
+#[test]
+fn routes_without_conditions_are_made_in_one_word() {
+    let mut store = store();
+    let subsets = |s: ServiceBuilder| s.subset("v1", [("version", "v1")]).subset("v2", [("version", "v2")]);
+    store.apply(built(|builder| {
+        builder.service("a", |s| subsets(s).endpoints(["127.0.0.1:1"]).split([("v1", 90), ("v2", 10)]));
+        builder.service("b", |s| subsets(s).endpoints(["127.0.0.1:1"]).to("v2"));
+    }));
+    let targets = |service: &str| {
+        let route = &store.snapshot().services[service].routes[0];
+        let RouteAction::Forward(targets) = &route.action else { panic!("it forwards") };
+        let pair = |target: &WeightedTarget| format!("{}:{}", target.subset.as_ref().unwrap(), target.weight);
+        (route.name.to_string(), targets.iter().map(pair).collect::<Vec<_>>().join(" "))
+    };
+    assert_eq!(targets("a"), ("route-1".to_owned(), "v1:90 v2:10".to_owned()));
+    assert_eq!(targets("b"), ("route-1".to_owned(), "v2:1".to_owned()));
+    let mut wrong = DocumentBuilder::new();
+    wrong.service("a", |s| s.split([("v1", 0), ("no name", 0)]));
+    let paths: Vec<_> = wrong.build().unwrap_err().into_iter().map(|rejection| rejection.path).collect();
+    assert_eq!(paths, ["services.a.routes.split", "services.a.routes.split"]);
+}

@@ -42,8 +42,8 @@ impl MemoryNetwork {
     pub(crate) fn listen(&self, name: &str) -> Result<MemoryListener, Error> {
         match self.lock().entry(name.into()) {
             Entry::Occupied(_) => Err(Error::new(
-                Code::Internal,
-                format!("memory:{name} is already listened on; drop that listener first or use another name"),
+                Code::BindFailed,
+                format!("cannot listen on memory:{name}: another listener does; drop it first, or use another name"),
             )),
             Entry::Vacant(vacant) => {
                 let (connections, accepted) = mpsc::channel(BACKLOG);

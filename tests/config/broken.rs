@@ -148,7 +148,7 @@ fn documents() -> Vec<(&'static str, Vec<u8>)> {
         ("tls_istio", service("tls: istio")),
         ("identities_without_mesh", service("identities: [\"spiffe://a.example/b\"]")),
         ("protocol_unknown", service("protocol: h2")),
-        ("endpoints_address_alone", service("endpoints: [127.0.0.1:9080]")),
+        ("endpoints_address_twice", service("endpoints: [127.0.0.1:9080, {static: [127.0.0.1:9081]}, 127.0.0.1:9080]")),
         ("endpoints_kubernetes", service("endpoints: kubernetes")),
         ("endpoints_word", service("endpoints: consul")),
         ("endpoints_two_sources", service("endpoints: {dns: \"a:1\", static: [\"127.0.0.1:1\"]}")),

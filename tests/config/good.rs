@@ -148,6 +148,19 @@ fn what_is_shown_loads_again_and_means_the_same() {
 }
 
 #[test]
+fn an_address_alone_is_a_fixed_list_of_one() {
+    let short = load(
+        "services: { a: { endpoints: 127.0.0.1:80 }, b: { endpoints: [127.0.0.1:80, \"memory:b\", { dns: b.prod:80 }] } }",
+    );
+    let long = load(
+        "services: { a: { endpoints: { static: [127.0.0.1:80] } }, \
+         b: { endpoints: [{ static: [127.0.0.1:80] }, { static: [memory:b] }, { dns: b.prod:80 }] } }",
+    );
+    assert_eq!(short.services, long.services);
+    assert_eq!(load(&show(&short)).services, long.services);
+}
+
+#[test]
 fn variables_stand_in_values_only() {
     let snapshot = load("services: { a: { endpoints: { dns: \"${HOST:-a.prod}:${PORT}\" } } }");
     assert_eq!(snapshot.services["a"].endpoints[0].source, SourceKind::Dns { name: "a.prod".into(), port: Some(9080) });

@@ -146,3 +146,17 @@ async fn a_seat_of_a_client_sees_the_context_of_the_request_that_is_served() {
     mesh.client("hello").get("/").header("x-request-id", "abc").send().await.unwrap().text().await.unwrap();
     assert_eq!(ids.recv().await.unwrap().as_deref(), Some("abc"));
 }
+
+#[tokio::test]
+async fn what_cannot_be_listened_on_is_told_with_the_cure_and_memory_has_a_name_for_an_address() {
+    let network = Network::new();
+    let mesh = Mesh::builder("s").network(&network).build().await.unwrap();
+    let memory = mesh.listen("memory:s").await.unwrap();
+    assert_eq!((memory.addr().to_string(), memory.local_addr().port()), ("memory:s".to_owned(), 0));
+    let tcp = mesh.listen("127.0.0.1:0").await.unwrap();
+    for taken in ["memory:s".to_owned(), tcp.local_addr().to_string(), "not an address".to_owned()] {
+        let error = mesh.listen(taken.as_str()).await.unwrap_err();
+        assert_eq!((error.code(), error.kind()), (sinew::Code::BindFailed, sinew::Kind::Listen), "{error}");
+        assert!(error.message().contains("use ") || error.message().contains("choose "), "{error}");
+    }
+}

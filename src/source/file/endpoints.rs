@@ -33,22 +33,24 @@ pub(super) fn source(at: Cursor<'_, '_, '_>) -> Option<PartialSource> {
     at.scalar_or(word, map)
 }
 
-/// A source that is one word; only later ones are.
+/// An address alone is a fixed list of one; other words are sources of later versions.
 fn word(at: Cursor<'_, '_, '_>) -> Option<PartialSource> {
-    at.scalar("a source of endpoints", json!(false), |text| match text {
+    let place = at.node.map(|node| at.reading.place(node.mark));
+    let address = at.scalar("a source of endpoints", json!({ "type": "string" }), |text| match text {
         "control_plane" | "kubernetes" => Err(Wrong::new(
             format!("this build does not have `{text}` yet"),
             "use `static`, `dns` or `file`; nothing runs without what was asked for",
         )),
-        _ if text.parse::<Address>().is_ok() => Err(Wrong::new(
-            format!("`{text}` is an address, not a source of endpoints"),
-            format!("write `{{static: [\"{text}\"]}}`"),
-        )),
-        _ => Err(Wrong::new(
-            format!("`{}` is not a source of endpoints", text.escape_debug()),
-            "use `{dns: NAME:PORT}`, `{static: [IP:PORT]}`, `{file: PATH}` or `{custom: NAME}`",
-        )),
-    })
+        _ => text.parse::<Address>().map_err(|_| {
+            Wrong::new(
+                format!("`{}` is not a source of endpoints", text.escape_debug()),
+                "use `IP:PORT`, `{dns: NAME:PORT}`, `{static: [IP:PORT]}`, `{file: PATH}` or `{custom: NAME}`",
+            )
+        }),
+    })?;
+    let origin = Origin::File(place?);
+    let source = EndpointSource::new(SourceKind::Static(vec![EndpointSpec::new(address)]));
+    Some(PartialSource { source, items: vec![origin.clone()], origin })
 }
 
 fn map(at: Cursor<'_, '_, '_>) -> Option<PartialSource> {

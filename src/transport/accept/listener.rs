@@ -51,11 +51,19 @@ impl Listener {
     /// Listens on a TCP address; port 0 takes a free one.
     pub(crate) fn bind(address: SocketAddr) -> Result<Self, Error> {
         socket::bind(address).and_then(Self::from_std).map_err(|error| {
-            Error::new(
-                Code::Internal,
-                format!("cannot listen on {address}: {error}; is another process using it, or is it not of this host?"),
-            )
-            .with_source(error)
+            let cure = match error.kind() {
+                io::ErrorKind::AddrInUse => {
+                    "another socket listens there; end it, choose another port, or take port 0 for a free one"
+                }
+                io::ErrorKind::AddrNotAvailable => {
+                    "no interface of this host has the address; use one of its own, or `0.0.0.0` or `[::]` for all"
+                }
+                io::ErrorKind::PermissionDenied => {
+                    "this process may not; use a port above 1023, or grant it CAP_NET_BIND_SERVICE"
+                }
+                _ => "look at the address and the limits of this process",
+            };
+            Error::new(Code::BindFailed, format!("cannot listen on {address}: {error}; {cure}")).with_source(error)
         })
     }
 

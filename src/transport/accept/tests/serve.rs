@@ -1,4 +1,5 @@
 use super::*;
+use crate::error::{Code, Kind};
 
 #[tokio::test]
 async fn http1_http2_and_upgrades_share_a_port() {
@@ -100,7 +101,12 @@ async fn a_socket_from_outside_and_a_restart_on_the_same_port_work() {
     let mut io = tcp(address).await;
     io.write_all(GET).await.unwrap();
     assert!(read_response(&mut io).await.ends_with("ok"));
-    assert!(Listener::bind(address).unwrap_err().to_string().contains("cannot listen on"));
+    let taken = Listener::bind(address).unwrap_err();
+    assert_eq!((taken.code(), taken.kind()), (Code::BindFailed, Kind::Listen));
+    assert!(taken.message().contains("take port 0 for a free one"), "{taken}");
+    // TEST-NET-1 is nobody's (RFC 5737).
+    let foreign = Listener::bind("192.0.2.1:0".parse().unwrap()).unwrap_err();
+    assert!(foreign.message().contains("no interface of this host has the address"), "{foreign}");
     // The server closes first, so its side waits in TIME_WAIT.
     server.tasks.shutdown(SECOND).await;
     assert!(is_closed(&mut io).await);

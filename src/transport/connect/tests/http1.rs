@@ -209,3 +209,109 @@ async fn a_server_that_closes_after_each_answer_is_served_all_the_same() {
         assert_eq!(text(bench.call(get("/")).await.unwrap()).await, "ok");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn connect_opens_a_tunnel_that_holds_its_connection_until_it_ends() {
+    let bench = Bench::with(Protocol::Http1, SetKind::Replicas, 1);
+    let mut listener = bench.listen();
+    bench.pool.connect();
+    let mut io = listener.accept().await.unwrap();
+    let request = Request::connect("backend.example:443").body(Body::empty()).unwrap();
+    let call = tokio::spawn(bench.slot(Want::Http1).await.send(request));
+    let sent = head(&mut io).await.unwrap();
+    assert!(sent.starts_with("CONNECT backend.example:443 HTTP/1.1\r\n"), "{sent}");
+    assert!(sent.contains("host: backend.example:443\r\n"), "{sent}");
+    io.write_all(b"HTTP/1.1 200 OK\r\n\r\nhello").await.unwrap();
+    let mut response = call.await.unwrap().unwrap();
+    assert!(response.extensions().get::<Upgraded>().is_some());
+    let mut tunnel = TokioIo::new(hyper::upgrade::on(&mut response).await.unwrap());
+    drop(response);
+    tunnel.write_all(b"ping").await.unwrap();
+    let mut bytes = [0; 5];
+    io.read_exact(&mut bytes[..4]).await.unwrap();
+    assert_eq!(&bytes[..4], b"ping");
+    tunnel.read_exact(&mut bytes).await.unwrap();
+    assert_eq!(&bytes, b"hello");
+    assert_eq!(bench.connections(), 1, "the tunnel is the connection");
+    assert!(matches!(bench.pool.acquire(Want::Any), Acquire::Full));
+    drop(tunnel);
+    bench.wait(|| bench.connections() == 0).await;
+    assert!(taken(bench.pool.acquire(Want::Any)).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_connect_leaves_an_ordinary_connection() {
+    let bench = Bench::new(Protocol::Http1);
+    let mut listener = bench.listen();
+    bench.pool.connect();
+    let mut io = listener.accept().await.unwrap();
+    let request = Request::connect("backend.example:443").body(Body::empty()).unwrap();
+    let call = tokio::spawn(bench.slot(Want::Http1).await.send(request));
+    head(&mut io).await.unwrap();
+    io.write_all(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno").await.unwrap();
+    let response = call.await.unwrap().unwrap();
+    assert_eq!(response.status(), StatusCode::FORBIDDEN);
+    assert!(response.extensions().get::<Upgraded>().is_none());
+    assert_eq!(text(response).await, "no");
+    let call = tokio::spawn(taken(bench.pool.acquire(Want::Any)).unwrap().send(get("/next")));
+    assert!(head(&mut io).await.unwrap().starts_with("GET /next "), "on the same connection");
+    io.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+    assert!(call.await.unwrap().is_ok());
+    assert_eq!(bench.connections(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_body_that_is_dropped_half_read_ends_its_connection_and_no_other() {
+    let bench = Bench::new(Protocol::Http1);
+    let mut listener = bench.listen();
+    bench.pool.connect();
+    let mut io = listener.accept().await.unwrap();
+    let call = tokio::spawn(bench.slot(Want::Any).await.send(get("/")));
+    head(&mut io).await.unwrap();
+    io.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\npart").await.unwrap();
+    let mut body = Box::pin(call.await.unwrap().unwrap().into_body());
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "part");
+    assert_eq!(bench.connections(), 1);
+    drop(body);
+    // What the peer goes on sending belongs to nobody: the next request must not find it.
+    assert_eq!(io.read(&mut [0; 1]).await.unwrap(), 0);
+    bench.wait(|| bench.connections() == 0).await;
+    let call = tokio::spawn(bench.slot(Want::Any).await.send(get("/next")));
+    let mut io = listener.accept().await.unwrap();
+    assert!(head(&mut io).await.unwrap().starts_with("GET /next "));
+    io.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+    assert_eq!(text(call.await.unwrap().unwrap()).await, "ok");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_body_that_is_dropped_when_it_has_arrived_whole_may_keep_its_connection() {
+    let bench = Bench::new(Protocol::Http1);
+    let mut listener = bench.listen();
+    bench.pool.connect();
+    let mut io = listener.accept().await.unwrap();
+    let call = tokio::spawn(bench.slot(Want::Any).await.send(get("/")));
+    head(&mut io).await.unwrap();
+    io.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone").await.unwrap();
+    let mut body = Box::pin(call.await.unwrap().unwrap().into_body());
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "done");
+    drop(body);
+    let call = tokio::spawn(taken(bench.pool.acquire(Want::Any)).unwrap().send(get("/next")));
+    assert!(head(&mut io).await.unwrap().starts_with("GET /next "), "on the same connection");
+    io.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+    assert!(call.await.unwrap().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_dropped_before_its_response_ends_its_connection() {
+    let bench = Bench::new(Protocol::Http1);
+    let mut listener = bench.listen();
+    bench.pool.connect();
+    let mut io = listener.accept().await.unwrap();
+    let call = tokio::spawn(bench.slot(Want::Any).await.send(post("x")));
+    head(&mut io).await.unwrap();
+    call.abort();
+    bench.wait(|| bench.connections() == 0).await;
+    let mut rest = Vec::new();
+    io.read_to_end(&mut rest).await.unwrap();
+    assert_eq!(rest, b"x");
+}
