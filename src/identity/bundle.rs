@@ -5,30 +5,27 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::SystemTime};
 use rustls_pki_types::{CertificateDer, TrustAnchor};
 use webpki::anchor_from_trusted_cert;
 
-use super::der::Facts;
+use super::certificate::Facts;
 use crate::name::TrustDomain;
 
 /// The authorities of one trust domain. Empty: nobody of it is believed.
+///
+/// The library that builds paths takes an authority's name and key for the truth. So each is checked when it is loaded, and
+/// what that library does not look at, validity and path length, is kept beside it.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub(crate) struct Bundle {
     anchors: Vec<Anchor>,
+    /// Parallel to `anchors`, as the library wants them.
+    roots: Vec<TrustAnchor<'static>>,
 }
 
 /// An authority.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Anchor {
-    pub(super) der: CertificateDer<'static>,
-    pub(super) anchor: TrustAnchor<'static>,
+    der: CertificateDer<'static>,
     pub(super) not_before: SystemTime,
     pub(super) not_after: SystemTime,
-    pub(super) path_len: Option<u32>,
-}
-
-impl Anchor {
-    /// Whether two authorities are the same as far as signatures tell.
-    pub(super) fn is(&self, other: &TrustAnchor<'_>) -> bool {
-        self.anchor.subject == other.subject && self.anchor.subject_public_key_info == other.subject_public_key_info
-    }
+    pub(super) path_length: Option<u32>,
 }
 
 /// An authority that cannot be one, and why.
@@ -53,26 +50,36 @@ impl Bundle {
         development: bool,
     ) -> (Self, Vec<BadAnchor>) {
         let mut bad = Vec::new();
-        let mut anchors: Vec<Anchor> = Vec::new();
+        let mut bundle = Self::default();
         for (index, der) in certificates.into_iter().enumerate() {
-            match anchor(&der, development) {
-                Ok(anchor) if anchors.contains(&anchor) => {}
-                Ok(anchor) => anchors.push(anchor),
+            if bundle.anchors.iter().any(|anchor| anchor.der == der) {
+                continue;
+            }
+            match anchor(der, development) {
+                Ok((anchor, root)) => {
+                    bundle.anchors.push(anchor);
+                    bundle.roots.push(root);
+                }
                 Err(why) => bad.push(BadAnchor { place: index + 1, why }),
             }
         }
-        (Self { anchors }, bad)
+        (bundle, bad)
     }
 
-    pub(super) fn anchors(&self) -> &[Anchor] {
-        &self.anchors
+    pub(super) fn roots(&self) -> &[TrustAnchor<'static>] {
+        &self.roots
+    }
+
+    /// What is kept beside a root, which must be one of [`roots`](Self::roots) itself and not an equal one: of two
+    /// authorities with the same name and key, each has its own validity.
+    pub(super) fn anchor(&self, root: &TrustAnchor<'_>) -> Option<&Anchor> {
+        let at = self.roots.iter().position(|known| std::ptr::eq(known, root))?;
+        self.anchors.get(at)
     }
 
     /// Whether this authority, by name and key, is one of them.
     pub(super) fn has(&self, (subject, key): &(Vec<u8>, Vec<u8>)) -> bool {
-        self.anchors.iter().any(|anchor| {
-            anchor.anchor.subject.as_ref() == subject && anchor.anchor.subject_public_key_info.as_ref() == key
-        })
+        self.roots.iter().any(|root| root.subject.as_ref() == subject && root.subject_public_key_info.as_ref() == key)
     }
 
     /// How many authorities there are.
@@ -81,25 +88,25 @@ impl Bundle {
     }
 }
 
-fn anchor(der: &CertificateDer<'static>, development: bool) -> Result<Anchor, String> {
-    let facts = Facts::read(der).map_err(|malformed| format!("it cannot be read: {}", malformed.0))?;
-    if facts.ca != Some(true) {
+fn anchor(der: CertificateDer<'static>, development: bool) -> Result<(Anchor, TrustAnchor<'static>), String> {
+    let facts = Facts::of(&der).map_err(|bad| format!("it cannot be read: {}", bad.0))?;
+    if !facts.is_ca() {
         return Err("it is not a certificate authority (basicConstraints)".into());
     }
-    if facts.key_usage.is_some_and(|usage| !usage.key_cert_sign) {
+    if facts.key_cert_sign() == Some(false) {
         return Err("it may not sign certificates (keyUsage)".into());
     }
     if facts.development && !development {
         return Err("it is an authority for development: anyone on that machine can sign with it".into());
     }
-    let trust = anchor_from_trusted_cert(der).map_err(|error| format!("it cannot be read: {error}"))?;
-    Ok(Anchor {
-        anchor: trust.to_owned(),
+    let root = anchor_from_trusted_cert(&der).map_err(|error| format!("it cannot be read: {error}"))?.to_owned();
+    let anchor = Anchor {
         not_before: facts.not_before,
         not_after: facts.not_after,
-        path_len: facts.path_len,
+        path_length: facts.path_length(),
         der: der.clone(),
-    })
+    };
+    Ok((anchor, root))
 }
 
 impl fmt::Debug for Bundle {

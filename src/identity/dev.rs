@@ -74,7 +74,7 @@ impl DevAuthority {
         let root = CertificateDer::from_pem_slice(&pem).map_err(|error| broken(&error))?;
         let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| broken(&error))?;
         let key = KeyPair::try_from(&key).map_err(|error| broken(&error))?;
-        let facts = super::der::Facts::read(&root).map_err(|malformed| broken(&malformed.0))?;
+        let facts = super::certificate::Facts::of(&root).map_err(|bad| broken(&bad.0))?;
         if facts.not_after < rt::wall() + ROOT_LEFT {
             return Ok(None);
         }

@@ -14,6 +14,8 @@ use tokio::sync::watch;
 
 use super::{
     bundle::BundleMap,
+    cache::Accepted,
+    certificate::Facts,
     reject::Reject,
     revocation::Revocations,
     side::{ClientSide, Judge, Proven, ServerSide, client, server},
@@ -45,8 +47,8 @@ impl Svid {
         provider: &CryptoProvider,
     ) -> Result<Self, String> {
         let leaf = chain.first().ok_or("there is no certificate")?;
-        let facts = super::der::Facts::read(leaf).map_err(|malformed| format!("it cannot be read: {}", malformed.0))?;
-        let id = super::verify::workload(&facts).map_err(|reject| reject.to_string())?;
+        let facts = Facts::of(leaf).map_err(|bad| format!("it cannot be read: {}", bad.0))?;
+        let id = facts.workload().map_err(|reject| reject.to_string())?;
         let (not_before, not_after) = (facts.not_before, facts.not_after);
         let key = provider
             .key_provider
@@ -126,12 +128,8 @@ pub(super) struct Generation {
     pub(super) material: Material,
     pub(super) domain: TrustDomain,
     pub(super) provider: Arc<CryptoProvider>,
-    /// Chains that were accepted, by their hash. Refusals are never kept.
-    accepted: Mutex<HashMap<[u8; 32], Verified>>,
+    accepted: Accepted,
 }
-
-/// Chains that are remembered of one generation.
-const ACCEPTED: usize = 1024;
 
 impl Generation {
     /// Judges a chain, or remembers that it was.
@@ -143,14 +141,8 @@ impl Generation {
     ) -> Result<Verified, Reject> {
         let parts: Vec<&[u8]> = std::iter::once(leaf).chain(intermediates).map(|der| der.as_ref()).collect();
         let hash = super::provider::sha256(&self.provider, &parts);
-        if let Some(hash) = &hash {
-            let accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(known) = accepted.get(hash)
-                && known.not_before <= now
-                && now <= known.not_after
-            {
-                return Ok(known.clone());
-            }
+        if let Some(known) = hash.and_then(|hash| self.accepted.find(&hash, now)) {
+            return Ok(known);
         }
         let trust = Trust {
             bundles: &self.material.bundles,
@@ -159,11 +151,7 @@ impl Generation {
         };
         let verified = verify(leaf, intermediates, &trust, now)?;
         if let Some(hash) = hash {
-            let mut accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
-            if accepted.len() >= ACCEPTED {
-                accepted.clear();
-            }
-            accepted.insert(hash, verified.clone());
+            self.accepted.insert(hash, verified.clone());
         }
         Ok(verified)
     }
@@ -254,7 +242,7 @@ impl Identity {
             number,
             domain: self.shared.domain.clone(),
             provider: Arc::clone(&self.shared.provider),
-            accepted: Mutex::default(),
+            accepted: Accepted::default(),
             material,
         });
         if let Some((leaf, rest)) = generation.material.own.key.cert.split_first() {
@@ -324,7 +312,12 @@ impl Identity {
         }
         let material = &current.generation.material;
         let anchored = material.bundles.get(&path.domain).is_some_and(|bundle| bundle.has(&path.anchor));
-        anchored && path.links.iter().all(|link| material.revocations.refuses(link, now).is_none())
+        anchored && path.links.iter().all(|link| material.revocations.check(link, now).is_ok())
+    }
+
+    #[cfg(test)]
+    pub(super) fn generation(&self) -> Option<Arc<Generation>> {
+        self.shared.current.load().as_ref().map(|current| Arc::clone(&current.generation))
     }
 
     /// Who this process is now.

@@ -8,6 +8,8 @@
 //! One strict verifier serves both sides ([`verify`]).
 
 mod bundle;
+mod cache;
+mod certificate;
 mod der;
 #[cfg(all(feature = "dev-ca", any(feature = "aws-lc", feature = "ring")))]
 pub(crate) mod dev;
@@ -25,6 +27,6 @@ pub(crate) use self::{
     material::{Change, Expected, Identity, Material, Svid},
     provider::default_provider,
     reject::Reject,
-    revocation::Revocations,
+    revocation::{Asked, Revocations},
     side::{ClientSide, Proven, ServerSide},
 };

@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc};
 
 use rustls::{CertificateError, OtherError};
 
+use super::der::BadDer;
 use crate::name::SpiffeId;
 
 /// Why, as a word for metrics and a sentence for people.
@@ -27,8 +28,14 @@ pub(crate) enum Reject {
     Expired,
     /// It, or a certificate on its path, has not begun.
     NotYet,
-    /// It, or a certificate on its path, was revoked, or cannot be known not to be.
-    Revoked(&'static str),
+    /// It, or a certificate on its path, was revoked.
+    Revoked,
+    /// It, or a certificate on its path, cannot be known not to be revoked.
+    RevocationUnknown(&'static str),
+    /// Name constraints of a signer exclude it, or are of a kind that cannot be judged.
+    NameConstraints(SpiffeId),
+    /// A signature or key of a kind that is not accepted.
+    Algorithm(SpiffeId),
     /// Who it is, is not who may be here.
     IdentityMismatch {
         /// Who it is.
@@ -49,7 +56,10 @@ impl Reject {
             Self::UnknownCa(_) => "unknown_ca",
             Self::Expired => "expired",
             Self::NotYet => "not_yet",
-            Self::Revoked(_) => "revoked",
+            Self::Revoked => "revoked",
+            Self::RevocationUnknown(_) => "revocation_unknown",
+            Self::NameConstraints(_) => "name_constraints",
+            Self::Algorithm(_) => "algorithm",
             Self::IdentityMismatch { .. } => "identity_mismatch",
         }
     }
@@ -69,7 +79,12 @@ impl fmt::Display for Reject {
             Self::UnknownCa(id) => write!(f, "no authority of its trust domain vouches for `{id}`"),
             Self::Expired => f.write_str("the certificate, or one on its path, has ended"),
             Self::NotYet => f.write_str("the certificate, or one on its path, has not begun; look at both clocks"),
-            Self::Revoked(why) => f.write_str(why),
+            Self::Revoked => f.write_str("the certificate, or one on its path, was revoked by its issuer"),
+            Self::RevocationUnknown(why) => f.write_str(why),
+            Self::NameConstraints(id) => {
+                write!(f, "name constraints of an authority exclude `{id}`, or are of a kind that cannot be judged")
+            }
+            Self::Algorithm(id) => write!(f, "`{id}` is signed by an algorithm or a key that is not accepted"),
             Self::IdentityMismatch { found, expected } => write!(f, "it is `{found}`, expected {expected}"),
         }
     }
@@ -77,14 +92,21 @@ impl fmt::Display for Reject {
 
 impl std::error::Error for Reject {}
 
+impl From<BadDer> for Reject {
+    fn from(bad: BadDer) -> Self {
+        Self::Malformed(bad.0)
+    }
+}
+
 impl From<Reject> for rustls::Error {
     fn from(reject: Reject) -> Self {
         // The alert follows from the kind; the sentence stays on this side.
         let error = match &reject {
             Reject::Expired => CertificateError::Expired,
             Reject::NotYet => CertificateError::NotValidYet,
-            Reject::Revoked(_) => CertificateError::Revoked,
-            Reject::UnknownCa(_) | Reject::WrongTrustDomain(_) => CertificateError::UnknownIssuer,
+            Reject::Revoked => CertificateError::Revoked,
+            Reject::RevocationUnknown(_) => CertificateError::UnknownRevocationStatus,
+            Reject::UnknownCa(_) => CertificateError::UnknownIssuer,
             _ => CertificateError::Other(OtherError(Arc::new(reject))),
         };
         rustls::Error::InvalidCertificate(error)

@@ -1,5 +1,8 @@
 //! What is believed and what is not.
 
+mod paths;
+mod revoked;
+
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},
@@ -162,9 +165,9 @@ fn each_thing_that_is_wrong_with_a_path_has_its_reason() {
         reason(judged(&known, &leaf, std::slice::from_ref(&signer.cert), rt::wall()))
     };
     assert_eq!(with(root.signer("middle", |_| {})), "accepted");
-    assert_eq!(with(root.signer("middle", |params| params.key_usages.clear())), "unknown_ca");
+    assert_eq!(with(root.signer("middle", |params| params.key_usages.clear())), "key_usage");
     let no_signing = |params: &mut CertificateParams| params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    assert_eq!(with(root.signer("middle", no_signing)), "unknown_ca");
+    assert_eq!(with(root.signer("middle", no_signing)), "key_usage");
     let ended =
         |params: &mut CertificateParams| (params.not_before, params.not_after) = (at(-20).into(), at(-10).into());
     assert_eq!(with(root.signer("middle", ended)), "expired");
@@ -175,10 +178,7 @@ fn each_thing_that_is_wrong_with_a_path_has_its_reason() {
     let short = authority("short", |params| params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0)));
     let middle = short.signer("middle", |_| {});
     let (leaf, _) = middle.leaf(&[ID], |_| {});
-    assert_eq!(
-        reason(judged(&bundles(&[&short]), &leaf, std::slice::from_ref(&middle.cert), rt::wall())),
-        "unknown_ca"
-    );
+    assert_eq!(reason(judged(&bundles(&[&short]), &leaf, std::slice::from_ref(&middle.cert), rt::wall())), "key_usage");
     // More than is looked at.
     let (leaf, _) = root.leaf(&[ID], |_| {});
     let many: Vec<_> = (0..8).map(|_| root.cert.clone()).collect();

@@ -2,10 +2,10 @@
 //!
 //! In this order, so that the cheapest and surest refusals come first: sizes, every certificate's own bytes, the leaf as
 //! X509-SVID wants it, the bundle of its trust domain, then a path by rustls-webpki, on which what webpki does not look at
-//! is judged by us: whether signers may sign, and whether the authority itself is valid.
+//! is judged by us: the authority's validity and path length, and revocation.
 
 use std::{
-    cell::Cell,
+    cell::RefCell,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -16,7 +16,7 @@ use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter, Verifie
 
 use super::{
     bundle::{Bundle, BundleMap},
-    der::{Facts, Malformed},
+    certificate::Facts,
     reject::Reject,
     revocation::Revocations,
 };
@@ -26,15 +26,17 @@ use crate::name::{SpiffeId, TrustDomain};
 const MAX_CHAIN: usize = 8;
 const MAX_BYTES: usize = 16 * 1024;
 /// How much earlier than its beginning a certificate is taken, for the sake of clocks that differ. None at the end.
-const LEEWAY: Duration = Duration::from_secs(60);
+pub(super) const LEEWAY: Duration = Duration::from_secs(60);
 
 /// A leaf that was accepted.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Verified {
     pub(crate) id: SpiffeId,
-    /// The path is valid between these.
+    /// Every certificate of the path, the authority's too, is valid between these.
     pub(crate) not_before: SystemTime,
     pub(crate) not_after: SystemTime,
+    /// Until when it is known not to be revoked, where that is asked.
+    pub(crate) unrevoked_until: Option<SystemTime>,
     pub(crate) path: Arc<Path>,
 }
 
@@ -42,7 +44,7 @@ pub(crate) struct Verified {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Path {
     pub(super) domain: TrustDomain,
-    /// Each certificate below the authority: its issuer's name and key, and its serial number.
+    /// Each certificate below the authority, leaf first: its issuer's name and key, and its serial number.
     pub(super) links: Vec<Link>,
     /// The authority's name and key.
     pub(super) anchor: (Vec<u8>, Vec<u8>),
@@ -51,9 +53,17 @@ pub(crate) struct Path {
 /// One certificate on a path.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Link {
-    pub(super) issuer: Vec<u8>,
-    pub(super) issuer_spki: Vec<u8>,
+    pub(super) issuer: Issuer,
     pub(super) serial: Vec<u8>,
+}
+
+/// Who signed a certificate. A name alone is not enough: while one authority replaces another, two may have the same.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Issuer {
+    /// Without tag and length.
+    pub(super) name: Vec<u8>,
+    /// The whole `SubjectPublicKeyInfo`.
+    pub(super) spki: Vec<u8>,
 }
 
 /// What certificates are judged by at one moment.
@@ -61,15 +71,6 @@ pub(crate) struct Trust<'a> {
     pub(crate) bundles: &'a BundleMap,
     pub(crate) revocations: &'a Revocations,
     pub(crate) algorithms: &'a WebPkiSupportedAlgorithms,
-}
-
-/// `ExtendedKeyUsage` is read from the leaf's own bytes.
-struct ReadElsewhere;
-
-impl ExtendedKeyUsageValidator for ReadElsewhere {
-    fn validate(&self, _iter: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
-        Ok(())
-    }
 }
 
 /// Whether a chain, leaf first, is a workload of a trust domain that is known.
@@ -83,144 +84,152 @@ pub(crate) fn verify(
     if intermediates.len() >= MAX_CHAIN || bytes > MAX_BYTES {
         return Err(Reject::TooLarge);
     }
-    let facts = Facts::read(leaf).map_err(malformed)?;
-    let id = workload(&facts)?;
-    let mut newest = facts.not_before;
-    let mut signers = Vec::with_capacity(intermediates.len());
-    for der in intermediates {
-        let facts = Facts::read(der).map_err(malformed)?;
-        newest = newest.max(facts.not_before);
-        // What may not sign is not looked at, as if it had not been sent.
-        if facts.ca == Some(true) && facts.key_usage.is_some_and(|usage| usage.key_cert_sign) {
-            signers.push(der.clone());
-        }
-    }
+    let facts = Facts::of(leaf)?;
+    let id = facts.workload()?;
     let domain = TrustDomain::new(id.trust_domain()).map_err(|error| Reject::SanSyntax(error.to_string()))?;
     let bundle = trust.bundles.get(&domain).filter(|bundle| bundle.len() > 0);
     let Some(bundle) = bundle else { return Err(Reject::WrongTrustDomain(id)) };
+
+    let mut newest = facts.not_before;
+    let mut signers = Vec::with_capacity(intermediates.len());
+    // Why a signer was left out explains a path that is then missing.
+    let mut left_out = None;
+    for der in intermediates {
+        let facts = Facts::of(der)?;
+        let foreign = facts.issuer_id().filter(|signer| !signer.is_member_of(&domain));
+        if let Some(signer) = foreign {
+            left_out = Some(Reject::WrongTrustDomain(signer));
+        } else if !facts.is_ca() || facts.key_cert_sign() != Some(true) {
+            left_out = Some(Reject::KeyUsage("a certificate on its path may not sign certificates"));
+        } else {
+            newest = newest.max(facts.not_before);
+            signers.push(CertificateDer::from(&**der));
+        }
+    }
+
     let at = if newest > now && newest <= now + LEEWAY { newest } else { now };
-    let path = path(leaf, &signers, bundle, trust, at, &domain, &id)?;
-    let (not_before, not_after) = path.1;
-    Ok(Verified { id, not_before, not_after, path: Arc::new(path.0) })
+    let entity = EndEntityCert::try_from(leaf).map_err(|error| by_webpki(&error, &id))?;
+    let since = UnixTime::since_unix_epoch(at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
+    // The last path that was judged: the one that was found, or why the last candidate was none.
+    let judged = RefCell::new(None);
+    let judge = |path: &VerifiedPath<'_>| {
+        let result = judge(path, bundle, trust.revocations, &domain, now);
+        let outcome = if result.is_ok() { Ok(()) } else { Err(webpki::Error::UnknownIssuer) };
+        judged.replace(Some(result));
+        outcome
+    };
+    let algorithms = trust.algorithms.all;
+    let found =
+        entity.verify_for_usage(algorithms, bundle.roots(), &signers, since, BothRoles, None, Some(&judge)).map(|_| ());
+    match (found, judged.into_inner()) {
+        (Ok(()), Some(Ok(path))) => Ok(path),
+        // Signatures were right up to an authority, so nothing that the library says of other paths tells more.
+        (Err(_), Some(Err(reject))) => Err(reject),
+        (Err(error), _) => Err(match by_webpki(&error, &id) {
+            Reject::UnknownCa(id) => left_out.unwrap_or(Reject::UnknownCa(id)),
+            reject => reject,
+        }),
+        (Ok(()), _) => Err(Reject::UnknownCa(id)),
+    }
 }
 
-fn malformed(malformed: Malformed) -> Reject {
-    Reject::Malformed(malformed.0)
-}
-
-/// The leaf by itself (X509-SVID §2, §4, §5).
-pub(super) fn workload(facts: &Facts<'_>) -> Result<SpiffeId, Reject> {
-    let [uri] = facts.uris[..] else { return Err(Reject::SanCount(facts.uris.len())) };
-    let text = std::str::from_utf8(uri).map_err(|_| Reject::SanSyntax("the certificate's URI is not UTF-8".into()))?;
-    let id = SpiffeId::new(text).map_err(|error| Reject::SanSyntax(error.to_string()))?;
-    if id.path().is_empty() {
-        return Err(Reject::SanSyntax(format!("`{id}` is a trust domain, not a workload of one")));
-    }
-    if facts.ca == Some(true) {
-        return Err(Reject::KeyUsage("a certificate authority is not a workload (basicConstraints)"));
-    }
-    let Some(usage) = facts.key_usage else { return Err(Reject::KeyUsage("the certificate has no keyUsage")) };
-    if !usage.critical {
-        return Err(Reject::KeyUsage("keyUsage is not critical"));
-    }
-    if !usage.digital_signature {
-        return Err(Reject::KeyUsage("the certificate may not be used for signatures (keyUsage)"));
-    }
-    if usage.key_cert_sign || usage.crl_sign {
-        return Err(Reject::KeyUsage("a workload may not sign certificates or revocation lists (keyUsage)"));
-    }
-    if facts.both_auth == Some(false) {
-        return Err(Reject::KeyUsage("the certificate is not for servers and clients both (extKeyUsage)"));
-    }
-    Ok(id)
-}
-
-fn path(
-    leaf: &CertificateDer<'_>,
-    signers: &[CertificateDer<'_>],
+/// What the library does not ask of a path.
+fn judge(
+    path: &VerifiedPath<'_>,
     bundle: &Bundle,
-    trust: &Trust<'_>,
-    at: SystemTime,
+    revocations: &Revocations,
     domain: &TrustDomain,
-    id: &SpiffeId,
-) -> Result<(Path, (SystemTime, SystemTime)), Reject> {
-    let anchors: Vec<_> = bundle.anchors().iter().map(|anchor| anchor.anchor.clone()).collect();
-    let entity = EndEntityCert::try_from(leaf).map_err(|_| Reject::Malformed("rustls-webpki cannot read it"))?;
-    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let reason: Cell<Option<Reject>> = Cell::new(None);
-    let refuse = |reject: Reject, error: webpki::Error| {
-        reason.set(Some(reject));
-        Err(error)
-    };
-    let verify_path = |path: &VerifiedPath<'_>| {
-        // A path without its authority cannot be; that more than one is the same by name and key can.
-        let depth = u32::try_from(path.intermediate_certificates().count()).unwrap_or(u32::MAX);
-        let same = || bundle.anchors().iter().filter(|anchor| anchor.is(path.anchor()));
-        if !same().any(|anchor| anchor.not_after >= at) {
-            return refuse(Reject::Expired, webpki::Error::UnknownIssuer);
-        }
-        if !same().any(|anchor| anchor.not_before <= at && anchor.not_after >= at) {
-            return refuse(Reject::NotYet, webpki::Error::UnknownIssuer);
-        }
-        if !same().any(|anchor| anchor.path_len.is_none_or(|most| depth <= most)) {
-            return refuse(Reject::UnknownCa(id.clone()), webpki::Error::UnknownIssuer);
-        }
-        for link in links(path) {
-            if let Some(why) = trust.revocations.refuses(&link, at) {
-                return refuse(Reject::Revoked(why), webpki::Error::CertRevoked);
-            }
-        }
-        Ok(())
-    };
-    let found = entity
-        .verify_for_usage(
-            trust.algorithms.all,
-            &anchors,
-            signers,
-            UnixTime::since_unix_epoch(since),
-            ReadElsewhere,
-            None,
-            Some(&verify_path),
-        )
-        .map_err(|error| reason.take().unwrap_or_else(|| by_webpki(&error, id)))?;
-    let mut valid = (SystemTime::UNIX_EPOCH, None::<SystemTime>);
-    let mut within = |not_before: SystemTime, not_after: SystemTime| {
-        valid = (valid.0.max(not_before), Some(valid.1.map_or(not_after, |end| end.min(not_after))));
-    };
-    let ders = std::iter::once(leaf.clone()).chain(found.intermediate_certificates().map(|cert| cert.der()));
-    for der in ders {
-        let facts = Facts::read(&der).map_err(malformed)?;
-        within(facts.not_before, facts.not_after);
+    now: SystemTime,
+) -> Result<Verified, Reject> {
+    let leaf = path.end_entity().der();
+    let facts = Facts::of(&leaf)?;
+    let id = facts.workload()?;
+    let Some(anchor) = bundle.anchor(path.anchor()) else { return Err(Reject::UnknownCa(id)) };
+    if now > anchor.not_after {
+        return Err(Reject::Expired);
     }
-    for anchor in bundle.anchors().iter().filter(|anchor| anchor.is(found.anchor())).take(1) {
-        within(anchor.not_before, anchor.not_after);
+    if now + LEEWAY < anchor.not_before {
+        return Err(Reject::NotYet);
     }
-    let anchor = (found.anchor().subject.as_ref().to_vec(), found.anchor().subject_public_key_info.as_ref().to_vec());
-    let path = Path { domain: domain.clone(), links: links(&found).collect(), anchor };
-    Ok((path, (valid.0, valid.1.unwrap_or(valid.0))))
+    // A signer that signed itself anew, as in a change of keys, does not count. (RFC 5280 §6.1.4 l)
+    let below = path.intermediate_certificates().filter(|signer| signer.issuer() != signer.subject()).count();
+    if anchor.path_length.is_some_and(|most| below > most as usize) {
+        return Err(Reject::KeyUsage("more signers than the authority allows below it"));
+    }
+    let (mut not_before, mut not_after) = (anchor.not_before, anchor.not_after);
+    let mut unrevoked_until: Option<SystemTime> = None;
+    let links: Vec<_> = links(path).collect();
+    let ders = std::iter::once(leaf.clone()).chain(path.intermediate_certificates().map(|signer| signer.der()));
+    for (link, der) in links.iter().zip(ders) {
+        let facts = Facts::of(&der)?;
+        (not_before, not_after) = (not_before.max(facts.not_before), not_after.min(facts.not_after));
+        if let Some(until) = revocations.check(link, now)? {
+            unrevoked_until = Some(unrevoked_until.map_or(until, |known| known.min(until)));
+        }
+    }
+    let (name, key) = (path.anchor().subject.to_vec(), path.anchor().subject_public_key_info.to_vec());
+    let path = Path { domain: domain.clone(), links, anchor: (name, key) };
+    Ok(Verified { id, not_before, not_after, unrevoked_until, path: Arc::new(path) })
 }
 
 /// The certificates of a path, leaf first, each with its issuer.
 fn links<'p>(path: &'p VerifiedPath<'p>) -> impl Iterator<Item = Link> + 'p {
     let keys = path
         .intermediate_certificates()
-        .map(|cert| cert.subject_public_key_info().as_ref().to_vec())
-        .chain(std::iter::once(webpki::spki_for_anchor(path.anchor()).as_ref().to_vec()));
+        .map(|signer| signer.subject_public_key_info().to_vec())
+        .chain(std::iter::once(webpki::spki_for_anchor(path.anchor()).to_vec()));
     let leaf = path.end_entity();
     let certificates = std::iter::once((leaf.issuer().to_vec(), leaf.serial().to_vec()))
-        .chain(path.intermediate_certificates().map(|cert| (cert.issuer().to_vec(), cert.serial().to_vec())));
-    certificates.zip(keys).map(|((issuer, serial), issuer_spki)| Link { issuer, issuer_spki, serial })
+        .chain(path.intermediate_certificates().map(|signer| (signer.issuer().to_vec(), signer.serial().to_vec())));
+    certificates.zip(keys).map(|((name, serial), spki)| Link { issuer: Issuer { name, spki }, serial })
+}
+
+/// Extended key usage of every certificate of a path: where given, it names both roles, as the leaf's must.
+struct BothRoles;
+
+impl ExtendedKeyUsageValidator for BothRoles {
+    fn validate(&self, purposes: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
+        let (mut server, mut client, mut given) = (false, false, false);
+        for purpose in purposes {
+            let purpose = purpose?.to_decoded_oid();
+            given = true;
+            let any = purpose == [2, 5, 29, 37, 0];
+            server |= any || purpose == [1, 3, 6, 1, 5, 5, 7, 3, 1];
+            client |= any || purpose == [1, 3, 6, 1, 5, 5, 7, 3, 2];
+        }
+        // What the library calls what its own validator finds is not for others to make.
+        if given && !(server && client) { Err(webpki::Error::EndEntityUsedAsCa) } else { Ok(()) }
+    }
 }
 
 fn by_webpki(error: &webpki::Error, id: &SpiffeId) -> Reject {
+    use webpki::Error;
     match error {
-        webpki::Error::CertExpired { .. } => Reject::Expired,
-        webpki::Error::CertNotValidYet { .. } => Reject::NotYet,
-        webpki::Error::UnknownIssuer
-        | webpki::Error::PathLenConstraintViolated
-        | webpki::Error::InvalidSignatureForPublicKey
-        | webpki::Error::NameConstraintViolation
-        | webpki::Error::MaximumPathDepthExceeded => Reject::UnknownCa(id.clone()),
-        _ => Reject::UnknownCa(id.clone()),
+        Error::CertExpired { .. } => Reject::Expired,
+        Error::CertNotValidYet { .. } => Reject::NotYet,
+        Error::PathLenConstraintViolated => {
+            Reject::KeyUsage("more signers on its path than one of them allows below it")
+        }
+        Error::CaUsedAsEndEntity | Error::EndEntityUsedAsCa | Error::EmptyEkuExtension => {
+            Reject::KeyUsage("a certificate on its path is not for this use")
+        }
+        Error::NameConstraintViolation
+        | Error::MalformedNameConstraint
+        | Error::InvalidNetworkMaskConstraint
+        | Error::UnsupportedNameType
+        | Error::MaximumNameConstraintComparisonsExceeded => Reject::NameConstraints(id.clone()),
+        Error::SignatureAlgorithmMismatch
+        | Error::UnsupportedSignatureAlgorithmContext(_)
+        | Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => Reject::Algorithm(id.clone()),
+        // A signature that does not fit is another authority of the same name, or forged: either way nobody vouches.
+        Error::UnknownIssuer
+        | Error::InvalidSignatureForPublicKey
+        | Error::MaximumPathBuildCallsExceeded
+        | Error::MaximumPathDepthExceeded
+        | Error::MaximumSignatureChecksExceeded => Reject::UnknownCa(id.clone()),
+        Error::UnsupportedCriticalExtension => {
+            Reject::Malformed("a certificate on its path has a critical extension that is not understood")
+        }
+        _ => Reject::Malformed("a certificate on its path is not as RFC 5280 wants it"),
     }
 }

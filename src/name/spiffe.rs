@@ -24,14 +24,17 @@ const MAX_DOMAIN: usize = 255;
 pub struct TrustDomain(Arc<str>);
 
 impl TrustDomain {
-    /// Checks a name.
+    /// Checks a name; any identity of the trust domain names it too.
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn new(name: &str) -> Result<Self, NameError> {
+        if name.contains(":/") {
+            return SpiffeId::new(name).map(|id| Self(id.trust_domain().into()));
+        }
         match check_domain(name) {
             Ok(()) => Ok(Self(name.into())),
-            Err(why) => Err(NameError { what: "trust domain", name: name.into(), why }),
+            Err(why) => Err(NameError { what: "trust domain", name: shown(name), why }),
         }
     }
 
@@ -65,7 +68,7 @@ impl SpiffeId {
     pub fn new(text: &str) -> Result<Self, NameError> {
         match check_id(text) {
             Ok(path) => Ok(Self { text: text.into(), path }),
-            Err(why) => Err(NameError { what: "SPIFFE ID", name: text.into(), why }),
+            Err(why) => Err(NameError { what: "SPIFFE ID", name: shown(text), why }),
         }
     }
 
@@ -88,6 +91,12 @@ impl SpiffeId {
     pub fn is_member_of(&self, domain: &TrustDomain) -> bool {
         self.trust_domain() == domain.as_str()
     }
+}
+
+/// As much of a stranger's text as an error repeats.
+fn shown(text: &str) -> String {
+    let end = (0..=text.len().min(256)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
+    text[..end].into()
 }
 
 fn check_domain(name: &str) -> Result<(), &'static str> {
@@ -159,6 +168,12 @@ impl Borrow<str> for SpiffeId {
     }
 }
 
+impl Borrow<str> for TrustDomain {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl FromStr for SpiffeId {
     type Err = NameError;
 
@@ -198,6 +213,9 @@ impl fmt::Debug for TrustDomain {
         f.write_str(&self.0)
     }
 }
+
+#[cfg(test)]
+mod tables;
 
 #[cfg(test)]
 mod tests {
