@@ -136,7 +136,7 @@ pub use self::{
 };
 pub use self::{
     client::{Client, RequestBuilder, ResponseExt, ResponseFuture, StatusError},
-    cluster::{ClusterStatus, EndpointStatus},
+    cluster::{ClusterStatus, EndpointStatus, PriorityStatus},
     mesh::{BuildError, Builder, Listen, Listener, Mesh, MeshStatus, Network, Serve, ServiceStatus, SourceStatus},
     server::{ServerLayer, ServerService},
     source::builder::ServiceBuilder,

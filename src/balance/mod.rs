@@ -43,15 +43,24 @@
 //! ```
 
 mod alias;
+mod locality;
 mod member;
 mod policy;
+mod priority;
 mod seats;
 mod set;
 
 pub use self::{
+    locality::{FailoverKey, LocalityMode, LocalityPolicy, ZoneAware},
     member::{Candidate, Member, Picked},
     policy::BalancePolicy,
+    priority::{Failover, FailoverPolicy},
     set::{Cursor, EndpointSet},
+};
+
+pub(crate) use self::{
+    locality::{WHOLE, Whereabouts, ZoneCount, rank, weighted, zone_aware},
+    priority::{Count, Load, loads},
 };
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ mod asked;
 mod dispatch;
 mod endpoint;
 mod health;
+mod home;
+mod level;
 mod observe;
 mod outlier;
 mod status;
@@ -22,18 +24,19 @@ mod table;
 mod update;
 mod wait;
 
-pub use self::status::{ClusterStatus, EndpointStatus};
+pub use self::status::{ClusterStatus, EndpointStatus, PriorityStatus};
 pub(crate) use self::{
     asked::Asked,
     dispatch::{DispatchContext, DispatchFuture},
+    home::Home,
     observe::Observe,
 };
 
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -106,12 +109,24 @@ pub(crate) struct Cluster {
     dial: ArcSwap<Dialing>,
     tasks: TaskSet,
     registry: Registry,
+    home: Arc<Home>,
+    /// What follows from the state of the endpoints will be counted soon.
+    assessing: AtomicBool,
+    /// How many priorities the gauges know.
+    reported: AtomicUsize,
+    this: Weak<Self>,
 }
 
 impl Cluster {
-    pub(crate) fn new(spec: &Arc<ServiceSpec>, dial: Arc<dyn Dial>, tasks: TaskSet, registry: &Registry) -> Arc<Self> {
+    pub(crate) fn new(
+        spec: &Arc<ServiceSpec>,
+        home: &Arc<Home>,
+        dial: Arc<dyn Dial>,
+        tasks: TaskSet,
+        registry: &Registry,
+    ) -> Arc<Self> {
         let limits = &spec.circuit_breakers;
-        Arc::new(Self {
+        let cluster = Arc::new_cyclic(|this| Self {
             name: spec.name.clone(),
             table: ArcSwap::from_pointee(Table::unknown()),
             members: Mutex::default(),
@@ -134,7 +149,13 @@ impl Cluster {
             dial: ArcSwap::from_pointee(Dialing(dial)),
             tasks,
             registry: registry.clone(),
-        })
+            home: Arc::clone(home),
+            assessing: AtomicBool::new(false),
+            reported: AtomicUsize::new(0),
+            this: Weak::clone(this),
+        });
+        home.join(Arc::downgrade(&cluster));
+        cluster
     }
 
     /// The id of a subset, given out at first use.
@@ -147,6 +168,11 @@ impl Cluster {
             self.publish();
         }
         id
+    }
+
+    /// This process is said to be somewhere else.
+    pub(crate) fn moved(&self) {
+        self.publish();
     }
 
     /// Whether what its endpoints say of retries and shedding counts as the mesh's word, and whether they are told of the
@@ -184,6 +210,9 @@ impl Cluster {
     pub(crate) fn close(&self) {
         let members = std::mem::take(&mut *self.members.lock().unwrap_or_else(PoisonError::into_inner));
         members.close();
+        if self.home.is(&self.name) {
+            self.home.set_peers(Default::default());
+        }
         self.table.store(Arc::new(Table::closed()));
         self.changed.notify_waiters();
     }

@@ -1,10 +1,13 @@
 //! What a cluster looks like from outside.
 
-use std::{collections::BTreeMap, sync::PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{PoisonError, atomic::Ordering::Relaxed},
+};
 
 use serde::Serialize;
 
-use super::Cluster;
+use super::{Cluster, level::Level};
 use crate::{health::Flag, model::SetKind, rt, transport::Readiness};
 
 /// A backend, as [`Mesh::status`](crate::Mesh::status) shows it.
@@ -21,8 +24,32 @@ pub struct ClusterStatus {
     pub pending: (u32, u32),
     /// Long-lived streams, and the limit on them.
     pub streams: (u32, u32),
+    /// What each priority takes, first choice first.
+    pub priorities: Vec<PriorityStatus>,
     /// Every endpoint.
     pub endpoints: Vec<EndpointStatus>,
+}
+
+/// A priority, as [`Mesh::status`](crate::Mesh::status) shows it.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct PriorityStatus {
+    /// As configured.
+    pub priority: u32,
+    /// In how many keys of `locality.failover_priority` its endpoints do not agree with this process.
+    pub rank: u32,
+    /// Its endpoints, without those of weight 0.
+    pub endpoints: usize,
+    /// How many of them are usable: nothing speaks against them, and their connections do not fail.
+    pub usable: usize,
+    /// Of all calls, in per cent.
+    pub load: u32,
+    /// Of its calls by zone, in per cent, where zones are told apart; the rest goes to any.
+    pub zones: BTreeMap<String, f64>,
+    /// Whether endpoints are used although they are ejected or failed their health checks, because too few are left.
+    pub panic: bool,
+    /// Whether calls to it fail because too few are left.
+    pub refusing: bool,
 }
 
 /// An endpoint, as [`Mesh::status`](crate::Mesh::status) shows it.
@@ -43,6 +70,8 @@ pub struct EndpointStatus {
     pub weight: u32,
     /// 0 is used first.
     pub priority: u32,
+    /// Its zone; empty if nobody says.
+    pub zone: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Why the last connection failed, if none is there now.
@@ -63,6 +92,7 @@ impl Cluster {
                 in_flight: member.in_flight(),
                 weight: spec.weight,
                 priority: spec.priority,
+                zone: spec.locality.zone.to_string(),
                 labels: spec.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
                 last_error: member.pool.last_error().map(|(text, _)| text.to_string()),
             })
@@ -76,8 +106,28 @@ impl Cluster {
             requests: (self.requests.used(), self.requests.max()),
             pending: (self.pending.used(), self.pending.max()),
             streams: (self.streams.used(), self.streams.max()),
+            priorities: self.priorities(),
             endpoints,
         }
+    }
+
+    fn priorities(&self) -> Vec<PriorityStatus> {
+        let table = self.table.load();
+        let mut before = 0;
+        let status = |level: &Level| {
+            let (upto, count) = (level.upto.load(Relaxed), level.tally().count);
+            PriorityStatus {
+                priority: level.priority,
+                rank: level.rank,
+                endpoints: count.total,
+                usable: count.usable,
+                load: upto.saturating_sub(std::mem::replace(&mut before, upto)),
+                zones: level.shares().map(|(zone, share)| (zone.to_owned(), share)).collect(),
+                panic: level.in_panic(),
+                refusing: level.is_refusing(),
+            }
+        };
+        table.all.levels.iter().map(status).collect()
     }
 
     /// Sets the gauges that are counted rather than kept.
@@ -92,6 +142,7 @@ impl Cluster {
             }
         }
         drop(members);
+        self.report_priorities();
         for (health, count) in doubted {
             let labels = [("service", self.name.as_str()), ("health", health)];
             self.registry.gauge("sinew_endpoints_doubted", &labels).set(count);
@@ -99,6 +150,21 @@ impl Cluster {
         for readiness in [Readiness::Idle, Readiness::Connecting, Readiness::Ready, Readiness::TransientFailure] {
             let labels = [("service", self.name.as_str()), ("state", state(readiness))];
             self.registry.gauge("sinew_endpoints", &labels).set(counts[readiness as usize]);
+        }
+    }
+}
+
+impl Cluster {
+    fn report_priorities(&self) {
+        let priorities = self.priorities();
+        // Those that are gone take nothing from now on.
+        let known = self.reported.fetch_max(priorities.len(), Relaxed).max(priorities.len());
+        for index in 0..known {
+            let (load, panic) = priorities.get(index).map_or((0, false), |priority| (priority.load, priority.panic));
+            let number = index.to_string();
+            let labels = [("service", self.name.as_str()), ("priority", number.as_str())];
+            self.registry.gauge("sinew_priority_load_percent", &labels).set(load.into());
+            self.registry.gauge("sinew_priority_in_panic", &labels).set(panic.into());
         }
     }
 }

@@ -2,11 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use super::{SubsetId, endpoint::Endpoint};
+use super::{SubsetId, endpoint::Endpoint, home::Home, level::Level};
 use crate::{
-    balance::{EndpointSet, Picked},
+    balance::{FailoverPolicy, Picked, loads},
     health::in_panic,
-    rt::Instant,
+    rt::{Instant, Rng},
     transport::Readiness,
 };
 
@@ -22,56 +22,66 @@ pub(crate) struct Table {
     pub(super) known: bool,
     /// The cluster is over.
     pub(super) closed: bool,
-    /// By priority, first choice first.
-    pub(super) levels: Vec<Level>,
+    /// Endpoints by priority.
+    pub(super) all: View,
+    /// By [`SubsetId`].
+    pub(super) subsets: Vec<View>,
+    pub(super) failover: FailoverPolicy,
     /// Whether anything is known about any endpoint's health.
     pub(super) doubts: AtomicBool,
 }
 
-/// The endpoints of one priority.
-pub(crate) struct Level {
-    pub(super) all: Group,
-    /// By [`SubsetId`].
-    pub(super) subsets: Vec<Group>,
+/// The endpoints of all or of one subset.
+#[derive(Default)]
+pub(super) struct View {
+    /// By priority, first choice first; none is empty.
+    pub(super) levels: Vec<Level>,
 }
 
-/// The endpoints of one priority and subset, and whether so few of them are usable that all are admitted.
-pub(crate) struct Group {
-    pub(super) set: EndpointSet<Endpoint>,
-    panic: AtomicBool,
-}
-
-/// `healthy_panic_threshold`: per cent.
-const PANIC_THRESHOLD: u32 = 50;
-
-impl Group {
-    pub(super) fn new(set: EndpointSet<Endpoint>) -> Self {
-        Self { set, panic: AtomicBool::new(false) }
-    }
-
-    pub(super) fn in_panic(&self) -> bool {
-        self.panic.load(Relaxed)
-    }
-
-    fn pick(&self, repeatable: bool, skip: impl Fn(&Endpoint) -> bool) -> Option<Choice> {
-        let panic = self.in_panic();
-        let picked = self.set.pick(|endpoint| !endpoint.admits(panic, repeatable) || skip(endpoint))?;
-        Some(Choice { picked, panic })
-    }
-
-    /// Counts usable endpoints. True if anything is known about any of them.
-    fn assess(&self) -> bool {
-        let (mut usable, mut trusted, mut doubts) = (0, false, false);
-        for member in self.set.members() {
-            let (clear, counts) = (member.availability.is_clear(), member.is_usable());
-            doubts |= !clear;
-            usable += usize::from(counts);
-            trusted |= clear && counts;
+impl View {
+    /// Where this call is to go first.
+    fn first(&self) -> usize {
+        match self.levels.as_slice() {
+            [] => 0,
+            [first, ..] if first.upto.load(Relaxed) == 100 => 0,
+            levels => {
+                let roll = Rng::local().below(100);
+                levels.iter().position(|level| roll < level.upto.load(Relaxed)).unwrap_or(0)
+            }
         }
+    }
+
+    /// An endpoint of the priority whose turn it is; of another one, first choice first, if it has none that can be used
+    /// now: a call does not wait for connections of one priority while there are those of another.
+    #[inline]
+    fn pick(&self, repeatable: bool, skip: impl Fn(&Endpoint) -> bool) -> Option<Choice> {
+        let first = self.first();
+        let choice = self.levels.get(first)?.pick(repeatable, &skip);
+        choice.or_else(|| self.pick_other(first, repeatable, &skip))
+    }
+
+    #[cold]
+    fn pick_other(&self, first: usize, repeatable: bool, skip: impl Fn(&Endpoint) -> bool) -> Option<Choice> {
+        let others = self.levels.iter().enumerate().filter(|(index, _)| *index != first);
+        others.map(|(_, level)| level).find_map(|level| level.pick(repeatable, &skip))
+    }
+
+    /// Counts endpoints, and says what follows. True if anything is known about the health of any.
+    fn assess(&self, policy: &FailoverPolicy, home: &Home) -> bool {
+        let tallies: Vec<_> = self.levels.iter().map(Level::tally).collect();
+        let counts: Vec<_> = tallies.iter().map(|tally| tally.count).collect();
+        let threshold = policy.healthy_panic_threshold;
+        let loads = loads(policy, &counts, |count| in_panic(count.usable, count.total, threshold));
         // With nobody left but those on probation, one call at a time would be an outage.
-        let panic = in_panic(usable, self.set.members().len(), PANIC_THRESHOLD) || !trusted;
-        self.panic.store(doubts && panic, Relaxed);
-        doubts
+        let trusted = tallies.iter().any(|tally| tally.trusted);
+        let mut upto = 0;
+        for ((level, tally), load) in self.levels.iter().zip(&tallies).zip(loads) {
+            let panic = tally.doubts && (load.panic || !trusted);
+            level.settle(load, panic, policy.fail_traffic_on_panic, home);
+            upto += load.percent;
+            level.upto.store(upto, Relaxed);
+        }
+        tallies.iter().any(|tally| tally.doubts)
     }
 }
 
@@ -93,35 +103,60 @@ impl Census {
 
 impl Table {
     pub(super) fn unknown() -> Self {
-        Self { known: false, closed: false, levels: Vec::new(), doubts: AtomicBool::new(false) }
+        Self {
+            known: false,
+            closed: false,
+            all: View::default(),
+            subsets: Vec::new(),
+            failover: FailoverPolicy::default(),
+            doubts: AtomicBool::new(false),
+        }
     }
 
     pub(super) fn closed() -> Self {
         Self { closed: true, ..Self::unknown() }
     }
 
-    /// The groups to pick from, first choice first.
-    fn groups(&self, subset: Option<SubsetId>) -> impl Iterator<Item = &Group> {
-        self.levels.iter().filter_map(move |level| match subset {
-            None => Some(&level.all),
-            Some(SubsetId(id)) => level.subsets.get(id as usize),
-        })
+    fn view(&self, subset: Option<SubsetId>) -> Option<&View> {
+        match subset {
+            None => Some(&self.all),
+            Some(SubsetId(id)) => self.subsets.get(id as usize),
+        }
     }
 
-    /// An available endpoint of the first priority that has one.
+    fn levels(&self, subset: Option<SubsetId>) -> impl Iterator<Item = &Level> {
+        self.view(subset).into_iter().flat_map(|view| &view.levels)
+    }
+
+    /// An available endpoint.
+    #[inline]
     pub(super) fn pick(
         &self,
         subset: Option<SubsetId>,
         repeatable: bool,
         skip: impl Fn(&Endpoint) -> bool,
     ) -> Option<Choice> {
-        self.groups(subset).find_map(|group| group.pick(repeatable, &skip))
+        self.view(subset)?.pick(repeatable, skip)
+    }
+
+    /// How many endpoints there are to look at for [`assess`](Self::assess).
+    pub(super) fn len(&self) -> usize {
+        self.levels(None).map(|level| level.set.members().len()).sum()
+    }
+
+    /// Whether it matters that an endpoint cannot be connected to, besides that it is not picked: it may put a priority
+    /// into panic, or move its share to another.
+    pub(super) fn heeds_connections(&self) -> bool {
+        self.doubts.load(Relaxed)
+            || self.all.levels.len() > 1
+            || self.failover.fail_traffic_on_panic
+            || self.all.levels.iter().any(Level::has_zones)
     }
 
     /// What speaks against endpoints that are passed over, as the rest of a sentence; empty if nothing does.
     pub(super) fn against(&self, subset: Option<SubsetId>, now: Instant) -> String {
         const SHOWN: usize = 3;
-        let members = self.groups(subset).flat_map(|group| group.set.members());
+        let members = self.levels(subset).flat_map(|level| level.set.members());
         let doubted: Vec<_> = members.filter(|member| !member.availability.is_clear()).collect();
         let mut accounts: Vec<_> = doubted.iter().take(SHOWN).filter_map(|member| member.account(now)).collect();
         if doubted.len() > SHOWN {
@@ -132,13 +167,10 @@ impl Table {
 
     /// Brings up to date what follows from the state of the endpoints. Looks at all of them, so it is done when a state
     /// changes, never by a pick.
-    pub(super) fn assess(&self) {
-        let mut doubts = false;
-        for level in &self.levels {
-            doubts |= level.all.assess();
-            for group in &level.subsets {
-                group.assess();
-            }
+    pub(super) fn assess(&self, home: &Home) {
+        let doubts = self.all.assess(&self.failover, home);
+        for view in &self.subsets {
+            view.assess(&self.failover, home);
         }
         self.doubts.store(doubts, Relaxed);
     }
@@ -147,11 +179,8 @@ impl Table {
     pub(super) fn census(&self, subset: Option<SubsetId>) -> (Census, Option<String>) {
         let mut census = Census::default();
         let mut last = None;
-        let members = self.groups(subset).flat_map(|group| {
-            let panic = group.in_panic();
-            group.set.members().map(move |member| (member, panic))
-        });
-        for (member, panic) in members {
+        let members = self.levels(subset).flat_map(|level| level.set.members().map(move |member| (member, level)));
+        for (member, level) in members {
             match member.pool.readiness() {
                 Readiness::TransientFailure => {
                     census.failed += 1;
@@ -161,7 +190,7 @@ impl Table {
                         last = Some((text, since));
                     }
                 }
-                _ if !member.availability.admits(panic) => census.excluded += 1,
+                _ if level.is_refusing() || !member.availability.admits(level.in_panic()) => census.excluded += 1,
                 Readiness::Ready => census.ready += 1,
                 Readiness::Idle => {
                     member.wake();

@@ -8,10 +8,12 @@ use std::{
 use super::{
     Cluster, Dialing,
     endpoint::Endpoint,
-    table::{Group, Level, Table},
+    home::ByZone,
+    level::{Level, Zones},
+    table::{Table, View},
 };
 use crate::{
-    balance::{EndpointSet, Member},
+    balance::{EndpointSet, Member, Whereabouts, rank},
     enforcement::Mode,
     model::{Address, EndpointId, EndpointSpec, EndpointUpdate, Labels, ServiceSpec, SetKind, TlsMode},
     transport::Dial,
@@ -51,6 +53,14 @@ impl Members {
 
     pub(super) fn known(&self) -> bool {
         self.known
+    }
+
+    fn by_zone(&self) -> ByZone {
+        let mut zones = ByZone::new();
+        for entry in self.by_id.values() {
+            *zones.entry(Arc::clone(&entry.spec.locality.zone)).or_default() += 1;
+        }
+        zones
     }
 }
 
@@ -167,36 +177,67 @@ impl Cluster {
         let in_process = |entry: &Entry| entry.spec.addresses.iter().all(|at| matches!(at, Address::Memory(_)));
         let member = policy.tls == TlsMode::Mesh || members.by_id.values().all(in_process);
         self.member.store(member, Relaxed);
-        let mut by_priority: BTreeMap<u32, Vec<&Entry>> = BTreeMap::new();
-        for entry in members.by_id.values() {
-            by_priority.entry(entry.spec.priority).or_default().push(entry);
+        let table = self.table(&members, &policy, &selectors);
+        table.assess(&self.home);
+        let heeds_connections = table.heeds_connections();
+        self.table.store(Arc::new(table));
+        if heeds_connections {
+            // What changed in between was told to the table before.
+            self.assess();
         }
-        let set = |entries: &[&Entry], selector: Option<&Labels>| {
-            let chosen = entries.iter().filter(|entry| selector.is_none_or(|selector| selects(selector, &entry.spec)));
-            let weighted = chosen.map(|entry| (entry.member.clone(), entry.spec.weight));
-            Group::new(EndpointSet::new(weighted, policy.load_balancer, &self.cursor))
-        };
-        let none = |_: &[&Entry]| Group::new(EndpointSet::new([], policy.load_balancer, &self.cursor));
-        let levels = by_priority
-            .values()
-            .map(|entries| Level {
-                all: set(entries, None),
-                subsets: selectors
-                    .iter()
-                    .map(|selector| match selector {
-                        Some(selector) => set(entries, Some(selector)),
-                        // Asked for before it was configured.
-                        None => none(entries),
-                    })
-                    .collect(),
-            })
-            .collect();
-        let table = Arc::new(Table { known: members.known, levels, ..Table::unknown() });
-        table.assess();
-        self.table.store(table);
         self.watch_set(members.kind, members.by_id.len());
+        let peers = self.home.is(&self.name).then(|| members.by_zone());
         drop(members);
+        if let Some(peers) = peers {
+            self.home.set_peers(peers);
+        }
         self.changed.notify_waiters();
+    }
+
+    fn table(&self, members: &Members, policy: &ServiceSpec, selectors: &[Option<Labels>]) -> Table {
+        let keys = &policy.locality.failover_priority;
+        let mut by_priority: BTreeMap<(u32, u32), Vec<&Entry>> = BTreeMap::new();
+        self.home.with(|own| {
+            for entry in members.by_id.values() {
+                let spec = &entry.spec;
+                let rank = match keys.is_empty() {
+                    true => 0,
+                    false => rank(keys, own, Whereabouts { locality: &spec.locality, labels: &spec.labels }),
+                };
+                by_priority.entry((spec.priority, rank)).or_default().push(entry);
+            }
+        });
+        let set = |members: Vec<_>| EndpointSet::new(members, policy.load_balancer, &self.cursor);
+        let view = |selector: Option<&Labels>| {
+            let mut view = View::default();
+            for ((priority, rank), entries) in &by_priority {
+                let chosen = || {
+                    let chosen = |entry: &&&Entry| selector.is_none_or(|selector| selects(selector, &entry.spec));
+                    // What has no weight gets no calls, and does not count as somebody who could.
+                    entries.iter().filter(chosen).filter(|entry| entry.spec.weight > 0)
+                };
+                let endpoints = set(chosen().map(|entry| (entry.member.clone(), entry.spec.weight)).collect());
+                if endpoints.members().len() == 0 {
+                    continue;
+                }
+                let members = chosen().map(|entry| (&entry.spec.locality.zone, &entry.member, entry.spec.weight));
+                let factor = policy.failover.overprovisioning_factor;
+                let zones = Zones::of(members, &policy.locality.mode, view.levels.is_empty(), factor, set);
+                view.levels.push(Level::new(*priority, *rank, endpoints, zones));
+            }
+            view
+        };
+        Table {
+            known: members.known,
+            failover: policy.failover,
+            all: view(None),
+            // One that was asked for before it was configured has no selector, and no endpoints.
+            subsets: selectors
+                .iter()
+                .map(|selector| selector.as_ref().map(|labels| view(Some(labels))).unwrap_or_default())
+                .collect(),
+            ..Table::unknown()
+        }
     }
 }
 

@@ -239,10 +239,9 @@ impl Cluster {
             {
                 refresh.refresh();
             }
-            let table = self.table.load();
-            if table.doubts.load(Relaxed) && (from == Readiness::TransientFailure || to == Readiness::TransientFailure)
-            {
-                table.assess();
+            let fails = from == Readiness::TransientFailure || to == Readiness::TransientFailure;
+            if fails && self.table.load().heeds_connections() {
+                self.assess();
             }
         }
         self.changed.notify_waiters();

@@ -3,9 +3,9 @@
 //! For whatever knows endpoints and can write a file: a deployment script, a sidecar of another registry, a ConfigMap.
 //! A half-written or missing file must not take the service down, so a bad file is reported and the last good stays.
 //!
-//! Two forms: JSON, a list of `"ADDRESS"` or `{"address", "labels", "zone", "weight", "priority"}`; or plain text, one
-//! address per line, with `#` comments and an optional leading `- `. No endpoints is said by `[]`: an empty file is a
-//! writer that is not done.
+//! Two forms: JSON, a list of `"ADDRESS"` or `{"address", "labels", "zone", "region", "weight", "priority"}`; or plain
+//! text, one address per line, with `#` comments and an optional leading `- `. No endpoints is said by `[]`: an empty file
+//! is a writer that is not done.
 
 use std::{
     collections::BTreeSet,
@@ -128,6 +128,7 @@ struct Fields {
     #[serde(default)]
     labels: Labels,
     zone: Option<Arc<str>>,
+    region: Option<Arc<str>>,
     weight: Option<u32>,
     priority: Option<u32>,
 }
@@ -149,7 +150,11 @@ impl<'de> Deserialize<'de> for Entry {
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Entry, A::Error> {
                 let fields = Fields::deserialize(MapAccessDeserializer::new(map))?;
                 let address = fields.address.parse::<Address>().map_err(serde::de::Error::custom)?;
-                let locality = Locality { zone: fields.zone.unwrap_or_default(), ..Locality::default() };
+                let locality = Locality {
+                    zone: fields.zone.unwrap_or_default(),
+                    region: fields.region.unwrap_or_default(),
+                    ..Locality::default()
+                };
                 let spec = EndpointSpec::new(address)
                     .labels(fields.labels)
                     .locality(locality)
@@ -183,10 +188,11 @@ mod tests {
             ["10.0.0.1:80", "[::1]:81", "memory:x"]
         );
         let specs = parse(
-            r#"["10.0.0.1:80", {"address": "10.0.0.2:80", "labels": {"version": "v2"}, "zone": "a", "weight": 3, "priority": 1}]"#,
+            r#"["10.0.0.1:80", {"address": "10.0.0.2:80", "labels": {"version": "v2"}, "zone": "a", "region": "eu", "weight": 3, "priority": 1}]"#,
         )
         .unwrap();
-        assert_eq!((specs[1].weight, specs[1].priority, &*specs[1].locality.zone), (3, 1, "a"));
+        assert_eq!((specs[1].weight, specs[1].priority), (3, 1));
+        assert_eq!((&*specs[1].locality.zone, &*specs[1].locality.region), ("a", "eu"));
         assert_eq!(specs[1].labels.get("version").map(|value| &**value), Some("v2"));
         assert!(parse("[]").unwrap().is_empty());
     }

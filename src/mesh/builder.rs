@@ -93,6 +93,28 @@ impl Builder {
         self
     }
 
+    /// The zone this process runs in, for `locality`.
+    pub fn zone(mut self, zone: &str) -> Self {
+        self.document.zone(zone);
+        self
+    }
+
+    /// The region this process runs in, for `locality`.
+    pub fn region(mut self, region: &str) -> Self {
+        self.document.region(region);
+        self
+    }
+
+    /// The labels of this process, for `locality.failover_priority`.
+    pub fn labels<K, V>(mut self, labels: impl IntoIterator<Item = (K, V)>) -> Self
+    where
+        K: Into<Arc<str>>,
+        V: Into<Arc<str>>,
+    {
+        self.document.labels(labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect());
+        self
+    }
+
     /// The ops listener's address: `/livez`, `/readyz`, `/metrics`, `grpc.health.v1`. Default off.
     pub fn ops(mut self, listen: SocketAddr) -> Self {
         self.document.ops(listen);
@@ -275,6 +297,7 @@ impl Builder {
             tasks,
             registry,
             seats,
+            home: Arc::default(),
             discovery: discover,
             followed: Mutex::default(),
             started: AtomicBool::new(false),

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::{file::Followed, reconcile::Running, status::SourceStatus};
 use crate::{
     client::{Join, Services},
+    cluster::Home,
     discover,
     error::Error,
     instrument::Registry,
@@ -57,6 +58,8 @@ pub(crate) struct Inner {
     pub(super) tasks: TaskSet,
     pub(super) registry: Registry,
     pub(super) seats: Seats,
+    /// Where this process is.
+    pub(super) home: Arc<Home>,
     pub(super) discovery: discover::Sources,
     pub(super) followed: Mutex<Followed>,
     pub(super) started: AtomicBool,

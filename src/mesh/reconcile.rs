@@ -31,6 +31,11 @@ impl Inner {
     /// Brings a configuration into use.
     pub(super) fn reconcile(self: &Arc<Self>, next: Arc<Snapshot>) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.home.set(&next.mesh) {
+            for service in running.values() {
+                service.cluster.moved();
+            }
+        }
         for (name, spec) in &next.services {
             match running.get_mut(name) {
                 Some(service) if Arc::ptr_eq(&service.spec, spec) || service.spec == *spec => {}
@@ -59,7 +64,7 @@ impl Inner {
     }
 
     fn add(self: &Arc<Self>, spec: &Arc<ServiceSpec>) -> Running {
-        let cluster = Cluster::new(spec, Arc::clone(&self.dial), self.tasks.clone(), &self.registry);
+        let cluster = Cluster::new(spec, &self.home, Arc::clone(&self.dial), self.tasks.clone(), &self.registry);
         let mut service = Running { spec: Arc::clone(spec), cluster, discovery: None, error: Arc::default() };
         if self.has_started() {
             self.subscribe(&mut service);

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use super::{EndpointSpec, Labels, PolicySet, SetKind, TlsMode};
 use crate::{
     authz,
-    balance::BalancePolicy,
+    balance::{BalancePolicy, FailoverPolicy, LocalityPolicy},
     breaker::BreakerPolicy,
     canon::PathNormalization,
     fault::FaultPolicy,
@@ -35,6 +35,10 @@ pub struct ServiceSpec {
     pub identities: Vec<SpiffeId>,
     /// How an endpoint is chosen.
     pub load_balancer: BalancePolicy,
+    /// How priorities take over from each other, and when endpoints that are doubted are used.
+    pub failover: FailoverPolicy,
+    /// Which zones calls go to, and which endpoints come first.
+    pub locality: LocalityPolicy,
     /// Endpoints by labels.
     pub subsets: BTreeMap<SubsetName, Labels>,
     /// Limits.
@@ -76,6 +80,8 @@ impl ServiceSpec {
             tls: TlsMode::default(),
             identities: Vec::new(),
             load_balancer: BalancePolicy::default(),
+            failover: FailoverPolicy::default(),
+            locality: LocalityPolicy::default(),
             subsets: BTreeMap::new(),
             circuit_breakers: BreakerPolicy::default(),
             outlier_detection: OutlierPolicy::default(),

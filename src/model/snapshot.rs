@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use super::{EdgeSpec, IdentitySource, InboundSpec, Lint, Mtls, Provenance, ServiceSpec};
-use crate::name::ServiceName;
+use super::{EdgeSpec, IdentitySource, InboundSpec, Labels, Lint, Mtls, Provenance, ServiceSpec};
+use crate::name::{Locality, ServiceName};
 
 /// The whole configuration at one moment: validated, immutable, swapped as one.
 #[derive(Clone, PartialEq, Debug)]
@@ -43,6 +43,10 @@ pub struct MeshSpec {
     pub namespace: Arc<str>,
     /// The trust domain. Only used with an identity.
     pub trust_domain: Option<Arc<str>>,
+    /// Where it runs.
+    pub locality: Locality,
+    /// Its labels.
+    pub labels: Arc<Labels>,
 }
 
 /// `listeners`.
@@ -72,7 +76,14 @@ impl Snapshot {
     pub fn new(service: ServiceName) -> Self {
         Self {
             generation: 0,
-            mesh: MeshSpec { service, version: None, namespace: "default".into(), trust_domain: None },
+            mesh: MeshSpec {
+                service,
+                version: None,
+                namespace: "default".into(),
+                trust_domain: None,
+                locality: Locality::default(),
+                labels: Arc::default(),
+            },
             identity: None,
             mtls: Mtls::Off,
             listeners: ListenersSpec::default(),

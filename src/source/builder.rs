@@ -11,13 +11,14 @@ use super::{
         Document, Drafts, Field, PartialBreakers, PartialRoute, PartialService, PartialSource, PartialTimeouts, Set,
         Tunables,
     },
+    failover::{PartialFailover, PartialLocality},
     outlier::PartialOutlier,
     store::{Rejection, Update},
     unnamed_route,
 };
 use crate::{
     authz,
-    balance::BalancePolicy,
+    balance::{BalancePolicy, FailoverPolicy, LocalityPolicy},
     breaker::BreakerPolicy,
     canon::PathNormalization,
     fault::FaultPolicy,
@@ -53,6 +54,21 @@ impl DocumentBuilder {
     /// `mesh.namespace`.
     pub(crate) fn namespace(&mut self, namespace: &str) {
         self.document.mesh.namespace = Some(Set::new(namespace.into(), Origin::Builder));
+    }
+
+    /// `mesh.zone`.
+    pub(crate) fn zone(&mut self, zone: &str) {
+        self.document.mesh.zone = Some(Set::new(zone.into(), Origin::Builder));
+    }
+
+    /// `mesh.region`.
+    pub(crate) fn region(&mut self, region: &str) {
+        self.document.mesh.region = Some(Set::new(region.into(), Origin::Builder));
+    }
+
+    /// `mesh.labels`.
+    pub(crate) fn labels(&mut self, labels: Labels) {
+        self.document.mesh.labels = Some(Set::new(labels, Origin::Builder));
     }
 
     /// `listeners.ops.listen`.
@@ -314,6 +330,24 @@ impl ServiceBuilder {
             }
             policy => self.set(policy, |service| &mut service.tunables.load_balancer),
         }
+        self
+    }
+
+    /// Sets how priorities take over from each other, and when endpoints that are doubted are used: parts of
+    /// `load_balancer`.
+    pub fn failover(mut self, policy: FailoverPolicy) -> Self {
+        if let Err((key, reason)) = policy.check() {
+            self.reject(&format!("load_balancer.{key}"), reason);
+        }
+        let partial = PartialFailover::of(&policy, &self.origin());
+        self.target().tunables.failover = partial;
+        self
+    }
+
+    /// Sets which zones calls go to, and which endpoints come first: `locality`.
+    pub fn locality(mut self, policy: LocalityPolicy) -> Self {
+        let partial = PartialLocality::of(&policy, &self.origin());
+        self.target().tunables.locality = partial;
         self
     }
 

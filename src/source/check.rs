@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use super::{
     authz,
     document::{PartialRoute, place_of},
-    duration,
+    duration, failover,
     order::shadows,
     resolve::{Resolution, Resolved, route_name},
     security,
@@ -60,6 +60,7 @@ pub(super) fn check(resolution: &Resolution) -> Findings {
             findings.endpoints(service);
             findings.subsets(service);
             findings.timeouts(service);
+            failover::check(&resolution.snapshot, service, &mut findings);
             findings.outliers(service);
             findings.routes(service);
         }

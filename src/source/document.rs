@@ -7,7 +7,10 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use super::outlier::PartialOutlier;
+use super::{
+    failover::{PartialFailover, PartialLocality},
+    outlier::PartialOutlier,
+};
 use crate::{
     authz::{Action, Policy, Rule},
     balance::BalancePolicy,
@@ -114,11 +117,15 @@ pub(crate) struct PartialMesh {
     pub(crate) version: Field<Arc<str>>,
     pub(crate) namespace: Field<Arc<str>>,
     pub(crate) trust_domain: Field<Arc<str>>,
+    pub(crate) zone: Field<Arc<str>>,
+    pub(crate) region: Field<Arc<str>>,
+    pub(crate) labels: Field<Labels>,
 }
 
 impl PartialMesh {
     fn over(self, lower: Self) -> Self {
-        over!(self, lower; fields: service, version, namespace, trust_domain; groups: ; maps: )
+        over!(self, lower;
+            fields: service, version, namespace, trust_domain, zone, region, labels; groups: ; maps: )
     }
 }
 
@@ -200,6 +207,8 @@ impl PartialInbound {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tunables {
     pub(crate) load_balancer: Field<BalancePolicy>,
+    pub(crate) failover: PartialFailover,
+    pub(crate) locality: PartialLocality,
     pub(crate) timeouts: PartialTimeouts,
     pub(crate) circuit_breakers: PartialBreakers,
     pub(crate) outlier_detection: PartialOutlier,
@@ -208,7 +217,10 @@ pub(crate) struct Tunables {
 
 impl Tunables {
     pub(crate) fn over(self, lower: Self) -> Self {
-        over!(self, lower; fields: load_balancer; groups: timeouts, circuit_breakers, outlier_detection; maps: policies)
+        over!(self, lower;
+            fields: load_balancer;
+            groups: failover, locality, timeouts, circuit_breakers, outlier_detection;
+            maps: policies)
     }
 }
 

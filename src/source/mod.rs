@@ -8,6 +8,7 @@ pub(crate) mod builder;
 mod check;
 mod document;
 pub(crate) mod duration;
+mod failover;
 #[cfg(feature = "file")]
 pub(crate) mod file;
 mod order;
@@ -45,6 +46,7 @@ pub(crate) const RESERVED: &[&str] = &[
     "hosts",
     "identities",
     "load_balancer",
+    "locality",
     "match",
     "mirror",
     "name",

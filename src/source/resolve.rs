@@ -52,6 +52,9 @@ pub(super) fn resolve(base: &Snapshot, merged: Document, pins: &Document, previo
     take(&mut provenance, "mesh.version", mesh.version, |value| snapshot.mesh.version = Some(value));
     take(&mut provenance, "mesh.namespace", mesh.namespace, |value| snapshot.mesh.namespace = value);
     take(&mut provenance, "mesh.trust_domain", mesh.trust_domain, |value| snapshot.mesh.trust_domain = Some(value));
+    take(&mut provenance, "mesh.zone", mesh.zone, |value| snapshot.mesh.locality.zone = value);
+    take(&mut provenance, "mesh.region", mesh.region, |value| snapshot.mesh.locality.region = value);
+    take(&mut provenance, "mesh.labels", mesh.labels, |value| snapshot.mesh.labels = Arc::new(value));
     let security =
         security::resolve(&mut snapshot, &mut provenance, document.identity, document.mtls, document.listeners);
     take(&mut provenance, "drain.lame_duck", document.drain.lame_duck, |value| snapshot.drain.lame_duck = value);
@@ -129,6 +132,8 @@ fn service(
     }
     spec.load_balancer =
         effective(provenance, format!("{path}.load_balancer"), &tunables.load_balancer, BalancePolicy::default());
+    spec.failover = tunables.failover.resolve(provenance, &path);
+    spec.locality = tunables.locality.resolve(provenance, &path);
     spec.timeouts = timeouts(provenance, &path, &tunables.timeouts);
     let limits = &tunables.circuit_breakers;
     let base = BreakerPolicy::default();

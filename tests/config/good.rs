@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sinew::{
     PathNormalization,
-    balance::BalancePolicy,
+    balance::{BalancePolicy, Failover, LocalityMode},
     config::{Loader, show},
     model::{Origin, Protocol, Snapshot, SourceKind},
     route::RouteAction,
@@ -221,4 +221,61 @@ fn a_subset_that_no_endpoint_can_have_is_a_warning() {
     let snapshot = load(text);
     assert_eq!(snapshot.lints.len(), 1);
     assert_eq!(snapshot.lints[0].path, "services.a.subsets.v2");
+}
+
+const ZONES: &str = r#"
+mesh: { service: front, zone: a, region: eu, labels: { rack: r1 } }
+defaults:
+  load_balancer: { overprovisioning_factor: 200 }
+  locality: { failover_priority: [region, rack, "network=n1"] }
+services:
+  front:
+    endpoints: { static: [{ address: "127.0.0.1:1", zone: a, region: eu }, "127.0.0.1:2"], zone: b, region: eu }
+    load_balancer: { round_robin: {}, failover: switch, healthy_panic_threshold: 30, fail_traffic_on_panic: true }
+    locality: { zone_aware: { routing_enabled: 50, min_cluster_size: 3, force_local_zone: {} } }
+  back:
+    endpoints: { custom: registry }
+    load_balancer: random
+    locality: { weighted: { a: 3, "eu west": 0 } }
+  side:
+    endpoints: { custom: registry }
+    locality: off
+"#;
+
+#[test]
+fn zones_and_priorities_reach_the_snapshot_and_are_shown() {
+    let snapshot = load(ZONES);
+    let (front, back, side) = (&snapshot.services["front"], &snapshot.services["back"], &snapshot.services["side"]);
+    assert_eq!((&*snapshot.mesh.locality.zone, &*snapshot.mesh.locality.region), ("a", "eu"));
+    assert_eq!((front.load_balancer, back.load_balancer), (BalancePolicy::RoundRobin, BalancePolicy::Random));
+    assert_eq!((front.failover.failover, back.failover.failover), (Failover::Switch, Failover::Spill));
+    assert_eq!((front.failover.overprovisioning_factor, back.failover.healthy_panic_threshold), (200, 50));
+    let LocalityMode::ZoneAware(zones) = &front.locality.mode else { panic!("{:?}", front.locality) };
+    assert_eq!((zones.routing_enabled, zones.min_cluster_size, zones.force_local_zone), (50, 3, Some(1)));
+    let keys: Vec<_> = back.locality.failover_priority.iter().map(ToString::to_string).collect();
+    assert_eq!(keys, ["region", "rack", "network=n1"]);
+    assert!(side.locality.mode == LocalityMode::Off && side.locality.failover_priority.is_empty());
+    let SourceKind::Static(endpoints) = &front.endpoints[0].source else { panic!("not static") };
+    let zones: Vec<_> = endpoints.iter().map(|spec| (&*spec.locality.region, &*spec.locality.zone)).collect();
+    assert_eq!(zones, [("eu", "a"), ("eu", "b")]);
+    assert!(snapshot.lints.is_empty(), "{:?}", snapshot.lints);
+    let shown = show(&snapshot);
+    let second = load(&shown);
+    assert_eq!((&snapshot.mesh, &snapshot.services), (&second.mesh, &second.services), "{shown}");
+}
+
+#[test]
+fn what_is_said_of_zones_and_cannot_come_true_is_a_lint() {
+    let lints = |text: &str| load(text).lints.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    let nowhere = lints("services: {a: {endpoints: {custom: x}, locality: zone_aware}}");
+    assert!(nowhere.contains("set `mesh.zone`"), "{nowhere}");
+    let alone = lints("mesh: {service: own, zone: a}\nservices: {a: {endpoints: {custom: x}, locality: zone_aware}}");
+    assert!(alone.contains("how many instances of `own`"), "{alone}");
+    let weightless = lints(
+        "services: {a: {endpoints: {static: [{address: \"127.0.0.1:1\", zone: z}]}, locality: {weighted: {a: 1}}}}",
+    );
+    assert!(weightless.contains("zone `z` has no weight"), "{weightless}");
+    let unsaid = lints("services: {a: {endpoints: {custom: x}, locality: {failover_priority: [zone, rack, a=b]}}}");
+    assert!(unsaid.contains("set mesh.zone") && unsaid.contains("set mesh.labels.rack"), "{unsaid}");
+    assert_eq!(unsaid.lines().count(), 2, "{unsaid}");
 }

@@ -1,5 +1,7 @@
 //! What guides promise and no other test shows.
 
+mod failover;
+
 use std::{net::SocketAddr, time::Duration};
 
 use axum::{Router, routing::get};

@@ -1,6 +1,7 @@
 //! Clusters whose endpoints connect to nothing in particular: which of them a call would go to.
 
 mod availability;
+mod failover;
 mod outlier;
 
 use std::{future::Future, pin::Pin, sync::Arc};
@@ -22,7 +23,8 @@ use crate::{
     transport::{Dial, Dialed, Offer, Want},
 };
 
-/// Connects to everything except what is called `memory:down..`; nobody reads at the other end.
+/// Connects to everything except what is called `memory:down..` or, without an end, `memory:hang..`; nobody reads at the
+/// other end.
 struct Everywhere;
 
 impl Dial for Everywhere {
@@ -34,6 +36,9 @@ impl Dial for Everywhere {
         Box::pin(async move {
             if address.to_string().starts_with("memory:down") {
                 return Err(Error::new(Code::ConnectFailed, "it is down"));
+            }
+            if address.to_string().starts_with("memory:hang") {
+                std::future::pending::<()>().await;
             }
             let (near, far) = duplex(64 * 1024);
             tokio::spawn(async move {
@@ -58,7 +63,8 @@ impl Bench {
         let mut spec = ServiceSpec::new(ServiceName::new("target").unwrap());
         spec.protocol = Protocol::Http1;
         with(&mut spec);
-        let cluster = Cluster::new(&Arc::new(spec), Arc::new(Everywhere), TaskSet::new(), &Registry::default());
+        let (home, dial) = (Arc::default(), Arc::new(Everywhere));
+        let cluster = Cluster::new(&Arc::new(spec), &home, dial, TaskSet::new(), &Registry::default());
         cluster.apply(EndpointUpdate::Reset { endpoints, kind: SetKind::Replicas });
         let bench = Self { cluster };
         bench.settle().await;
@@ -69,6 +75,15 @@ impl Bench {
     async fn settle(&self) {
         for _ in 0..100 {
             tokio::task::yield_now().await;
+        }
+    }
+
+    /// Has every endpoint connected, however many there are.
+    async fn connect_all(&self) {
+        let idle = || self.cluster.status().endpoints.iter().any(|endpoint| endpoint.state == "idle");
+        while idle() {
+            let _ = self.cluster.table.load().census(None);
+            self.settle().await;
         }
     }
 

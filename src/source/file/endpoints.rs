@@ -24,6 +24,7 @@ struct Written {
     address: Address,
     labels: Labels,
     zone: Option<Arc<str>>,
+    region: Option<Arc<str>>,
     weight: Option<u32>,
     priority: Option<u32>,
 }
@@ -69,6 +70,8 @@ fn map(at: Cursor<'_, '_, '_>) -> Option<PartialSource> {
         });
         let common = fields.field("labels", "Added to the labels of each endpoint.", labels);
         let zone = fields.field("zone", "For endpoints without a zone of their own.", |at| at.text("a zone"));
+        let region =
+            fields.field("region", "For endpoints without a zone or region of their own.", |at| at.text("a region"));
         let weight =
             fields.field("weight", "For endpoints without a weight of their own. Default 1; 0 to 1000000.", |at| {
                 at.integer(0..=MAX_WEIGHT)
@@ -86,7 +89,7 @@ fn map(at: Cursor<'_, '_, '_>) -> Option<PartialSource> {
         fields.exactly_one(&["static", "dns", "file", "custom"]);
 
         let common = common.map(|set| set.value).unwrap_or_default();
-        let zone = zone.map(|set| set.value);
+        let (zone, region) = (zone.map(|set| set.value), region.map(|set| set.value));
         let (weight, priority) = (weight.map(|set| set.value), priority.map(|set| set.value));
         let mut items = Vec::new();
         let source = if let Some(fixed) = fixed {
@@ -99,7 +102,10 @@ fn map(at: Cursor<'_, '_, '_>) -> Option<PartialSource> {
                     .labels(labels)
                     .weight(written.weight.or(weight).unwrap_or(1))
                     .priority(written.priority.or(priority).unwrap_or(0))
-                    .locality(locality(written.zone.or(zone.clone())))
+                    .locality(match (&written.zone, &written.region) {
+                        (None, None) => locality(zone.clone(), region.clone()),
+                        _ => locality(written.zone, written.region),
+                    })
             };
             // What the source says is already in each endpoint: an engine that sees only `EndpointSpec` could not tell
             // a weight of 1 that was written from one that was not.
@@ -111,28 +117,35 @@ fn map(at: Cursor<'_, '_, '_>) -> Option<PartialSource> {
                 .map(|dns| SourceKind::Dns { name: dns.value.0, port: dns.value.1 })
                 .or(file.map(|path| SourceKind::File(PathBuf::from(&*path.value))))
                 .or(custom.map(|name| SourceKind::Custom(name.value.as_str().into())))?;
-            EndpointSource { labels: common, locality: locality(zone), weight, priority, ..EndpointSource::new(kind) }
+            EndpointSource {
+                labels: common,
+                locality: locality(zone, region),
+                weight,
+                priority,
+                ..EndpointSource::new(kind)
+            }
         };
         Some(PartialSource { source: EndpointSource { kind: kind.map(|set| set.value), ..source }, origin, items })
     })
     .flatten()
 }
 
-fn locality(zone: Option<Arc<str>>) -> Locality {
-    Locality { zone: zone.unwrap_or_default(), ..Locality::default() }
+fn locality(zone: Option<Arc<str>>, region: Option<Arc<str>>) -> Locality {
+    Locality { zone: zone.unwrap_or_default(), region: region.unwrap_or_default(), ..Locality::default() }
 }
 
 fn endpoint(at: Cursor<'_, '_, '_>) -> Option<Written> {
     at.scalar_or(
         |at| {
             let address = at.parsed::<Address>("an address")?;
-            Some(Written { address, labels: Labels::new(), zone: None, weight: None, priority: None })
+            Some(Written { address, labels: Labels::new(), zone: None, region: None, weight: None, priority: None })
         },
         |at| {
             at.map("an address, or a map with `address`", |fields| {
                 let address = fields.field("address", "`IP:PORT`.", |at| at.parsed::<Address>("an address"));
                 let labels = fields.field("labels", "Its labels.", labels);
                 let zone = fields.field("zone", "Its zone.", |at| at.text("a zone"));
+                let region = fields.field("region", "Its region.", |at| at.text("a region"));
                 let weight =
                     fields.field("weight", "Its share of traffic. Default 1; 0 gets none; to 1000000.", |at| {
                         at.integer(0..=MAX_WEIGHT)
@@ -144,6 +157,7 @@ fn endpoint(at: Cursor<'_, '_, '_>) -> Option<Written> {
                     address: address?.value,
                     labels: labels.map(|set| set.value).unwrap_or_default(),
                     zone: zone.map(|set| set.value),
+                    region: region.map(|set| set.value),
                     weight: weight.map(|set| set.value),
                     priority: priority.map(|set| set.value),
                 })

@@ -11,10 +11,9 @@ use serde_json::json;
 use super::{
     authz,
     cursor::{Cursor, Fields, Wrong},
-    endpoints, routes, security,
+    endpoints, failover, routes, security,
 };
 use crate::{
-    balance::BalancePolicy,
     canon::PathNormalization,
     matching::HostPattern,
     model::{Labels, Origin, Protocol},
@@ -84,6 +83,9 @@ fn mesh(at: Cursor<'_, '_, '_>) -> Option<PartialMesh> {
             "Its trust domain. Needed with an identity; `dev.local` with `source: dev`.",
             |at| name(at, "trust domain"),
         ),
+        zone: fields.field("zone", "The zone it runs in. Default: none.", |at| at.text("a zone")),
+        region: fields.field("region", "The region it runs in. Default: none.", |at| at.text("a region")),
+        labels: fields.field("labels", "Its labels, for `locality.failover_priority`. Default: none.", labels),
     })
 }
 
@@ -110,11 +112,16 @@ fn drain(at: Cursor<'_, '_, '_>) -> Option<PartialDrain> {
 
 /// The keys that `defaults` and services share.
 fn tunables(fields: &mut Fields<'_, '_, '_>, place: &str) -> Tunables {
-    let load_balancer = fields.field(
+    let balancer = fields.group(
         "load_balancer",
         "How an endpoint is chosen: `least_request` (default), `round_robin` or `random`; or a map of one of them to \
-         its settings.",
-        load_balancer,
+         its settings, and of what holds whichever it is.",
+        failover::load_balancer,
+    );
+    let locality = fields.group(
+        "locality",
+        "Which zones calls go to, and which endpoints come first. `off` (default), `zone_aware`, or a map.",
+        failover::locality,
     );
     let mut timeouts = fields.group("timeouts", "How long things may take.", timeouts);
     let short = fields.field("timeout", "Short for `timeouts.request`.", |at| at.duration_or_off(MIN_TIMEOUT));
@@ -137,38 +144,15 @@ fn tunables(fields: &mut Fields<'_, '_, '_>, place: &str) -> Tunables {
     );
     fields.later(&["retry", "hedge", "health_checks", "rate_limit"]);
     let policies = fields.policies(&[Position::Outer, Position::Attempt], place);
-    Tunables { load_balancer, timeouts, circuit_breakers, outlier_detection, policies }
-}
-
-fn load_balancer(at: Cursor<'_, '_, '_>) -> Option<BalancePolicy> {
-    at.scalar_or(
-        |at| {
-            let words = [
-                ("least_request", BalancePolicy::default()),
-                ("round_robin", BalancePolicy::RoundRobin),
-                ("random", BalancePolicy::Random),
-            ];
-            at.choice("a load balancer", &words, &["ring_hash", "maglev"])
-        },
-        |at| {
-            at.map("a load balancer's name, or a map of it to its settings", |fields| {
-                let empty = |at: Cursor<'_, '_, '_>| at.map("a map without settings", |_| ());
-                let least = fields.field("least_request", "The less loaded of some random endpoints.", |at| {
-                    at.map("a map", |fields| {
-                        let doc = "How many endpoints are compared. Default 2, 2 to 10.";
-                        fields.field("choice_count", doc, |at| at.integer(2..=10)).map_or(2, |set| set.value)
-                    })
-                });
-                let round_robin = fields.field("round_robin", "Endpoints in turn, by weight.", empty);
-                let random = fields.field("random", "A random endpoint, by weight.", empty);
-                fields.later(&["ring_hash", "maglev"]);
-                fields.exactly_one(&["least_request", "round_robin", "random"]);
-                let least = least.and_then(|count| BalancePolicy::least_request(count.value as u8).ok());
-                least.or(round_robin.map(|_| BalancePolicy::RoundRobin)).or(random.map(|_| BalancePolicy::Random))
-            })
-            .flatten()
-        },
-    )
+    Tunables {
+        load_balancer: balancer.policy,
+        failover: balancer.failover,
+        locality,
+        timeouts,
+        circuit_breakers,
+        outlier_detection,
+        policies,
+    }
 }
 
 fn timeouts(at: Cursor<'_, '_, '_>) -> Option<PartialTimeouts> {

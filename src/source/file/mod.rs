@@ -6,6 +6,7 @@
 mod authz;
 mod cursor;
 mod endpoints;
+mod failover;
 mod grammar;
 mod interpolate;
 mod loader;

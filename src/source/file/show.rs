@@ -8,13 +8,14 @@ use std::{fmt::Write, path::Path};
 use super::traffic;
 use crate::{
     authz::{Action, Policy as AuthzPolicy},
-    balance::BalancePolicy,
+    balance::{BalancePolicy, LocalityMode, LocalityPolicy},
     enforcement::Percent,
     matching::{PathPattern, StringMatch},
     model::{
         Address, EndpointSource, EndpointSpec, IdentitySource, InboundSpec, Labels, PolicySet, Protocol, RouteOptions,
         ServiceSpec, SetKind, Snapshot, SourceKind, TlsMode,
     },
+    name::Locality,
     route::{HeaderChanges, PathRewrite, Route, RouteAction},
     source::duration::format as duration,
 };
@@ -36,6 +37,15 @@ pub fn show(snapshot: &Snapshot) -> String {
     out.value(2, "namespace", &mesh.namespace, "mesh.namespace");
     if let Some(domain) = &mesh.trust_domain {
         out.value(2, "trust_domain", domain, "mesh.trust_domain");
+    }
+    if !mesh.locality.zone.is_empty() {
+        out.value(2, "zone", &quoted(&mesh.locality.zone), "mesh.zone");
+    }
+    if !mesh.locality.region.is_empty() {
+        out.value(2, "region", &quoted(&mesh.locality.region), "mesh.region");
+    }
+    if !mesh.labels.is_empty() {
+        out.value(2, "labels", &labels(&mesh.labels), "mesh.labels");
     }
     out.security();
     out.line(0, "drain:", None);
@@ -160,13 +170,7 @@ impl Printer<'_> {
             let ids: Vec<_> = service.identities.iter().map(|id| quoted(id.as_str())).collect();
             self.value(4, "identities", &format!("[{}]", ids.join(", ")), &format!("{path}.identities"));
         }
-        let balancer = match service.load_balancer {
-            BalancePolicy::LeastRequest { choice_count } => {
-                format!("{{least_request: {{choice_count: {choice_count}}}}}")
-            }
-            other => other.as_str().to_owned(),
-        };
-        self.value(4, "load_balancer", &balancer, &format!("{path}.load_balancer"));
+        self.balancing(service, &path);
         if !service.subsets.is_empty() {
             self.line(4, "subsets:", None);
             for (name, set) in &service.subsets {
@@ -237,6 +241,50 @@ impl Printer<'_> {
         for rule in &inbound.pinned_authz.rules {
             let action = lists.iter().find(|(_, action)| *action == rule.action).map_or("", |(key, _)| key);
             self.line(2, &format!("# pinned, {action}: {}", super::authz::show(rule)), None);
+        }
+    }
+
+    fn balancing(&mut self, service: &ServiceSpec, path: &str) {
+        self.line(4, "load_balancer:", None);
+        let settings = match service.load_balancer {
+            BalancePolicy::LeastRequest { choice_count } => format!("{{choice_count: {choice_count}}}"),
+            _ => "{}".to_owned(),
+        };
+        self.value(6, service.load_balancer.as_str(), &settings, &format!("{path}.load_balancer"));
+        let failover = &service.failover;
+        for (key, value) in [
+            ("failover", failover.failover.as_str().to_owned()),
+            ("overprovisioning_factor", failover.overprovisioning_factor.to_string()),
+            ("healthy_panic_threshold", failover.healthy_panic_threshold.to_string()),
+            ("fail_traffic_on_panic", failover.fail_traffic_on_panic.to_string()),
+        ] {
+            self.value(6, key, &value, &format!("{path}.load_balancer.{key}"));
+        }
+        let path = format!("{path}.locality");
+        let LocalityPolicy { mode, failover_priority: keys, .. } = &service.locality;
+        if *mode == LocalityMode::Off && keys.is_empty() {
+            return self.value(4, "locality", "off", &path);
+        }
+        self.line(4, "locality:", None);
+        match mode {
+            LocalityMode::ZoneAware(zones) => {
+                let mut parts = vec![
+                    ("routing_enabled".to_owned(), zones.routing_enabled.to_string()),
+                    ("min_cluster_size".to_owned(), zones.min_cluster_size.to_string()),
+                ];
+                let force = zones.force_local_zone;
+                parts.extend(force.map(|size| ("force_local_zone".to_owned(), format!("{{min_size: {size}}}"))));
+                self.value(6, "zone_aware", &map(&parts), &path);
+            }
+            LocalityMode::Weighted(weights) => {
+                let weights: Vec<_> = weights.iter().map(|(zone, weight)| (key(zone), weight.to_string())).collect();
+                self.value(6, "weighted", &map(&weights), &path);
+            }
+            _ => {}
+        }
+        if !keys.is_empty() {
+            let keys: Vec<String> = keys.iter().map(|key| quoted(&key.to_string())).collect();
+            self.value(6, "failover_priority", &format!("[{}]", keys.join(", ")), &format!("{path}.failover_priority"));
         }
     }
 
@@ -342,9 +390,7 @@ fn endpoint_source(source: &EndpointSource) -> String {
     if !source.labels.is_empty() {
         parts.push(("labels".into(), labels(&source.labels)));
     }
-    if !source.locality.zone.is_empty() {
-        parts.push(("zone".into(), quoted(&source.locality.zone)));
-    }
+    parts.extend(locality(&source.locality));
     parts.extend(source.weight.map(|weight| ("weight".to_owned(), weight.to_string())));
     parts.extend(source.priority.map(|priority| ("priority".to_owned(), priority.to_string())));
     let kind = source.kind.map(|kind| match kind {
@@ -361,9 +407,7 @@ fn endpoint(spec: &EndpointSpec) -> Option<String> {
     if !spec.labels.is_empty() {
         parts.push(("labels".into(), labels(&spec.labels)));
     }
-    if !spec.locality.zone.is_empty() {
-        parts.push(("zone".into(), quoted(&spec.locality.zone)));
-    }
+    parts.extend(locality(&spec.locality));
     if spec.weight != 1 {
         parts.push(("weight".into(), spec.weight.to_string()));
     }
@@ -371,6 +415,11 @@ fn endpoint(spec: &EndpointSpec) -> Option<String> {
         parts.push(("priority".into(), spec.priority.to_string()));
     }
     Some(if parts.len() == 1 { parts.remove(0).1 } else { map(&parts) })
+}
+
+fn locality(locality: &Locality) -> impl Iterator<Item = (String, String)> {
+    let written = [("zone", &locality.zone), ("region", &locality.region)].into_iter();
+    written.filter(|(_, value)| !value.is_empty()).map(|(key, value)| (key.to_owned(), quoted(value)))
 }
 
 fn string_match(condition: &StringMatch) -> String {

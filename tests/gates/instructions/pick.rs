@@ -1,9 +1,20 @@
-//! Picks, and nothing else: `pick POLICY WEIGHTS TURNS`. Built by the gate with the room of balancing as its source.
+//! Picks, and nothing else: `pick POLICY WEIGHTS TURNS`. Built by the gate from the sources of balancing alone.
 
 #![allow(dead_code, missing_docs)]
 
-#[path = "../../../src/balance/mod.rs"]
-pub mod balance;
+#[path = "../../../src/balance"]
+pub mod balance {
+    mod alias;
+    mod member;
+    mod policy;
+    mod seats;
+    mod set;
+    pub use self::{
+        member::{Candidate, Member, Picked},
+        policy::BalancePolicy,
+        set::{Cursor, EndpointSet},
+    };
+}
 
 #[path = "../../../src/rt"]
 pub(crate) mod rt {

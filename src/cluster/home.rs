@@ -1,0 +1,91 @@
+//! Where this process is, and where the other instances of its service are: what zones and priorities are judged from.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use arc_swap::ArcSwap;
+
+use super::Cluster;
+use crate::{
+    balance::Whereabouts,
+    model::{Labels, MeshSpec},
+    name::{Locality, ServiceName},
+};
+
+/// Instances of a service by zone.
+pub(super) type ByZone = BTreeMap<Arc<str>, usize>;
+
+/// Shared by the clusters of a mesh.
+#[derive(Default)]
+pub(crate) struct Home {
+    place: ArcSwap<Place>,
+    /// What discovery says of the service that this process is an instance of, if it is asked.
+    peers: ArcSwap<ByZone>,
+    clusters: Mutex<Vec<Weak<Cluster>>>,
+}
+
+#[derive(Default)]
+struct Place {
+    service: Option<ServiceName>,
+    locality: Locality,
+    labels: Arc<Labels>,
+}
+
+impl Home {
+    /// Takes what the configuration says of this process. True if it says something else than before.
+    pub(crate) fn set(&self, mesh: &MeshSpec) -> bool {
+        let before = self.place.load();
+        let same = before.service.as_ref() == Some(&mesh.service)
+            && before.locality == mesh.locality
+            && before.labels == mesh.labels;
+        if !same {
+            self.place.store(Arc::new(Place {
+                service: Some(mesh.service.clone()),
+                locality: mesh.locality.clone(),
+                labels: Arc::clone(&mesh.labels),
+            }));
+        }
+        !same
+    }
+
+    /// Another cluster wants to know when something changes.
+    pub(super) fn join(&self, cluster: Weak<Cluster>) {
+        let mut clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
+        clusters.retain(|cluster| cluster.strong_count() > 0);
+        clusters.push(cluster);
+    }
+
+    /// Whether that is the service this process is an instance of.
+    pub(super) fn is(&self, service: &ServiceName) -> bool {
+        self.place.load().service.as_ref() == Some(service)
+    }
+
+    pub(super) fn zone(&self) -> Arc<str> {
+        Arc::clone(&self.place.load().locality.zone)
+    }
+
+    /// How many instances of the own service are in a zone; 0 if nobody knows.
+    pub(super) fn peers(&self, zone: &str) -> usize {
+        self.peers.load().get(zone).copied().unwrap_or_default()
+    }
+
+    /// Takes what discovery says of the own service.
+    pub(super) fn set_peers(&self, peers: ByZone) {
+        if **self.peers.load() == peers {
+            return;
+        }
+        self.peers.store(Arc::new(peers));
+        let clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for cluster in clusters.iter().filter_map(Weak::upgrade) {
+            cluster.assess();
+        }
+    }
+
+    /// Reads where this process is.
+    pub(super) fn with<T>(&self, read: impl FnOnce(Whereabouts<'_>) -> T) -> T {
+        let place = self.place.load();
+        read(Whereabouts { locality: &place.locality, labels: &place.labels })
+    }
+}

@@ -1,0 +1,165 @@
+//! The grammar of `load_balancer` and `locality`.
+
+use std::sync::Arc;
+
+use super::cursor::{Cursor, Fields, Wrong};
+use crate::{
+    balance::{BalancePolicy, Failover, FailoverKey, LocalityMode, ZoneAware},
+    model::Origin,
+    source::{
+        document::{Field, Set},
+        failover::{PartialFailover, PartialLocality},
+    },
+};
+
+/// Most keys of `failover_priority`.
+const MAX_KEYS: usize = 16;
+
+/// A policy, and what holds whichever it is.
+#[derive(Default)]
+pub(super) struct LoadBalancer {
+    pub(super) policy: Field<BalancePolicy>,
+    pub(super) failover: PartialFailover,
+}
+
+/// A policy's name, or a map.
+pub(super) fn load_balancer(at: Cursor<'_, '_, '_>) -> Option<LoadBalancer> {
+    at.scalar_or(
+        |at| {
+            let place = at.node.map(|node| at.reading.place(node.mark));
+            let words = [
+                ("least_request", BalancePolicy::default()),
+                ("round_robin", BalancePolicy::RoundRobin),
+                ("random", BalancePolicy::Random),
+            ];
+            let policy = at.choice("a load balancer", &words, &["ring_hash", "maglev"])?;
+            let origin = place.map_or(Origin::Default, Origin::File);
+            Some(LoadBalancer { policy: Some(Set::new(policy, origin)), failover: PartialFailover::default() })
+        },
+        |at| at.map("a load balancer's name, or a map of it to its settings", balancer_map),
+    )
+}
+
+fn balancer_map(fields: &mut Fields<'_, '_, '_>) -> LoadBalancer {
+    let origin = Origin::File(fields.place());
+    let empty = |at: Cursor<'_, '_, '_>| at.map("a map without settings", |_| ());
+    let least = fields.field("least_request", "The less loaded of some random endpoints.", |at| {
+        at.map("a map", |fields| {
+            let doc = "How many endpoints are compared. Default 2, 2 to 10.";
+            fields.field("choice_count", doc, |at| at.integer(2..=10)).map_or(2, |set| set.value)
+        })
+    });
+    let round_robin = fields.field("round_robin", "Endpoints in turn, by weight.", empty);
+    let random = fields.field("random", "A random endpoint, by weight.", empty);
+    let failover = PartialFailover {
+        failover: fields.field(
+            "failover",
+            "How priorities take over: `spill`, gradually as endpoints of the first are lost, or `switch`, once all of them \
+             are. Default `spill`.",
+            |at| {
+                let words = [Failover::Spill, Failover::Switch].map(|word| (word.as_str(), word));
+                at.choice("a way to fail over", &words, &[])
+            },
+        ),
+        overprovisioning_factor: fields.field(
+            "overprovisioning_factor",
+            "How many per cent of what it needs a priority or zone is provisioned with: with 140 it takes everything while \
+             five of seven of its endpoints are usable. Default 140; 100 to 1000.",
+            |at| at.integer(100..=1_000),
+        ),
+        healthy_panic_threshold: fields.field(
+            "healthy_panic_threshold",
+            "With less than this share of its endpoints usable, in per cent, a priority also uses those that are ejected \
+             or failed their health checks; below four endpoints only when none is usable. Default 50; 0, never, to 100.",
+            |at| at.integer(0..=100),
+        ),
+        fail_traffic_on_panic: fields.field(
+            "fail_traffic_on_panic",
+            "Whether calls fail in that case instead. Default false.",
+            |at| at.boolean(),
+        ),
+    };
+    fields.later(&["ring_hash", "maglev"]);
+    let policies = ["least_request", "round_robin", "random"];
+    let settings = ["failover", "overprovisioning_factor", "healthy_panic_threshold", "fail_traffic_on_panic"];
+    if settings.iter().any(|key| fields.has(key)) {
+        fields.at_most_one(&policies);
+    } else {
+        fields.exactly_one(&policies);
+    }
+    let least = least.and_then(|count| BalancePolicy::least_request(count.value as u8).ok());
+    let policy = least.or(round_robin.map(|_| BalancePolicy::RoundRobin)).or(random.map(|_| BalancePolicy::Random));
+    LoadBalancer { policy: policy.map(|policy| Set::new(policy, origin)), failover }
+}
+
+/// `off`, `zone_aware`, or a map.
+pub(super) fn locality(at: Cursor<'_, '_, '_>) -> Option<PartialLocality> {
+    at.scalar_or(
+        |at| {
+            let place = at.node.map(|node| at.reading.place(node.mark));
+            let zones = at.choice("a word for `locality`", &[("off", false), ("zone_aware", true)], &[])?;
+            let origin = place.map_or(Origin::Default, Origin::File);
+            let mode = if zones { LocalityMode::ZoneAware(ZoneAware::default()) } else { LocalityMode::Off };
+            let failover_priority = (!zones).then(|| Set::new(Vec::new(), origin.clone()));
+            Some(PartialLocality { mode: Some(Set::new(mode, origin)), failover_priority })
+        },
+        |at| {
+            at.map("`off`, `zone_aware`, or a map", |fields| {
+                let zones = fields.field(
+                    "zone_aware",
+                    "Keeps as much in the own zone (`mesh.zone`) as the share of endpoints there bears.",
+                    zone_aware,
+                );
+                let weighted = fields.field(
+                    "weighted",
+                    "Weights of zones. A zone without one gets nothing while a zone with one has a usable endpoint.",
+                    |at| at.keyed("a map from zones to weights", |zone| Ok(Arc::<str>::from(zone)), |at| at.integer(0..=1_000_000)),
+                );
+                let failover_priority = fields.field(
+                    "failover_priority",
+                    "Which endpoints come first: those that agree with this process in all of these, then in all but the \
+                     last, and so on. `region`, `zone`, `sub_zone`, a label, or `LABEL=VALUE`; at most 16.",
+                    |at| at.one_or_list("a list of `region`, `zone`, `sub_zone` and labels", |at| at.parsed::<FailoverKey>("a label")),
+                );
+                fields.at_most_one(&["zone_aware", "weighted"]);
+                if failover_priority.as_ref().is_some_and(|keys| keys.value.len() > MAX_KEYS) {
+                    let wrong = Wrong::new("these are too many", format!("keep the first {MAX_KEYS}"));
+                    fields.report("failover_priority", wrong);
+                }
+                let zones = zones.map(|set| Set::new(LocalityMode::ZoneAware(set.value), set.origin));
+                let weighted = weighted.map(|set| {
+                    let weights = set.value.into_iter().map(|(zone, weight)| (zone, weight.value)).collect();
+                    Set::new(LocalityMode::Weighted(weights), set.origin)
+                });
+                let keys = failover_priority
+                    .map(|set| Set::new(set.value.into_iter().map(|key| key.value).collect(), set.origin));
+                PartialLocality { mode: zones.or(weighted), failover_priority: keys }
+            })
+        },
+    )
+}
+
+fn zone_aware(at: Cursor<'_, '_, '_>) -> Option<ZoneAware> {
+    at.map("a map", |fields| {
+        let mut zones = ZoneAware::default();
+        let routing_enabled =
+            fields.field("routing_enabled", "In how many of 100 cases calls are routed by zone. Default 100.", |at| {
+                at.integer(0..=100)
+            });
+        let min_cluster_size = fields.field(
+            "min_cluster_size",
+            "With fewer usable endpoints all zones are used alike. Default 6.",
+            |at| at.integer(0..=1_000_000),
+        );
+        let force_local_zone = fields.field("force_local_zone", "When everything stays in the own zone.", |at| {
+            at.map("a map", |fields| {
+                let doc = "With as many usable endpoints there, whatever the other zones have. Default 1; at least 1.";
+                fields.field("min_size", doc, |at| at.integer(1..=1_000_000)).map_or(1, |set| set.value)
+            })
+        });
+        zones.routing_enabled = routing_enabled.map_or(zones.routing_enabled, |set| set.value);
+        zones.min_cluster_size = min_cluster_size.map_or(zones.min_cluster_size, |set| set.value);
+        zones.force_local_zone = force_local_zone.map(|set| set.value);
+        zones
+    })
+}
