@@ -71,8 +71,13 @@ impl Svid {
 
     /// When another one should take its place: at half of its life.
     pub(crate) fn renew_at(&self) -> SystemTime {
+        self.passed(50)
+    }
+
+    /// When this much of its life has passed.
+    pub(crate) fn passed(&self, percent: u32) -> SystemTime {
         let life = self.not_after.duration_since(self.not_before).unwrap_or_default();
-        self.not_before + life / 2
+        self.not_before + life / 100 * percent
     }
 }
 
@@ -189,6 +194,15 @@ struct Shared {
     provider: Arc<CryptoProvider>,
     current: ArcSwapOption<Current>,
     changes: watch::Sender<Change>,
+    /// Why the source cannot renew, while it cannot.
+    trouble: Mutex<Option<Trouble>>,
+}
+
+/// Why nothing newer comes from the source of identity.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Trouble {
+    pub(crate) why: String,
+    pub(crate) since: SystemTime,
 }
 
 /// How often what changed.
@@ -204,7 +218,7 @@ impl Identity {
     /// An identity that has nothing yet: handshakes fail until something is published.
     pub(crate) fn new(domain: TrustDomain, provider: Arc<CryptoProvider>) -> Self {
         let (current, changes) = (ArcSwapOption::empty(), watch::Sender::new(Change::default()));
-        Self { shared: Arc::new(Shared { domain, provider, current, changes }) }
+        Self { shared: Arc::new(Shared { domain, provider, current, changes, trouble: Mutex::default() }) }
     }
 
     pub(crate) fn provider(&self) -> &Arc<CryptoProvider> {
@@ -260,6 +274,33 @@ impl Identity {
             change.own += u64::from(own_changed);
         });
         Ok(())
+    }
+
+    /// Notes that the source failed; what was published stays. Said once per reason.
+    pub(crate) fn source_failed(&self, why: &str) {
+        let mut trouble = self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if trouble.as_ref().is_some_and(|known| known.why == why) {
+            return;
+        }
+        match self.own() {
+            Some(own) => {
+                let left = own.not_after.duration_since(rt::wall()).unwrap_or_default();
+                tracing::warn!("the identity is not renewed, the last one stays for {} s: {why}", left.as_secs());
+            }
+            None => tracing::warn!("there is no identity yet: {why}"),
+        }
+        let since = trouble.as_ref().map_or_else(rt::wall, |known| known.since);
+        *trouble = Some(Trouble { why: why.to_owned(), since });
+    }
+
+    /// Notes that what is published is what the source says.
+    pub(crate) fn source_works(&self) {
+        *self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Why nothing newer comes from the source, if nothing does.
+    pub(crate) fn trouble(&self) -> Option<Trouble> {
+        self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn usable(&self) -> Result<Arc<Current>, Error> {

@@ -13,6 +13,9 @@ mod certificate;
 mod der;
 #[cfg(all(feature = "dev-ca", any(feature = "aws-lc", feature = "ring")))]
 pub(crate) mod dev;
+mod document;
+mod files;
+mod foreign;
 mod material;
 mod provider;
 mod reject;
@@ -24,7 +27,9 @@ mod verify;
 
 pub(crate) use self::{
     bundle::{Bundle, BundleMap},
-    material::{Change, Expected, Identity, Material, Svid},
+    files::{FileLayout, Files},
+    foreign::{EdgeTls, PrivateTls, PublicTls},
+    material::{Change, Expected, Identity, Material, Svid, Trouble},
     provider::default_provider,
     reject::Reject,
     revocation::{Asked, Revocations},

@@ -1,5 +1,7 @@
 //! What is believed and what is not.
 
+mod from_files;
+mod outside;
 mod paths;
 mod revoked;
 
@@ -252,7 +254,8 @@ fn a_key_that_is_not_the_certificates_is_refused() {
 
 /// A handshake in memory: who the server saw, who the client saw.
 fn shake(server: &ServerSide, client: &ClientSide) -> Result<(Option<Proven>, Option<Proven>), rustls::Error> {
-    let name = rustls_pki_types::ServerName::try_from("127.0.0.1").unwrap();
+    let address = || rustls_pki_types::ServerName::try_from("127.0.0.1").unwrap();
+    let name = client.name.clone().unwrap_or_else(address);
     let mut near = rustls::ClientConnection::new(Arc::clone(&client.config), name)?;
     let mut far = rustls::ServerConnection::new(Arc::clone(&server.config))?;
     while near.is_handshaking() || far.is_handshaking() || near.wants_write() || far.wants_write() {
