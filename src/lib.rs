@@ -40,6 +40,7 @@
 //! | [`health`] | when an endpoint is taken out, and how it comes back |
 //! | [`breaker`], [`timeout`] | exact limits; deadlines that follow the body. Also as layers for any service |
 //! | [`fault`] | delays, aborts and slow responses on purpose. Also as a layer |
+//! | [`mirror`] | copies of requests that nobody waits for. Also as a layer |
 //! | [`enforcement`] | shares of requests, and whether a policy acts |
 //! | [`seat`], [`model::Policy`] | code and policies of your own inside the stacks |
 //! | [`provide`] | where a layer finds its policy: fixed, live, or by call |
@@ -99,6 +100,7 @@ pub mod balance;
 pub mod breaker;
 pub mod fault;
 pub mod health;
+pub mod mirror;
 mod rescue;
 pub mod retry;
 pub mod route;
@@ -162,6 +164,7 @@ mod documents {
         Library = "../docs/guides/library.md";
         Migrating = "../docs/guides/migrating.md";
         Ops = "../docs/guides/ops.md";
+        Mirroring = "../docs/guides/mirroring.md";
         OwnPolicy = "../docs/guides/own-policy.md";
         Requests = "../docs/guides/requests.md";
         Routing = "../docs/guides/routing.md";

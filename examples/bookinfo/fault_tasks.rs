@@ -1,14 +1,14 @@
 //! The tasks that break something on purpose.
 
-use std::time::Duration;
+use std::{sync::PoisonError, time::Duration};
 
 use sinew::ResponseExt;
 use tokio::time::Instant;
 
 use crate::{
-    Result,
+    Result, reviews,
     system::System,
-    tasks::{Check, sign_in},
+    tasks::{Check, all_pages, pages, sign_in},
     timer::let_deadlines_travel,
     topology::Routes,
 };
@@ -128,4 +128,29 @@ async fn aborted(system: &mut System) -> Result<Vec<Check>> {
             && jason.within(0..1_000)
             && !other.html.contains("unavailable"),
     }])
+}
+
+pub(crate) async fn mirroring(system: &mut System, calls: usize) -> Result<Vec<Check>> {
+    let copies = |version| {
+        reviews::COPIES.lock().unwrap_or_else(PoisonError::into_inner).get(version).copied().unwrap_or_default()
+    };
+    let before = (copies("v1"), copies("v2"));
+    system.route_reviews(Routes::mirrored("v1", "v2")).await?;
+    let measured = pages(system, "everybody to v1, copies to v2", calls, &[""]).await?;
+    let mut checks =
+        vec![all_pages("copies to v2 change nothing: v1 reviews every page, without stars", &measured, |page| {
+            page.reviews == "v1" && page.stars == "no stars"
+        })];
+    // Nobody waits for copies, so the last ones may still be on their way.
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while copies("v2") - before.1 < calls as u64 && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let (v1, v2) = (copies("v1") - before.0, copies("v2") - before.1);
+    checks.push(Check {
+        must: "v2 sees each of these requests as a copy for the host `reviews-shadow`, v1 sees none".into(),
+        measured: format!("{v2} copies of {calls} requests at v2, {v1} at v1"),
+        holds: v2 == calls as u64 && v1 == 0,
+    });
+    Ok(checks)
 }

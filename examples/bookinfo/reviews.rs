@@ -2,14 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
 use axum::{
     Json, Router,
-    extract::{Path, State},
-    http::{HeaderMap, StatusCode},
+    extract::{OriginalUri, Path, State},
+    http::{HeaderMap, StatusCode, Uri, header::HOST},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -19,7 +19,11 @@ use sinew::ResponseExt;
 
 use crate::{FAILED_CALLS, timer::within};
 
+/// Requests that came as copies to this process's reviews, by version: those whose host says so.
+pub(crate) static COPIES: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::new());
+
 struct Reviews {
+    version: &'static str,
     pod: String,
     cluster: String,
     /// The colour of the stars and how long to wait for them; v1 has none.
@@ -33,11 +37,16 @@ pub(crate) fn app(version: &str, pod: String, ratings: sinew::Client) -> Router 
         "v3" => Some(("red", Duration::from_millis(2500))),
         _ => Some(("black", Duration::from_secs(10))),
     };
+    let version = match version {
+        "v1" => "v1",
+        "v3" => "v3",
+        _ => "v2",
+    };
     let cluster = std::env::var("CLUSTER_NAME").unwrap_or_else(|_| "local".into());
     Router::new()
         .route("/health", get(async || Json(json!({ "status": "Reviews is healthy" }))))
         .route("/reviews/{id}", get(reviews))
-        .with_state(Arc::new(Reviews { pod, cluster, stars, ratings }))
+        .with_state(Arc::new(Reviews { version, pod, cluster, stars, ratings }))
 }
 
 #[derive(Serialize)]
@@ -63,7 +72,13 @@ enum Rating {
     Missing { error: &'static str },
 }
 
-async fn reviews(State(reviews): State<Arc<Reviews>>, Path(id): Path<String>, headers: HeaderMap) -> Response {
+async fn reviews(
+    State(reviews): State<Arc<Reviews>>,
+    Path(id): Path<String>,
+    OriginalUri(uri): OriginalUri,
+    headers: HeaderMap,
+) -> Response {
+    reviews.note_copy(&uri, &headers);
     let Ok(id) = id.parse::<u64>() else {
         let error = json!({ "error": format!("`{id}` is not the number of a product") });
         return (StatusCode::BAD_REQUEST, Json(error)).into_response();
@@ -95,6 +110,16 @@ async fn reviews(State(reviews): State<Arc<Reviews>>, Path(id): Path<String>, he
 }
 
 impl Reviews {
+    /// A copy is named after the service it is a copy for: `reviews-shadow`.
+    fn note_copy(&self, uri: &Uri, headers: &HeaderMap) {
+        let named = headers.get(HOST).and_then(|host| host.to_str().ok());
+        let host = uri.authority().map(|authority| authority.host()).or(named).unwrap_or_default();
+        if host.contains("-shadow") {
+            tracing::info!(host, "a copy of a request");
+            *COPIES.lock().unwrap_or_else(PoisonError::into_inner).entry(self.version).or_default() += 1;
+        }
+    }
+
     /// Reviews without stars are better than none, so a failure is not an error.
     async fn ask_ratings(&self, id: u64, timeout: Duration, headers: &HeaderMap) -> Option<BTreeMap<String, u8>> {
         #[derive(Deserialize)]

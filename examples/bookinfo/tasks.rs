@@ -40,6 +40,7 @@ pub(crate) async fn run_all(system: &mut System, calls: usize) -> (usize, usize)
     note("Traffic shifting", traffic_shifting(system, calls).await);
     note("Delay fault", fault_tasks::delay(system).await);
     note("Abort fault", fault_tasks::abort(system).await);
+    note("Mirroring", fault_tasks::mirroring(system, calls / 5).await);
     note("Rolling restart", rolling_restart(system).await);
     println!("\n{passed} tasks passed, {failed} failed");
     (passed, failed)
@@ -67,10 +68,10 @@ fn mark(holds: bool) -> &'static str {
 }
 
 /// What a page shows of the versions behind it.
-struct Page {
-    user: &'static str,
-    reviews: String,
-    stars: &'static str,
+pub(crate) struct Page {
+    pub(crate) user: &'static str,
+    pub(crate) reviews: String,
+    pub(crate) stars: &'static str,
 }
 
 /// Signs in as a browser would, and returns the cookie. Nobody is the empty name.
@@ -105,7 +106,7 @@ async fn fetch(page: &Client, user: &'static str, cookie: &str) -> Result<Page> 
 }
 
 /// Pages by several users at once, and how each kind of page was answered.
-async fn pages(
+pub(crate) async fn pages(
     system: &System,
     title: &str,
     calls: usize,
@@ -147,7 +148,7 @@ async fn request_routing(system: &mut System, calls: usize) -> Result<Vec<Check>
     Ok(checks)
 }
 
-fn all_pages(must: &str, measured: &load::Measured<Result<Page>>, right: impl Fn(&Page) -> bool) -> Check {
+pub(crate) fn all_pages(must: &str, measured: &load::Measured<Result<Page>>, right: impl Fn(&Page) -> bool) -> Check {
     let good = measured.count(|page| page.as_ref().is_ok_and(&right));
     let all = measured.answers.len() as u64;
     let mut seen = BTreeMap::new();

@@ -41,6 +41,11 @@ impl Routes {
         ])
     }
 
+    /// Everybody to one version, and a copy of each request to another.
+    pub(crate) fn mirrored(version: &str, copies_to: &str) -> Self {
+        Self(vec![format!("{{ name: everybody, to: {version}, mirror: {{ to: {copies_to}, percent: 100% }} }}")])
+    }
+
     pub(crate) fn split(weights: &[(&str, u32)]) -> Self {
         let weights: Vec<_> = weights.iter().map(|(version, weight)| format!("{version}: {weight}")).collect();
         Self(vec![format!("{{ name: everybody, split: {{ {} }} }}", weights.join(", "))])

@@ -50,8 +50,13 @@ impl<S: Service<Outbound>> Service<Outbound> for Attempt<S> {
 
 /// At most two headers, and none for a call without deadline or inherited context: an indexed header costs more than
 /// the rest of the stack.
-fn write(cx: &CallContext, headers: &mut HeaderMap) {
-    let mut wire = Wire { attempt: cx.attempt, criticality: cx.call.criticality, ..Wire::default() };
+pub(super) fn write(cx: &CallContext, headers: &mut HeaderMap) {
+    let mut wire =
+        Wire { attempt: cx.attempt, mirror: cx.mirrored, criticality: cx.call.criticality, ..Wire::default() };
+    if cx.mirrored {
+        // What nobody waits for is not repeated further down either.
+        wire.grant = Some(0);
+    }
     if let Some(deadline) = cx.deadline.as_ref().filter(|deadline| deadline.covers_body()) {
         let remaining = deadline.at.saturating_duration_since(rt::now());
         if cx.grpc {

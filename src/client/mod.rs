@@ -5,6 +5,7 @@ mod deadline;
 mod dispatch;
 mod enter;
 mod handle;
+mod mirror;
 mod outbound;
 mod request;
 mod retry;

@@ -44,6 +44,8 @@ pub(crate) struct CallContext {
     pub(crate) kind: AttemptKind,
     /// What this attempt may spend of its tree's allowance.
     pub(crate) grant: Option<u8>,
+    /// The call is a copy, or serves one.
+    pub(crate) mirrored: bool,
     /// Endpoints that failed this call already, by id. Empty on the first attempt.
     pub(crate) tried: Vec<Arc<str>>,
     /// Who was asked so far, where an answer or silence may lead elsewhere.
@@ -63,6 +65,7 @@ impl CallContext {
             true => with_current(|context| context.cloned()),
         };
         let scoped = context.as_ref().map(|context| context.inner().call).unwrap_or_default();
+        let mirrored = context.as_ref().is_some_and(|context| context.inner().mirror);
         let call = request.extensions().get::<Call>().copied().unwrap_or_default().or(scoped);
         Self {
             entry,
@@ -76,6 +79,7 @@ impl CallContext {
             attempt: 0,
             kind: AttemptKind::First,
             grant: None,
+            mirrored,
             tried: Vec::new(),
             asked: None,
         }

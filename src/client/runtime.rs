@@ -13,7 +13,8 @@ use crate::{
     fault::{self, FaultHandle, FaultPolicy},
     instrument::Registry,
     matching::PathPattern,
-    model::{PolicySet, RouteOptions, ServiceSpec},
+    mirror::{self, MirrorHandle},
+    model::{PolicySet, RouteMirror, RouteOptions, ServiceSpec},
     name::ServiceName,
     retry::{Handle, RetrySpec, Series},
     route::{DirectResponse, Redirect, Route, RouteAction, RouteTable, WeightedTarget},
@@ -118,6 +119,7 @@ impl ServiceRuntime {
                 attempt: None,
                 fault: None,
                 retry: None,
+                mirror: None,
                 series: CallSeries::new(registry, Direction::Outbound, name.as_str(), "_unknown"),
             }),
         }
@@ -150,6 +152,7 @@ pub(crate) struct RouteEntry {
     pub(crate) fault: Option<Arc<FaultHandle>>,
     /// What is sent again; `None` where nothing is sent.
     pub(crate) retry: Option<Arc<Handle>>,
+    pub(crate) mirror: Option<MirrorTo>,
     pub(crate) series: Arc<CallSeries>,
 }
 
@@ -172,6 +175,12 @@ impl RouteEntry {
             _ => None,
         }
     }
+}
+
+/// Where copies of a route's calls go.
+pub(crate) struct MirrorTo {
+    pub(crate) handle: Arc<MirrorHandle>,
+    pub(crate) subset: Option<SubsetId>,
 }
 
 /// What a route does.
@@ -251,6 +260,7 @@ impl EntryBuilder<'_> {
             attempt: seats(self.attempt, Position::Attempt),
             fault: route.and_then(|(_, options)| self.fault(name, options.fault.as_ref()?)),
             retry: Some(self.retry(name, route.and_then(|(_, options)| options.retries.as_ref()))),
+            mirror: route.and_then(|(_, options)| self.mirror(name, options.mirror.as_ref()?)),
             series: self.series(name),
         })
     }
@@ -262,6 +272,15 @@ impl EntryBuilder<'_> {
             let series = fault::Series::new(self.registry, self.spec.name.as_str(), name);
             FaultHandle::new(policy.clone(), rt::now(), series)
         }))
+    }
+
+    fn mirror(&self, name: &str, mirror: &RouteMirror) -> Option<MirrorTo> {
+        let before = self.before(name).and_then(|entry| entry.mirror.as_ref()).map(|mirror| Arc::clone(&mirror.handle));
+        let handle = before.filter(|before| before.policy == mirror.policy).unwrap_or_else(|| {
+            let series = mirror::Series::new(self.registry, self.spec.name.as_str(), name);
+            MirrorHandle::new(mirror.policy.clone(), series)
+        });
+        Some(MirrorTo { handle, subset: mirror.to.as_ref().map(|name| self.cluster.subset(name)) })
     }
 
     /// The route of this name before the change.

@@ -9,13 +9,14 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    attempt::AttemptLayer, deadline::CallDeadline, dispatch::Dispatch, enter::EnterLayer, outbound::Outbound,
-    retry::CallRetryLayer,
+    attempt::AttemptLayer, deadline::CallDeadline, dispatch::Dispatch, enter::EnterLayer, mirror::CallMirror,
+    outbound::Outbound, retry::CallRetryLayer,
 };
 use crate::{
     body::ErasableLayer,
     error::Error,
     fault::{InjectLayer, Injected},
+    mirror::CopyLayer,
     provide::Provide,
     rescue::{Reader, Rescue, RescueLayer},
     seat::{Seat, SeatLayer},
@@ -44,6 +45,8 @@ pub(crate) fn stack() -> impl Service<
     // between them.
     let stack = CallRetryLayer.layer(stack);
     let stack = ErasableLayer.layer(stack);
+    // Above repetition, so that a call is copied once; below the fault, so that what never leaves is not copied.
+    let stack = CopyLayer::with(CallMirror).layer(stack);
     // Above repetition, so that an injected abort is not repeated and a delay is paid once; below the limits, which count
     // calls whatever becomes of them, and below the deadline, which was worked out with the delay in it.
     let stack = InjectLayer::with(CallFault).layer(stack);

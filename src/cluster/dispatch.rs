@@ -148,7 +148,7 @@ fn ask<'a>(request: &Request<Body>, cx: &'a DispatchContext) -> Ask<'a> {
 }
 
 /// gRPC needs HTTP/2, upgrades need HTTP/1.1.
-fn want(request: &Request<Body>, grpc: bool) -> Want {
+pub(super) fn want(request: &Request<Body>, grpc: bool) -> Want {
     if grpc {
         Want::Http2
     } else if request.method() == Method::CONNECT || request.headers().contains_key(UPGRADE) {

@@ -17,6 +17,7 @@ mod endpoint;
 mod health;
 mod home;
 mod level;
+mod mirror;
 mod observe;
 mod outlier;
 mod status;

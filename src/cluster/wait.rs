@@ -34,7 +34,7 @@ pub(super) struct Ask<'a> {
 }
 
 impl Ask<'_> {
-    fn of(subset: Option<SubsetId>, want: Want) -> Self {
+    pub(super) fn of(subset: Option<SubsetId>, want: Want) -> Self {
         Self { subset, want, tried: &[], repeatable: false, deadline: None }
     }
 }
@@ -161,8 +161,13 @@ impl Cluster {
             ));
         };
         let limit = self.policy.load().timeouts.connect_wait;
+        self.wait_free(ask, limit).await
+    }
+
+    /// Waits until a request can be sent, at most `limit`, without a place among the calls that wait.
+    pub(super) async fn wait_free(self: &Arc<Self>, ask: Ask<'_>, limit: Duration) -> Result<Chosen, Error> {
         let deadline = rt::now() + limit;
-        let _waiting = Waiting::new(&self);
+        let _waiting = Waiting::new(self);
         loop {
             let changed = self.changed.notified();
             let mut changed = std::pin::pin!(changed);

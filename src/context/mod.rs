@@ -44,6 +44,8 @@ pub(crate) struct Inner {
     pub(crate) grant: Option<u8>,
     /// Which attempt of the caller this is, 0 for the first.
     pub(crate) attempt: u32,
+    /// Whether this is a copy of a request, or serves one: it is not copied again.
+    pub(crate) mirror: bool,
     pub(crate) request_id: Option<Arc<str>>,
     /// Whether the id came as `x-request-id`, and so goes on as that.
     pub(crate) x_request_id: bool,
@@ -97,6 +99,11 @@ impl Context {
     /// Which attempt of the caller this is: 0 for the first, 1 for its first retry.
     pub fn attempt(&self) -> u32 {
         self.inner.attempt
+    }
+
+    /// Whether this request is a copy that nobody waits for, or is made to serve one.
+    pub fn is_mirrored(&self) -> bool {
+        self.inner.mirror
     }
 
     /// Runs a future inside this context, across its awaits.

@@ -1,4 +1,4 @@
-//! The one header that carries our context: `sinew-ctx: d=<ms>;c=<0-3>;a=<grant>;n=<attempt>;r=<id>;k=<key>`.
+//! The one header that carries our context: `sinew-ctx: d=<ms>;c=<0-3>;a=<grant>;n=<attempt>;m=1;r=<id>;k=<key>`.
 //!
 //! At most 256 bytes; unknown keys are ignored; a malformed header counts as absent, because a hop that guesses a
 //! deadline is worse than one that has none.
@@ -30,6 +30,8 @@ pub(crate) struct Wire<'a> {
     pub(crate) criticality: Option<Criticality>,
     pub(crate) grant: Option<u8>,
     pub(crate) attempt: u32,
+    /// The request is a copy, or serves one.
+    pub(crate) mirror: bool,
     pub(crate) request_id: Option<&'a str>,
     pub(crate) fairness_key: Option<&'a str>,
 }
@@ -45,6 +47,7 @@ impl<'a> Wire<'a> {
                 "c" => wire.criticality = Some(Criticality::from_level(number(value, 3)? as u8)?),
                 "a" => wire.grant = Some(number(value, u8::MAX.into())? as u8),
                 "n" => wire.attempt = number(value, u32::MAX)?,
+                "m" => wire.mirror = number(value, 1)? == 1,
                 "r" => wire.request_id = Some(value).filter(|id| !id.is_empty()),
                 "k" => wire.fairness_key = Some(value).filter(|key| !key.is_empty()),
                 _ => {}
@@ -67,6 +70,9 @@ impl<'a> Wire<'a> {
         }
         if self.attempt > 0 {
             text.field("n", format_args!("{}", self.attempt));
+        }
+        if self.mirror {
+            text.field("m", format_args!("1"));
         }
         for (key, value) in [("r", self.request_id), ("k", self.fairness_key)] {
             if let Some(value) = value.filter(|value| !value.contains(';')) {
@@ -124,11 +130,12 @@ mod tests {
             criticality: Some(Criticality::SheddablePlus),
             grant: Some(2),
             attempt: 1,
+            mirror: true,
             request_id: Some("abc"),
             fairness_key: Some("tenant-7"),
         };
         let value = wire.encode().unwrap();
-        assert_eq!(value, "d=1500;c=2;a=2;n=1;r=abc;k=tenant-7");
+        assert_eq!(value, "d=1500;c=2;a=2;n=1;m=1;r=abc;k=tenant-7");
         assert!(value.is_sensitive());
         assert_eq!(Wire::decode(&value), Some(wire));
         assert_eq!(Wire::default().encode(), None);
@@ -138,7 +145,7 @@ mod tests {
     fn malformed_is_absent_and_unknown_keys_are_ignored() {
         let decode = |text: &str| Wire::decode(&HeaderValue::from_str(text).unwrap()).is_some();
         assert!(decode("d=1;z=9"));
-        for bad in ["", "d", "d=", "d=-1", "d=1.5", "c=4", "a=256", "n=x", "d=99999999999"] {
+        for bad in ["", "d", "d=", "d=-1", "d=1.5", "c=4", "a=256", "m=2", "n=x", "d=99999999999"] {
             assert!(!decode(bad), "{bad}");
         }
         assert!(!decode(&format!("r={}", "x".repeat(256))));

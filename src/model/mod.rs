@@ -16,6 +16,6 @@ pub use self::{
     policy::{Policy, PolicySet},
     provenance::{Lint, Origin, Place, Provenance},
     security::{EdgeSpec, IdentityFiles, IdentitySource, Mtls, PrivateTls, TlsMode},
-    service::{EndpointSource, InboundSpec, Protocol, RouteOptions, ServiceSpec, SourceKind},
+    service::{EndpointSource, InboundSpec, Protocol, RouteMirror, RouteOptions, ServiceSpec, SourceKind},
     snapshot::{DrainSpec, ListenersSpec, MeshSpec, Snapshot},
 };

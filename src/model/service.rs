@@ -11,6 +11,7 @@ use crate::{
     fault::FaultPolicy,
     health::OutlierPolicy,
     matching::HostPattern,
+    mirror::MirrorPolicy,
     name::{Locality, ServiceName, SpiffeId, SubsetName},
     retry::RetrySpec,
     route::Route,
@@ -67,6 +68,17 @@ pub struct RouteOptions {
     pub fault: Option<FaultPolicy>,
     /// `retry` and `hedge`, laid over the service's. `None` where the route says nothing.
     pub retries: Option<RetrySpec>,
+    /// `mirror`: copies that nobody waits for.
+    pub mirror: Option<RouteMirror>,
+}
+
+/// Where copies of a route's requests go, and how.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RouteMirror {
+    /// A subset of the service, or all of it.
+    pub to: Option<SubsetName>,
+    /// How many, how long, how large.
+    pub policy: MirrorPolicy,
 }
 
 impl ServiceSpec {

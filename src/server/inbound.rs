@@ -90,6 +90,8 @@ fn decode(headers: &mut HeaderMap, peer: &Peer, now: Instant) -> Inner {
             (a, b) => a.or(b),
         };
         inner.attempt = wire.attempt;
+        // From anybody: it only takes from what a request may cause.
+        inner.mirror = wire.mirror;
         if inner.request_id.is_none() {
             inner.request_id = wire.request_id.map(Arc::from);
         }

@@ -3,7 +3,7 @@
 //! What code sets is a default that the file may change, unless it stands inside `pin`. Mistakes are collected and
 //! returned together, with the dotted path a file would have.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
     dns_name,
@@ -463,6 +463,9 @@ impl ServiceBuilder {
         if let Some(Err((path, reason))) = options.fault.as_ref().map(FaultPolicy::check) {
             self.reject(&format!("routes.{}.fault.{path}", route.name), reason);
         }
+        if let Some(Err((key, reason))) = options.mirror.as_ref().map(|mirror| mirror.policy.check()) {
+            self.reject(&format!("routes.{}.mirror.{key}", route.name), reason.into());
+        }
         self.route_with(route, Drafts::new(), options)
     }
 
@@ -482,6 +485,7 @@ impl ServiceBuilder {
             route,
             policies,
             options,
+            options_at: BTreeMap::new(),
         };
         let routes = &mut self.target().routes;
         routes.get_or_insert_with(|| Set::new(Vec::new(), origin)).value.push(route);

@@ -226,6 +226,7 @@ impl Findings {
         let mut names: HashMap<RouteName, &PartialRoute> = HashMap::new();
         for (index, route) in written.value.iter().enumerate() {
             self.targets(service, index, route);
+            self.mirror(service, index, route);
             self.route_timeout(service, index, route);
             let name = route_name(index, route);
             if let Some(earlier) = names.insert(name.clone(), route) {
@@ -279,18 +280,32 @@ impl Findings {
             if service.spec.subsets.contains_key(subset) {
                 continue;
             }
-            let known: Vec<&str> = service.spec.subsets.keys().map(SubsetName::as_str).collect();
             let key = if targets.len() == 1 { "to".to_owned() } else { format!("split.{subset}") };
-            self.reject(
-                service,
-                &format!("routes[{index}].{key}"),
-                route.targets.get(at).unwrap_or(&route.origin),
-                format!("service `{}` has no subset `{subset}`", service.spec.name),
-                super::suggest_or_list(subset.as_str(), &known, "its subsets are", "define it under `subsets`"),
-                None,
-            );
+            let origin = route.targets.get(at).unwrap_or(&route.origin);
+            self.unknown_subset(service, &format!("routes[{index}].{key}"), origin, subset);
         }
         self.weights(service, index, route, targets);
+    }
+
+    /// Copies go to a subset that there is.
+    fn mirror(&mut self, service: &Resolved, index: usize, route: &PartialRoute) {
+        let Some(to) = route.options.mirror.as_ref().and_then(|mirror| mirror.to.as_ref()) else { return };
+        if !service.spec.subsets.contains_key(to) {
+            let origin = route.options_at.get("mirror.to").unwrap_or(&route.origin);
+            self.unknown_subset(service, &format!("routes[{index}].mirror.to"), origin, to);
+        }
+    }
+
+    fn unknown_subset(&mut self, service: &Resolved, path: &str, origin: &Origin, subset: &SubsetName) {
+        let known: Vec<&str> = service.spec.subsets.keys().map(SubsetName::as_str).collect();
+        self.reject(
+            service,
+            path,
+            origin,
+            format!("service `{}` has no subset `{subset}`", service.spec.name),
+            super::suggest_or_list(subset.as_str(), &known, "its subsets are", "define it under `subsets`"),
+            None,
+        );
     }
 
     fn weights(&mut self, service: &Resolved, index: usize, route: &PartialRoute, targets: &[WeightedTarget]) {

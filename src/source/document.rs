@@ -331,4 +331,6 @@ pub(crate) struct PartialRoute {
     pub(crate) timeout: Option<Origin>,
     pub(crate) policies: Drafts,
     pub(crate) options: RouteOptions,
+    /// Who set what of the options, by path inside the route.
+    pub(crate) options_at: BTreeMap<&'static str, Origin>,
 }

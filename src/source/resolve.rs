@@ -210,6 +210,9 @@ fn routes(
         provenance.record(path.as_str(), partial.origin.clone());
         let none = PolicySet::default();
         let old = same.and_then(|(before, at)| before.route_policies.get(at)).unwrap_or(&none);
+        for (key, origin) in &partial.options_at {
+            provenance.record(format!("{path}.{key}"), origin.clone());
+        }
         spec.route_options.push(partial.options.clone());
         spec.route_policies.push(seated(&partial.policies, old, provenance, &path));
         spec.routes.push(match same {

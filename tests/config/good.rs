@@ -46,6 +46,7 @@ services:
         max_active_faults: 10
         expires_after: off
         mode: shadow
+      mirror: { to: v1, percent: 12.5%, timeout: 2s, max_concurrent: 7, host_suffix: "", forward_credentials: true }
   ratings:
     endpoints: { custom: registry }
 inbound:

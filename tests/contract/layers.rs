@@ -8,6 +8,7 @@ use sinew::{
     breaker::{Limit, LimitLayer},
     enforcement::Percent,
     fault::{Abort, Delay, FaultLayer, FaultPolicy},
+    mirror::{MirrorLayer, MirrorPolicy},
     provide::Fixed,
     seat::{LayerSeat, Next, Seat, SeatFuture},
     timeout::TimeoutLayer,
@@ -45,6 +46,31 @@ async fn a_delayed_call_is_made_on_the_service_that_was_ready() {
     drop(service.call(Request::new(Body::empty())));
     drop(service);
     assert_eq!((counts.calls.load(std::sync::atomic::Ordering::Relaxed), counts.held()), (3, (0, 0, 0)));
+}
+
+#[tokio::test]
+async fn the_mirror_layer() {
+    // Copies are another service's business: what is probed is that the call passes as it is.
+    let rare = MirrorPolicy::new().percent(Percent::NONE);
+    let to = tower::service_fn(|_: Request<Body>| async { Ok::<_, sinew::Error>(http::Response::new(Body::empty())) });
+    let layer = MirrorLayer::new(rare, to).unwrap();
+    probe::check(|strict| layer.layer(strict), || 0);
+}
+
+#[tokio::test]
+async fn a_mirror_gets_a_copy_once_it_is_ready() {
+    let (original, mirror) = (Strict::new(0), Strict::new(0));
+    let counts = [&original, &mirror].map(|strict| Arc::clone(&strict.counts));
+    let mut service = MirrorLayer::new(MirrorPolicy::new(), mirror).unwrap().layer(original);
+    probe::make_ready::<_, Request<Body>>(&mut service);
+    drop(service.call(Request::new(Body::from("x"))).await.unwrap());
+    let copied = async {
+        while counts[1].calls.load(std::sync::atomic::Ordering::Relaxed) == 0 || counts[1].held() != (0, 0, 0) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), copied).await.expect("the copy is sent and read");
+    assert_eq!(counts[0].calls.load(std::sync::atomic::Ordering::Relaxed), 1);
 }
 
 #[test]

@@ -25,6 +25,7 @@ promise!(Send, Sync, Unpin: Mesh, Builder, Listener, MeshStatus, BuildError, Err
 promise!(Send, Unpin: Body, ResponseFuture, RequestBuilder, Serve<()>);
 promise!(Send, Sync, Clone, Unpin:
     timeout::TimeoutLayer, timeout::Timeout<()>, breaker::LimitLayer, breaker::LimitService<()>,
+    mirror::MirrorLayer<()>, mirror::Mirror<(), ()>, mirror::MirrorPolicy,
     fault::FaultLayer, fault::Fault<()>, fault::FaultPolicy,
     timeout::Deadline, timeout::TimeoutPolicy, breaker::BreakerPolicy, provide::Fixed<()>, provide::Live<()>,
     seat::NextService, model::Snapshot,

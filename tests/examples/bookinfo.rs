@@ -24,10 +24,11 @@ async fn every_task_passes() {
             "over 10000 calls",
             "✓ Delay fault",
             "✓ Abort fault",
+            "✓ Mirroring",
             "✓ Rolling restart",
             "0 of",
             "and 0 calls between services",
-            "5 tasks passed, 0 failed",
+            "6 tasks passed, 0 failed",
         ],
     );
 }

@@ -9,10 +9,13 @@ use std::{
 };
 
 use axum::{Router, routing::get};
-use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use metrics_util::debugging::DebuggingRecorder;
 use sinew::{Code, Mesh, Network, ResponseExt};
 
-use crate::echo::{EchoClient, Message};
+use crate::{
+    echo::{EchoClient, Message},
+    world::Counters,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -158,28 +161,18 @@ async fn faults_outlive_a_reload_and_keep_their_age() {
 #[tokio::test(start_paused = true)]
 async fn injected_outcomes_touch_no_statistic_of_the_service() {
     let recorder = DebuggingRecorder::new();
-    let snapshots = recorder.snapshotter();
     let _recording = metrics::set_default_local_recorder(&recorder);
     let (mesh, _network, _) = world("", "{ abort: { http_status: 502 }, delay: { fixed_delay: 1s } }").await;
     for _ in 0..5 {
         assert_eq!(mesh.client("leaf").get("/").send().await.unwrap().status(), 502);
     }
     mesh.shutdown(SECOND).await;
-    let (mut attempts, mut aborted, mut injected) = (0, 0, Vec::new());
-    for (key, _, _, value) in snapshots.snapshot().into_vec() {
-        let DebugValue::Counter(count) = value else { continue };
-        let label = |name| key.key().labels().find(|label| label.key() == name).map(|label| label.value().to_owned());
-        match key.key().name() {
-            "sinew_attempts_total" => attempts += count,
-            "sinew_requests_total" if label("direction").as_deref() == Some("outbound") => {
-                assert_eq!((label("code").as_deref(), label("flag").as_deref()), (Some("502"), Some("FI")));
-                aborted += count;
-            }
-            "sinew_faults_injected_total" => injected.push((label("kind").unwrap(), count)),
-            _ => {}
-        }
+    let counted = Counters::of(&recorder);
+    assert_eq!(counted.sum("sinew_attempts_total", ("service", "leaf")), 0);
+    for label in [("code", "502"), ("flag", "FI"), ("direction", "outbound")] {
+        assert_eq!(counted.sum("sinew_requests_total", label), 5, "{label:?}");
     }
-    injected.sort();
-    assert_eq!((attempts, aborted), (0, 5));
-    assert_eq!(injected, [("abort".to_owned(), 5), ("delay".to_owned(), 5)]);
+    for kind in ["delay", "abort"] {
+        assert_eq!(counted.sum("sinew_faults_injected_total", ("kind", kind)), 5, "{kind}");
+    }
 }

@@ -8,6 +8,7 @@ mod echo;
 mod faults;
 mod grpc;
 mod limits;
+mod mirrors;
 mod quiet;
 mod reload;
 mod restart;

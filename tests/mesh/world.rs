@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use http::{Request, Response};
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use sinew::{Body, Mesh};
 use tokio::{sync::oneshot, task::JoinHandle};
 use tower::Service;
@@ -51,4 +52,24 @@ pub(crate) async fn mesh(yaml: &str) -> Mesh {
 /// What a mesh knows about one service's endpoints.
 pub(crate) fn status_of(mesh: &Mesh, service: &str) -> sinew::ClusterStatus {
     mesh.status().services[service].cluster.clone().unwrap()
+}
+
+/// Every counter at one moment, as the last flush (every 5 s, and at the end of a mesh) left it.
+pub(crate) struct Counters(Vec<(metrics::Key, u64)>);
+
+impl Counters {
+    /// Reads a recorder, once: reading takes what is there.
+    pub(crate) fn of(recorder: &DebuggingRecorder) -> Self {
+        let series = recorder.snapshotter().snapshot().into_vec().into_iter();
+        let counter = |value| if let DebugValue::Counter(count) = value { Some(count) } else { None };
+        Self(series.filter_map(|(key, _, _, value)| Some((key.key().clone(), counter(value)?))).collect())
+    }
+
+    /// The sum over all series of this name with this label.
+    pub(crate) fn sum(&self, name: &str, (label, value): (&str, &str)) -> u64 {
+        let wanted = |key: &metrics::Key| {
+            key.name() == name && key.labels().any(|there| there.key() == label && there.value() == value)
+        };
+        self.0.iter().filter(|(key, _)| wanted(key)).map(|(_, count)| count).sum()
+    }
 }

@@ -59,8 +59,8 @@ pub(super) fn route(at: Cursor<'_, '_, '_>) -> Option<PartialRoute> {
             fields.field("timeout", "The whole call's timeout in place of the service's. At least 1ms.", |at| {
                 at.duration(MIN_TIMEOUT)
             });
-        let options = traffic::options(fields);
-        fields.later(&["retry", "hedge", "mirror", "rate_limit"]);
+        let (options, options_at) = traffic::options(fields);
+        fields.later(&["retry", "hedge", "rate_limit"]);
         let policies = fields.policies(&[Position::Outer, Position::Attempt], "a route");
 
         let (action, targets) = action(to, split, redirect, direct);
@@ -70,7 +70,16 @@ pub(super) fn route(at: Cursor<'_, '_, '_>) -> Option<PartialRoute> {
         route.request_headers = request_headers;
         route.response_headers = response_headers;
         route.timeout = timeout.as_ref().map(|set| set.value);
-        PartialRoute { route, origin, name, targets, timeout: timeout.map(|set| set.origin), policies, options }
+        PartialRoute {
+            route,
+            origin,
+            name,
+            targets,
+            timeout: timeout.map(|set| set.origin),
+            policies,
+            options,
+            options_at,
+        }
     })
 }
 

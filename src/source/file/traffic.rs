@@ -1,8 +1,9 @@
 //! The grammar of a route's built-in policies, and how `config show` prints them.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use http::StatusCode;
+use serde_json::json;
 
 use super::{
     cursor::{Cursor, Fields, Wrong},
@@ -11,23 +12,40 @@ use super::{
 use crate::{
     enforcement::{Mode, Percent},
     fault::{Abort, Delay, FaultAbort, FaultDelay, FaultPolicy, FaultRate, Rate},
-    model::RouteOptions,
-    source::duration::format as duration,
+    mirror::MirrorPolicy,
+    model::{Origin, RouteMirror, RouteOptions},
+    name::SubsetName,
+    source::{document::Field, duration::format as duration},
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
+/// Who set what, by path inside the route.
+type Origins = BTreeMap<&'static str, Origin>;
+
 /// The keys of a route that are policies.
-pub(super) fn options(fields: &mut Fields<'_, '_, '_>) -> RouteOptions {
-    let mut options = RouteOptions::default();
+pub(super) fn options(fields: &mut Fields<'_, '_, '_>) -> (RouteOptions, Origins) {
+    let (mut options, mut origins) = (RouteOptions::default(), Origins::new());
     let doc = "Delays, aborts and slow responses on purpose, rolled independently of each other. Default: none.";
-    options.fault = fields.field("fault", doc, fault).map(|set| set.value);
-    options
+    options.fault = taken(fields.field("fault", doc, fault), "fault", &mut origins);
+    let doc = "Copies of requests to other endpoints, whose answers nobody waits for. Default: none.";
+    let mut to = None;
+    let mirror = fields.field("mirror", doc, |at| mirror(at, &mut to));
+    options.mirror = taken(mirror, "mirror", &mut origins);
+    origins.extend(to.map(|to| ("mirror.to", to)));
+    (options, origins)
+}
+
+fn taken<T>(field: Field<T>, key: &'static str, origins: &mut Origins) -> Option<T> {
+    let set = field?;
+    origins.insert(key, set.origin);
+    Some(set.value)
 }
 
 /// The policies of a route as flow maps.
 pub(super) fn shown(options: &RouteOptions) -> Vec<(&'static str, String)> {
-    options.fault.iter().map(|fault| ("fault", show_fault(fault))).collect()
+    let fault = options.fault.iter().map(|fault| ("fault", show_fault(fault)));
+    fault.chain(options.mirror.iter().map(|mirror| ("mirror", show_mirror(mirror)))).collect()
 }
 
 fn mode(fields: &mut Fields<'_, '_, '_>) -> Mode {
@@ -72,6 +90,78 @@ fn fault(at: Cursor<'_, '_, '_>) -> Option<FaultPolicy> {
         }
         policy
     })
+}
+
+fn mirror(at: Cursor<'_, '_, '_>, to_origin: &mut Option<Origin>) -> Option<RouteMirror> {
+    at.map("a map such as `{to: v2, percent: 10%}`", |fields| {
+        let default = MirrorPolicy::default();
+        let to = fields.field("to", "The subset that gets the copies. Default: all endpoints.", |at| {
+            at.parsed::<SubsetName>("the name of a subset")
+        });
+        *to_origin = to.as_ref().map(|set| set.origin.clone());
+        let policy = MirrorPolicy {
+            percent: percentage(fields, "percent"),
+            timeout: fields
+                .field(
+                    "timeout",
+                    "How long a copy may take, its response included. Default: the route's or service's request timeout, \
+                     else 15s; at least 1ms.",
+                    |at| at.duration(MILLISECOND),
+                )
+                .map(|set| set.value),
+            max_concurrent: fields
+                .field(
+                    "max_concurrent",
+                    "Copies in flight; beyond it requests are not copied. Default 100; at least 1. They take no place of \
+                     `circuit_breakers`.",
+                    |at| at.integer(1..=100_000),
+                )
+                .map_or(default.max_concurrent, |set| set.value),
+            max_body_bytes: fields
+                .field(
+                    "max_body_bytes",
+                    "Requests with longer bodies are not copied. Default 65536; at most 8388608.",
+                    |at| at.integer(0..=MirrorPolicy::MAX_BODY_BYTES),
+                )
+                .map_or(default.max_body_bytes, |set| set.value),
+            host_suffix: fields
+                .field("host_suffix", "What the copy's host gets appended. Default `-shadow`; may be empty.", |at| {
+                    at.scalar("a suffix", json!({ "type": "string", "maxLength": 63 }), host_suffix)
+                })
+                .map_or(default.host_suffix, |set| set.value),
+            forward_credentials: fields
+                .field(
+                    "forward_credentials",
+                    "Whether `authorization`, `proxy-authorization` and `cookie` are copied. Default false.",
+                    |at| at.boolean(),
+                )
+                .is_some_and(|set| set.value),
+            mode: mode(fields),
+        };
+        RouteMirror { to: to.map(|set| set.value), policy }
+    })
+}
+
+fn host_suffix(text: &str) -> Result<Arc<str>, Wrong> {
+    let suffix: Arc<str> = text.into();
+    match (MirrorPolicy { host_suffix: Arc::clone(&suffix), ..MirrorPolicy::default() }).check() {
+        Ok(()) => Ok(suffix),
+        Err((_, reason)) => Err(Wrong::new(format!("`{}` cannot be appended to a host", text.escape_debug()), reason)),
+    }
+}
+
+fn show_mirror(mirror: &RouteMirror) -> String {
+    let policy = &mirror.policy;
+    let mut parts = Vec::new();
+    parts.extend(mirror.to.as_ref().map(|to| ("to".to_owned(), to.to_string())));
+    parts.extend(one("percent", policy.percent.to_string()));
+    parts.extend(policy.timeout.map(|timeout| ("timeout".to_owned(), duration(timeout))));
+    parts.extend(one("max_concurrent", policy.max_concurrent.to_string()));
+    parts.extend(one("max_body_bytes", policy.max_body_bytes.to_string()));
+    parts.extend(one("host_suffix", format!("\"{}\"", policy.host_suffix)));
+    parts.extend(one("forward_credentials", policy.forward_credentials.to_string()));
+    parts.extend(one("mode", policy.mode.as_str().into()));
+    map(&parts)
 }
 
 fn bounded_delay(at: Cursor<'_, '_, '_>, min: Duration) -> Option<Duration> {
