@@ -120,6 +120,15 @@ impl Body {
         }
     }
 
+    /// Whether the whole body is already here.
+    pub(crate) fn is_full(&self) -> bool {
+        match &self.repr {
+            Repr::Empty | Repr::Full(_) => true,
+            Repr::Shared(reader) => reader.as_full().is_some(),
+            _ => false,
+        }
+    }
+
     /// The whole body if it is already here: empty or one chunk.
     pub(crate) fn as_full(&self) -> Option<Bytes> {
         match &self.repr {

@@ -6,12 +6,12 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::Response;
+use http::{Request, Response};
 use tower_service::Service;
 
-use super::outbound::Outbound;
+use super::outbound::{CallContext, Outbound, is_open_ended};
 use crate::{
-    body::GuardedBody,
+    body::{Body, GuardedBody},
     cluster::{DispatchContext, DispatchFuture, Observe},
     error::{Code, Error},
     transport::SlotBody,
@@ -32,6 +32,7 @@ impl Service<Outbound> for Dispatch {
     #[inline]
     fn call(&mut self, call: Outbound) -> Attempted {
         let Outbound { request, cx } = call;
+        let (patient, started) = (is_patient(&request, &cx), cx.sent_from());
         match cx.entry.cluster() {
             Some(cluster) => Attempted::Dispatched(cluster.dispatch(
                 request,
@@ -42,12 +43,21 @@ impl Service<Outbound> for Dispatch {
                     per_try: cx.entry.retry.as_ref().and_then(|retry| retry.attempt_timeout(&cx.call)),
                     tried: cx.tried,
                     asked: cx.asked,
+                    started,
+                    patient,
                     deadline: cx.deadline.as_ref().map(|deadline| deadline.at),
                 },
             )),
             None => Attempted::Nowhere,
         }
     }
+}
+
+/// Whether the answer may take long by the call's own doing: it says so, or its body is still on its way. A call with
+/// the default deadline was asked before.
+fn is_patient(request: &Request<Body>, cx: &CallContext) -> bool {
+    let asked = cx.deadline.as_ref().is_some_and(|deadline| !deadline.covers_body());
+    !cx.grpc && (!request.body().is_full() || (!asked && is_open_ended(request)))
 }
 
 pub(crate) enum Attempted {

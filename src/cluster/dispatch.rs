@@ -12,7 +12,7 @@ use http::{Method, Request, Response, header::UPGRADE};
 
 use super::{
     Asked, Cluster, SubsetId,
-    observe::Observe,
+    observe::{Begun, Observe},
     wait::{Ask, Chosen, Ready},
 };
 use crate::{
@@ -35,6 +35,10 @@ pub(crate) struct DispatchContext {
     pub(crate) tried: Vec<Arc<str>>,
     /// Where to note the endpoint.
     pub(crate) asked: Option<Arc<Asked>>,
+    /// When the call began.
+    pub(crate) started: Instant,
+    /// Whether the call said that its answer may take long.
+    pub(crate) patient: bool,
     /// When the caller stops waiting.
     pub(crate) deadline: Option<Instant>,
 }
@@ -77,7 +81,7 @@ impl Cluster {
             Ready::Go(chosen) if cx.kind == AttemptKind::Hedge && cx.tried.contains(&chosen.picked.id) => {
                 State::Refused(Some(self.nowhere_else()))
             }
-            Ready::Go(chosen) => send(Arc::clone(self), chosen, permit, request, &cx),
+            Ready::Go(chosen) => send(Arc::clone(self), chosen, permit, request, &cx, false),
             // A hedge that has to wait comes too late.
             Ready::Wait(_) if cx.kind == AttemptKind::Hedge => State::Refused(Some(self.nowhere_else())),
             Ready::Wait(reason) => {
@@ -158,7 +162,14 @@ pub(super) fn want(request: &Request<Body>, grpc: bool) -> Want {
     }
 }
 
-fn send(cluster: Arc<Cluster>, chosen: Chosen, permit: Permit, request: Request<Body>, cx: &DispatchContext) -> State {
+fn send(
+    cluster: Arc<Cluster>,
+    chosen: Chosen,
+    permit: Permit,
+    request: Request<Body>,
+    cx: &DispatchContext,
+    waited: bool,
+) -> State {
     cluster.watch_calls();
     let Chosen { picked, slot, probe } = chosen;
     if let Some(asked) = &cx.asked {
@@ -172,8 +183,12 @@ fn send(cluster: Arc<Cluster>, chosen: Chosen, permit: Permit, request: Request<
             Box::pin(async move { rt::timeout(after, sent).await.unwrap_or_else(|| Err(deadline.error())) })
         }
     };
+    let begun = Begun {
+        started: if waited || cx.kind != AttemptKind::First { rt::now() } else { cx.started },
+        sent: if cx.patient { Default::default() } else { cluster.watch.ages.now() },
+    };
     // Above the attempt's timeout, so that a timeout counts against the endpoint.
-    let observe = Observe::new(cluster, picked, permit, probe, cx.grpc, cx.kind);
+    let observe = Observe::new(cluster, picked, permit, probe, begun, cx.grpc, cx.kind);
     State::Sending { sent, observe: Some(observe) }
 }
 
@@ -195,7 +210,7 @@ impl Future for DispatchFuture {
                     let Some(waiting) = waiting.take() else { return Poll::Ready(Err(ended())) };
                     let Waiting { request, cluster, cx, .. } = *waiting;
                     let next = match ready {
-                        Ok((permit, chosen)) => send(cluster, chosen, permit, request, &cx),
+                        Ok((permit, chosen)) => send(cluster, chosen, permit, request, &cx, true),
                         Err(error) => State::Refused(Some(error)),
                     };
                     self.state = next;

@@ -8,7 +8,7 @@ use std::sync::{
 use super::Cluster;
 use crate::{
     balance::Candidate,
-    health::{Availability, Ejection, Flag, Vitals},
+    health::{Availability, Ejection, Flag, Unanswered, Vitals},
     model::{EndpointSpec, SetKind},
     rt::{self, Instant},
     transport::{Pool, PoolPolicy, PoolTarget, Readiness},
@@ -23,6 +23,8 @@ pub(crate) struct Endpoint {
     pub(crate) availability: Availability,
     /// What its calls left behind.
     pub(super) vitals: Vitals,
+    /// Calls that have no answer yet.
+    pub(super) unanswered: Unanswered,
     ejection: Mutex<Ejection>,
     /// How many endpoints of the cluster are connecting.
     connecting: Arc<AtomicU32>,
@@ -61,6 +63,7 @@ impl Endpoint {
             pool,
             availability: Availability::default(),
             vitals: Vitals::default(),
+            unanswered: Unanswered::default(),
             ejection: Mutex::default(),
             connecting: Arc::clone(&of.connecting),
             id,

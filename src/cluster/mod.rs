@@ -24,6 +24,7 @@ mod status;
 mod table;
 mod update;
 mod wait;
+mod watch;
 
 pub use self::status::{ClusterStatus, EndpointStatus, PriorityStatus};
 pub(crate) use self::{
@@ -45,12 +46,7 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Notify;
 
-use self::{
-    observe::AttemptSeries,
-    outlier::{OutlierSeries, Watch},
-    table::Table,
-    update::Members,
-};
+use self::{observe::AttemptSeries, outlier::OutlierSeries, table::Table, update::Members, watch::Watch};
 use crate::{
     balance::Cursor,
     breaker::Limit,

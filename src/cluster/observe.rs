@@ -11,9 +11,10 @@ use crate::{
     breaker::{Limit, Permit},
     classify::{self, Outcome, Verdict},
     error::Error,
-    health::Sample,
+    health::{Sample, Sent},
     instrument::{Counter, Registry},
     retry::AttemptKind,
+    rt::{self, Instant, Rng},
     transport::Upgraded,
 };
 
@@ -47,12 +48,22 @@ impl AttemptSeries {
     }
 }
 
+/// When an attempt was sent.
+#[derive(Clone, Copy)]
+pub(super) struct Begun {
+    pub(super) started: Instant,
+    pub(super) sent: Sent,
+}
+
 /// Open while an attempt runs.
 pub(crate) struct Observe {
     cluster: Arc<super::Cluster>,
     picked: Option<Picked<Endpoint>>,
     permit: Option<Permit>,
     probe: Option<Box<Probe>>,
+    begun: Begun,
+    /// Too old without an answer: it was taken in then.
+    judged: bool,
     grpc: bool,
     kind: AttemptKind,
     verdict: Option<Verdict>,
@@ -64,10 +75,22 @@ impl Observe {
         picked: Picked<Endpoint>,
         permit: Permit,
         probe: Option<Box<Probe>>,
+        begun: Begun,
         grpc: bool,
         kind: AttemptKind,
     ) -> Self {
-        Self { cluster, picked: Some(picked), permit: Some(permit), probe, grpc, kind, verdict: None }
+        picked.unanswered.sent(begun.sent);
+        Self {
+            cluster,
+            picked: Some(picked),
+            permit: Some(permit),
+            probe,
+            begun,
+            judged: false,
+            grpc,
+            kind,
+            verdict: None,
+        }
     }
 
     pub(super) fn endpoint(&self) -> Option<Arc<str>> {
@@ -75,6 +98,7 @@ impl Observe {
     }
 
     pub(super) fn answered(&mut self, parts: &response::Parts) {
+        self.heard();
         let verdict = classify::response(parts, self.grpc);
         self.verdict = Some(verdict);
         if let Some(probe) = self.probe.take() {
@@ -97,7 +121,9 @@ impl Observe {
     pub(super) fn upgraded(&mut self, connection: &Upgraded) {
         self.leave_for(&Arc::clone(&self.cluster.streams));
         if let Some(picked) = self.picked.take() {
-            self.cluster.observed(&picked, Sample::Success);
+            if !self.judged {
+                self.cluster.observed(&picked, Sample::Success, self.begun.started);
+            }
             connection.hold((picked, self.permit.take()));
             self.cluster.record(self.kind, Outcome::Upgraded);
         }
@@ -119,10 +145,36 @@ impl Observe {
         }
     }
 
+    /// There is an answer.
+    fn heard(&mut self) {
+        let (Some(picked), sent) = (&self.picked, std::mem::take(&mut self.begun.sent)) else { return };
+        self.judged = !picked.unanswered.over(sent);
+        let latency = &self.cluster.watch.latency;
+        if sent != Sent::default() && latency.wants(Rng::local_u64) {
+            latency.add(rt::now().saturating_duration_since(self.begun.started), 1);
+        }
+    }
+
+    /// Says once what the attempt showed of its endpoint.
+    fn report(&mut self, picked: &Endpoint, outcome: Outcome, sample: Sample) {
+        let (started, sent) = (self.begun.started, std::mem::take(&mut self.begun.sent));
+        let waited = sent != Sent::default();
+        self.judged |= !picked.unanswered.over(sent);
+        if self.judged {
+            return;
+        }
+        match outcome {
+            Outcome::Cancelled | Outcome::DeadlineExpired | Outcome::HedgeLoser if waited => {
+                self.cluster.given_up(picked, started, sent);
+            }
+            _ => self.cluster.observed(picked, sample, started),
+        }
+    }
+
     fn close(&mut self, outcome: Outcome, sample: Sample) {
         if let Some(picked) = self.picked.take() {
             self.permit = None;
-            self.cluster.observed(&picked, sample);
+            self.report(&picked, outcome, sample);
             self.cluster.record(self.kind, outcome);
         }
     }

@@ -1,29 +1,16 @@
 //! From what attempts leave behind to endpoints that are taken out, and back in.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc, Mutex, PoisonError, Weak,
-        atomic::{
-            AtomicU8,
-            Ordering::{Relaxed, SeqCst},
-        },
-    },
-    time::Duration,
-};
+use std::sync::{Arc, PoisonError};
 
 use super::{Cluster, endpoint::Endpoint};
 use crate::{
     balance::Member,
     enforcement::Mode,
-    health::{Account, Cause, Change, Flag, OutlierPolicy, Peer, Sample, Verdict, Window, judge, outliers},
+    health::{Account, Cause, Change, Flag, Peer, Sample, Sent, Verdict, judge},
     instrument::{Counter, Registry},
     model::SetKind,
     rt::{self, Instant, Rng},
 };
-
-/// How often the clock is asked what it changed.
-const TICK: Duration = Duration::from_millis(100);
 
 /// Counters of what outlier detection did.
 pub(super) struct OutlierSeries {
@@ -60,84 +47,58 @@ impl OutlierSeries {
         }
     }
 
-    fn probed(&self, found: Sample, change: Option<Change>) {
+    pub(super) fn probed(&self, change: Option<Change>) {
         let [passed, failed, returned] = &self.probes;
-        match (change, found) {
-            (Some(Change::Back), _) => passed.inc(),
-            (Some(_), _) => failed.inc(),
-            (None, _) => returned.inc(),
-        }
-    }
-}
-
-/// Nobody watches the clock, and nobody needs to: there are no two endpoints to tell apart.
-const UNNEEDED: u8 = 0;
-/// The next call has it watched.
-const ASLEEP: u8 = 1;
-const AWAKE: u8 = 2;
-
-/// Without calls for so long, and with nothing else to wait for, nobody watches any more: an idle mesh does not wake up.
-const IDLE: Duration = Duration::from_secs(10);
-
-/// Whether somebody watches the clock.
-#[derive(Default)]
-pub(super) struct Watch {
-    state: AtomicU8,
-    times: Mutex<Times>,
-}
-
-#[derive(Default)]
-struct Times {
-    /// When the interval began that rates are counted in.
-    interval: Option<Instant>,
-    /// How many attempts there were, and since when there have been no more.
-    attempts: (u64, Option<Instant>),
-}
-
-impl Times {
-    /// Whether an interval is over.
-    fn interval_ended(&mut self, now: Instant, interval: Duration) -> bool {
-        match self.interval {
-            Some(begun) if now.saturating_duration_since(begun) < interval => false,
-            begun => {
-                self.interval = Some(now);
-                begun.is_some()
-            }
-        }
-    }
-
-    fn is_idle(&mut self, attempts: u64, now: Instant) -> bool {
-        match self.attempts {
-            (known, Some(since)) if known == attempts => now.saturating_duration_since(since) >= IDLE,
-            _ => {
-                self.attempts = (attempts, Some(now));
-                false
-            }
+        match change {
+            Some(Change::Back) => passed.inc(),
+            Some(_) => failed.inc(),
+            None => returned.inc(),
         }
     }
 }
 
 impl Cluster {
-    /// Takes in the outcome of one attempt.
+    /// Takes in what an attempt that began at `started` says about its endpoint.
     #[inline]
-    pub(super) fn observed(self: &Arc<Self>, endpoint: &Endpoint, sample: Sample) {
-        if sample == Sample::Success {
-            endpoint.vitals.succeeded();
-        } else {
-            self.observed_otherwise(endpoint, sample);
+    pub(super) fn observed(self: &Arc<Self>, endpoint: &Endpoint, sample: Sample, started: Instant) {
+        match sample {
+            Sample::Success => endpoint.vitals.succeeded(),
+            Sample::Neutral => {}
+            _ => self.observed_failure(endpoint, sample, started),
         }
     }
 
     #[cold]
-    fn observed_otherwise(self: &Arc<Self>, endpoint: &Endpoint, sample: Sample) {
+    fn observed_failure(self: &Arc<Self>, endpoint: &Endpoint, sample: Sample, started: Instant) {
+        // Without an answer while this process did not run: the answer may lie here, unread.
+        if sample == Sample::Local && self.tasks.lag().stalled(started, rt::now()) {
+            return;
+        }
         let policy = self.policy.load();
         if let Some(cause) = endpoint.vitals.failed(sample, &policy.outlier_detection) {
             self.suspect(endpoint, cause);
         }
     }
 
+    /// An attempt without an answer was given up. If it was old enough, it is a failure of its endpoint.
+    #[cold]
+    pub(super) fn given_up(self: &Arc<Self>, endpoint: &Endpoint, started: Instant, sent: Sent) {
+        let now = rt::now();
+        // Whatever the call waited for before it was sent is not the endpoint's.
+        let started = self.watch.opened(sent).map_or(started, |opened| started.max(opened));
+        let age = now.saturating_duration_since(started);
+        if age < self.watch.unanswered_after() || self.tasks.lag().stalled(started, now) {
+            return;
+        }
+        self.watch.latency.add(age, 1);
+        let policy = self.policy.load();
+        if endpoint.vitals.failed(Sample::Local, &policy.outlier_detection).is_some() {
+            self.suspect(endpoint, Cause::Unanswered);
+        }
+    }
+
     /// A detector found an endpoint.
-    fn suspect(self: &Arc<Self>, endpoint: &Endpoint, cause: Cause) {
+    pub(super) fn suspect(self: &Arc<Self>, endpoint: &Endpoint, cause: Cause) {
         let spec = self.policy.load();
         let policy = &spec.outlier_detection;
         // What ends on an ejected endpoint began before, or was sent in panic: it is judged already.
@@ -158,10 +119,10 @@ impl Cluster {
         let peers = peers.map(|(_, peer)| Peer {
             ejected: peer.availability.has(Flag::EJECTED),
             usable: peer.is_usable(),
-            recent: peer.vitals.recent(),
+            recent: peer.vitals.recent(cause, policy),
         });
         let mut rng = Rng::local();
-        let recent = endpoint.vitals.recent();
+        let recent = endpoint.vitals.recent(cause, policy);
         let verdict = judge(cause, recent, peers, policy, &mut rng);
         let shadow = policy.enforcement == Mode::Shadow;
         match verdict {
@@ -189,7 +150,7 @@ impl Cluster {
     }
 
     /// Makes of a change what calls see.
-    fn follow(&self, endpoint: &Endpoint, change: Change, now: Instant) {
+    pub(super) fn follow(&self, endpoint: &Endpoint, change: Change, now: Instant) {
         let (ejected, probation) = match change {
             Change::Ejected => (true, false),
             Change::Probation => (false, true),
@@ -221,82 +182,6 @@ impl Cluster {
         }
     }
 
-    /// Has the clock watched while there are calls.
-    #[inline]
-    pub(super) fn watch_calls(self: &Arc<Self>) {
-        if self.watch.state.load(Relaxed) == ASLEEP {
-            self.wake();
-        }
-    }
-
-    /// Has the clock watched until nothing is pending.
-    #[cold]
-    fn wake(self: &Arc<Self>) {
-        if self.watch.state.compare_exchange(ASLEEP, AWAKE, SeqCst, SeqCst).is_ok() {
-            self.tasks.spawn(watch(Arc::downgrade(self)));
-        }
-    }
-
-    /// The set changed: whether there is anything to tell apart.
-    pub(super) fn watch_set(&self, kind: SetKind, endpoints: usize) {
-        let (from, to) = match (kind, endpoints) {
-            (SetKind::Replicas, 2..) => (UNNEEDED, ASLEEP),
-            _ => (ASLEEP, UNNEEDED),
-        };
-        // Who is awake finds out by itself that there is nothing to do.
-        let _ = self.watch.state.compare_exchange(from, to, SeqCst, SeqCst);
-    }
-
-    /// Lets time pass. False once nothing is pending any more.
-    fn tick(self: &Arc<Self>, now: Instant) -> bool {
-        let spec = self.policy.load();
-        let policy = &spec.outlier_detection;
-        let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut pending = false;
-        for (_, member) in members.iter().filter(|(_, member)| !member.availability.is_clear()) {
-            let mut ejection = member.ejection();
-            let change = ejection.pass(now, policy, &mut Rng::local());
-            pending |= ejection.is_pending();
-            drop(ejection);
-            if let Some(change) = change {
-                if change == Change::Ejected {
-                    self.outliers.probed(Sample::Neutral, Some(change));
-                }
-                self.follow(member, change, now);
-            }
-        }
-        let mut times = self.watch.times.lock().unwrap_or_else(PoisonError::into_inner);
-        let rates = times.interval_ended(now, policy.interval);
-        pending |= !times.is_idle(self.attempts.total(), now) || self.requests.used() > 0;
-        drop(times);
-        drop(members);
-        if rates {
-            self.compare_rates(policy);
-        }
-        pending
-    }
-
-    /// Compares what the endpoints of each priority did in the last interval.
-    fn compare_rates(self: &Arc<Self>, policy: &OutlierPolicy) {
-        let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut by_priority: BTreeMap<u32, (Vec<Member<Endpoint>>, Vec<Option<Window>>)> = BTreeMap::new();
-        for (spec, member) in members.iter() {
-            let window = member.vitals.take_window();
-            let (members, windows) = by_priority.entry(spec.priority).or_default();
-            members.push(member.clone());
-            windows.push(member.availability.is_usable().then_some(window));
-        }
-        drop(members);
-        if policy.enforcement == Mode::Off {
-            return;
-        }
-        for (members, windows) in by_priority.values() {
-            for (at, cause) in outliers(windows, policy) {
-                self.suspect(&members[at], cause);
-            }
-        }
-    }
-
     /// Detection was switched off, or only reports from now on: everybody is back.
     pub(super) fn pardon(&self) {
         let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
@@ -311,7 +196,7 @@ impl Cluster {
     fn probed(self: &Arc<Self>, endpoint: &Endpoint, found: Sample) {
         let (spec, now) = (self.policy.load(), rt::now());
         let change = endpoint.ejection().probed(found, now, &spec.outlier_detection, &mut Rng::local());
-        self.outliers.probed(found, change);
+        self.outliers.probed(change);
         if let Some(change) = change {
             self.follow(endpoint, change, now);
         } else {
@@ -352,20 +237,5 @@ impl Probe {
 impl Drop for Probe {
     fn drop(&mut self) {
         self.cluster.probed(&self.endpoint, self.found);
-    }
-}
-
-async fn watch(cluster: Weak<Cluster>) {
-    loop {
-        rt::sleep(TICK).await;
-        let Some(cluster) = cluster.upgrade() else { return };
-        if cluster.tick(rt::now()) {
-            continue;
-        }
-        cluster.watch.state.store(ASLEEP, SeqCst);
-        // What became pending meanwhile saw that somebody was awake.
-        if !cluster.tick(rt::now()) || cluster.watch.state.compare_exchange(ASLEEP, AWAKE, SeqCst, SeqCst).is_err() {
-            return;
-        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::OutlierPolicy;
+use super::{OutlierPolicy, history::LENGTH};
 
 /// The detector that found it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,6 +60,15 @@ impl Cause {
             Cause::LocalOriginSuccessRate => policy.enforcing_local_origin_success_rate,
             Cause::FailurePercentage => policy.enforcing_failure_percentage,
             Cause::LocalOriginFailurePercentage => policy.enforcing_failure_percentage_local_origin,
+        }
+    }
+
+    /// How many of an endpoint's last calls are compared with the others'. An endpoint that went silent shows it by the
+    /// calls that made it suspect: its good past is no defence.
+    pub(super) fn looks_back(self, policy: &OutlierPolicy) -> u32 {
+        match (self, policy.consecutive_local_origin_failure) {
+            (Cause::Unanswered, Some(in_a_row)) => in_a_row.saturating_mul(2).min(LENGTH),
+            _ => LENGTH,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// How many calls are remembered.
-const LENGTH: u32 = 50;
+pub(super) const LENGTH: u32 = 50;
 
 /// One bit a call, the last one lowest, below a bit that says how many there are. An update that is lost between two
 /// threads is a call that was not remembered.
@@ -43,9 +43,12 @@ impl History {
         self.0.store(next, Relaxed);
     }
 
-    pub(super) fn read(&self) -> Recent {
+    /// The last calls, at most `most`.
+    pub(super) fn read(&self, most: u32) -> Recent {
         let bits = self.0.load(Relaxed).max(1);
-        Recent { calls: 63 - bits.leading_zeros(), failures: bits.count_ones() - 1 }
+        let calls = (63 - bits.leading_zeros()).min(most);
+        let failures = (bits & ((1 << calls) - 1)).count_ones();
+        Recent { calls, failures }
     }
 
     pub(super) fn clear(&self) {
@@ -60,20 +63,22 @@ mod tests {
     #[test]
     fn the_last_fifty_calls_are_remembered() {
         let history = History::default();
-        assert_eq!(history.read(), Recent::default());
+        assert_eq!(history.read(LENGTH), Recent::default());
         for n in 1..=50u32 {
             history.push(n % 2 == 0);
-            assert_eq!(history.read(), Recent { calls: n, failures: n / 2 });
+            assert_eq!(history.read(LENGTH), Recent { calls: n, failures: n / 2 });
         }
         for n in 1..=50u32 {
             history.push(true);
-            assert_eq!(history.read(), Recent { calls: 50, failures: 25 + n.div_ceil(2) });
+            assert_eq!(history.read(LENGTH), Recent { calls: 50, failures: 25 + n.div_ceil(2) });
         }
         for _ in 0..1_000 {
             history.push(false);
         }
-        assert_eq!(history.read(), Recent { calls: 50, failures: 0 });
+        assert_eq!(history.read(LENGTH), Recent { calls: 50, failures: 0 });
+        history.push(true);
+        assert_eq!(history.read(10), Recent { calls: 10, failures: 1 });
         history.clear();
-        assert_eq!(history.read().share(), None);
+        assert_eq!(history.read(LENGTH).share(), None);
     }
 }

@@ -18,10 +18,12 @@ mod availability;
 mod cause;
 mod ejection;
 mod history;
+mod median;
 mod panic;
 mod policy;
 mod rates;
 mod sample;
+mod unanswered;
 mod verdict;
 mod vitals;
 
@@ -31,9 +33,11 @@ pub(crate) use self::{
     cause::Cause,
     ejection::{Account, Change, Ejection},
     history::Recent,
+    median::Median,
     panic::in_panic,
     rates::outliers,
     sample::Sample,
+    unanswered::{Ages, Buckets, Sent, Unanswered},
     verdict::{Peer, Verdict, judge},
     vitals::{Vitals, Window},
 };

@@ -46,11 +46,16 @@ pub struct OutlierPolicy {
     pub consecutive_gateway_failure: Option<u32>,
     /// In how many of 100 cases it is acted upon. Default 100.
     pub enforcing_consecutive_gateway_failure: u32,
-    /// This many calls in a row that got no answer: no connection, a reset, a timeout. Default 5.
+    /// This many calls in a row that got no answer: no connection, a reset, a timeout, or older than
+    /// `unanswered_after`. Default 5.
     pub consecutive_local_origin_failure: Option<u32>,
     /// In how many of 100 cases it is acted upon. Default 100.
     pub enforcing_consecutive_local_origin_failure: u32,
 
+    /// A call without response headers is a failure without an answer once it is this old and ten times as old as the
+    /// service's median, whoever gives it up. Default 1 s, at least 100 ms. Calls that say that they wait (`prefer: wait`,
+    /// event streams, upgrades) are left out, and nobody is ejected for it if the others do not answer either.
+    pub unanswered_after: Option<Duration>,
     /// A success rate below this share of its peers' median, in an interval, in per cent. Default 80, 1 to 100.
     pub windowed_success_rate: Option<u32>,
     /// Calls in an interval without which an endpoint is neither judged by `windowed_success_rate` nor a peer; two peers
@@ -98,6 +103,7 @@ impl Default for OutlierPolicy {
             enforcing_consecutive_gateway_failure: 100,
             consecutive_local_origin_failure: Some(5),
             enforcing_consecutive_local_origin_failure: 100,
+            unanswered_after: Some(Duration::from_secs(1)),
             windowed_success_rate: Some(80),
             windowed_request_volume: 20,
             enforcing_success_rate: 0,
@@ -127,6 +133,9 @@ impl OutlierPolicy {
             if value < second {
                 faults.push((key, format!("{value:?} is too short: it must be at least 1s")));
             }
+        }
+        if self.unanswered_after.is_some_and(|after| after < Duration::from_millis(100)) {
+            faults.push(("unanswered_after", "it is too short: it must be at least 100ms".into()));
         }
         for (key, value) in [
             ("max_ejection_percent", self.max_ejection_percent),

@@ -77,9 +77,9 @@ fn failures_count_in_a_row_each_kind_by_its_own_rule() {
 fn what_was_held_against_it_is_forgotten_when_it_is_judged_anew() {
     let vitals = Vitals::default();
     feed(&vitals, &[(Sample::Gateway, 4), (Sample::Local, 4)], &policy());
-    assert_eq!(vitals.recent().failures, 8);
+    assert_eq!(vitals.recent(Cause::ConsecutiveGatewayFailure, &policy()).failures, 8);
     vitals.forget();
-    assert_eq!(vitals.recent(), Recent::default());
+    assert_eq!(vitals.recent(Cause::ConsecutiveGatewayFailure, &policy()), Recent::default());
     assert_eq!(vitals.take_window(), Window::default());
     assert_eq!(feed(&vitals, &[(Sample::Gateway, 4)], &policy()), []);
 }

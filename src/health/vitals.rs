@@ -105,9 +105,9 @@ impl Vitals {
         Window { answers: take(&self.answers), failures: take(&self.failures), unanswered: take(&self.unanswered) }
     }
 
-    /// Its most recent calls.
-    pub(crate) fn recent(&self) -> Recent {
-        self.history.read()
+    /// Its most recent calls, as many as the cause is judged by.
+    pub(crate) fn recent(&self, cause: Cause, policy: &OutlierPolicy) -> Recent {
+        self.history.read(cause.looks_back(policy))
     }
 
     /// What was held against it is forgotten: it is judged anew.

@@ -4,6 +4,7 @@
 //! seed make a whole mesh deterministic.
 
 mod hyper;
+mod lag;
 mod rng;
 mod tasks;
 #[cfg(feature = "file")]
@@ -13,6 +14,7 @@ mod watch;
 pub(crate) use self::watch::FileWatch;
 pub(crate) use self::{
     hyper::{HyperTimer, StreamExecutor},
+    lag::Lag,
     rng::Rng,
     tasks::TaskSet,
 };

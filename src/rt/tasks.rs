@@ -1,9 +1,11 @@
 //! Every background task has an owner, and ends with it.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::{runtime::Handle, sync::OnceCell};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::Lag;
 
 /// A group of tasks that is cancelled as one.
 ///
@@ -13,18 +15,19 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub(crate) struct TaskSet {
     tracker: TaskTracker,
     cancel: CancellationToken,
-    runtime: std::sync::Arc<OnceCell<Handle>>,
+    runtime: Arc<OnceCell<Handle>>,
+    lag: Arc<Lag>,
 }
 
 impl TaskSet {
     /// A group that spawns on the runtime of its first spawn.
     pub(crate) fn new() -> Self {
-        Self { tracker: TaskTracker::new(), cancel: CancellationToken::new(), runtime: Default::default() }
+        Self { tracker: TaskTracker::new(), cancel: CancellationToken::new(), runtime: Arc::default(), lag: Lag::new() }
     }
 
     /// A group that ends with this one, or earlier.
     pub(crate) fn child(&self) -> Self {
-        Self { tracker: self.tracker.clone(), cancel: self.cancel.child_token(), runtime: self.runtime.clone() }
+        Self { cancel: self.cancel.child_token(), ..self.clone() }
     }
 
     /// Binds the group to a runtime, so that tasks can be spawned from threads outside of it.
@@ -59,6 +62,11 @@ impl TaskSet {
             },
             &handle,
         );
+    }
+
+    /// How late the runtime of the group is.
+    pub(crate) fn lag(&self) -> &Arc<Lag> {
+        &self.lag
     }
 
     /// Tells every task of the group to end.

@@ -65,6 +65,7 @@ outlier! {
     enforcing_consecutive_gateway_failure: u32,
     consecutive_local_origin_failure: Option<u32>,
     enforcing_consecutive_local_origin_failure: u32,
+    unanswered_after: Option<Duration>,
     windowed_success_rate: Option<u32>,
     windowed_request_volume: u32,
     enforcing_success_rate: u32,

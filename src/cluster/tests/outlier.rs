@@ -19,8 +19,13 @@ fn choose(bench: &Bench, repeatable: bool) -> Chosen {
 impl Bench {
     fn feed(&self, name: &str, sample: Sample, times: usize) {
         for _ in 0..times {
-            self.cluster.observed(&self.member(name), sample);
+            self.cluster.observed(&self.member(name), sample, rt::now());
         }
+    }
+
+    /// The service usually answers within 10 ms.
+    fn usual(&self) {
+        self.cluster.watch.latency.add(Duration::from_millis(10), 200);
     }
 
     fn has(&self, name: &str, flag: Flag) -> bool {
@@ -195,4 +200,101 @@ async fn rates_are_compared_each_interval_while_there_are_calls() {
     let after = begun.elapsed();
     assert!((Duration::from_secs(10)..Duration::from_millis(10_300)).contains(&after), "{after:?}");
     assert_eq!(bench.picked(), ["b", "c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_without_an_answer_are_judged_by_their_age_and_once() {
+    let bench = bench(&["a", "b", "c"]).await;
+    bench.usual();
+    bench.cluster.watch_calls();
+    rt::sleep(Duration::from_millis(150)).await;
+    for name in ["b", "c"] {
+        bench.feed(name, Sample::Success, 20);
+    }
+    let (member, sent) = (bench.member("a"), bench.cluster.watch.ages.now());
+    for _ in 0..4 {
+        member.unanswered.sent(sent);
+    }
+    rt::sleep(Duration::from_secs(5)).await;
+    assert!(!bench.has("a", Flag::EJECTED), "four are too few, and counted once");
+    member.unanswered.sent(bench.cluster.watch.ages.now());
+    rt::sleep(Duration::from_millis(900)).await;
+    assert!(!bench.has("a", Flag::EJECTED));
+    rt::sleep(Duration::from_millis(400)).await;
+    assert!(bench.has("a", Flag::EJECTED));
+    assert!(bench.member("a").account(rt::now()).unwrap().contains("`unanswered`"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_ejected_for_silence_while_the_others_are_silent_too() {
+    let bench = bench(&["a", "b", "c"]).await;
+    bench.cluster.watch_calls();
+    rt::sleep(Duration::from_millis(150)).await;
+    for _ in 0..10 {
+        for name in ["a", "b", "c"] {
+            bench.member(name).unanswered.sent(bench.cluster.watch.ages.now());
+        }
+        rt::sleep(Duration::from_millis(300)).await;
+    }
+    rt::sleep(Duration::from_secs(2)).await;
+    assert_eq!(bench.picked(), ["a", "b", "c"]);
+    // Where everything takes long, long is usual.
+    assert!(bench.cluster.watch.unanswered_after() >= Duration::from_secs(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_callers_give_up_counts_if_it_was_old_enough() {
+    for (age, ejected) in [(900, false), (1_000, true)] {
+        let bench = bench(&["a", "b", "c"]).await;
+        bench.usual();
+        bench.cluster.watch_calls();
+        rt::sleep(Duration::from_millis(150)).await;
+        bench.feed("b", Sample::Success, 20);
+        bench.feed("c", Sample::Success, 20);
+        for _ in 0..5 {
+            let (started, sent) = (rt::now(), bench.cluster.watch.ages.now());
+            rt::sleep(Duration::from_millis(age)).await;
+            bench.cluster.given_up(&bench.member("a"), started, sent);
+        }
+        assert_eq!(bench.has("a", Flag::EJECTED), ejected, "{age} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_stall_of_this_process_looks_like_is_held_against_nobody() {
+    let bench = bench(&["a", "b", "c"]).await;
+    bench.usual();
+    bench.cluster.watch_calls();
+    rt::sleep(Duration::from_millis(150)).await;
+    bench.feed("b", Sample::Success, 20);
+    bench.feed("c", Sample::Success, 20);
+    let (started, sent) = (rt::now(), bench.cluster.watch.ages.now());
+    for _ in 0..10 {
+        bench.member("a").unanswered.sent(sent);
+    }
+    tokio::time::advance(Duration::from_millis(1_500)).await;
+    for _ in 0..5 {
+        bench.cluster.given_up(&bench.member("a"), started, sent);
+        bench.cluster.observed(&bench.member("a"), Sample::Local, started);
+    }
+    rt::sleep(Duration::from_secs(2)).await;
+    assert!(!bench.has("a", Flag::EJECTED));
+    // And afterwards it is judged as ever.
+    bench.feed("a", Sample::Local, 5);
+    assert!(bench.has("a", Flag::EJECTED));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_watches_while_there_are_no_calls() {
+    let bench = bench(&["a", "b", "c"]).await;
+    rt::sleep(Duration::from_secs(15)).await;
+    let idle = bench.cluster.tasks.len();
+    bench.cluster.watch_calls();
+    assert!(bench.cluster.tasks.len() > idle);
+    rt::sleep(Duration::from_secs(15)).await;
+    assert_eq!(bench.cluster.tasks.len(), idle);
+    let one = Bench::new(&["a"]).await;
+    let idle = one.cluster.tasks.len();
+    one.cluster.watch_calls();
+    assert_eq!(one.cluster.tasks.len(), idle, "one endpoint is compared with nobody");
 }

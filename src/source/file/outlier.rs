@@ -130,6 +130,12 @@ fn map(at: Cursor<'_, '_, '_>) -> Option<PartialOutlier> {
                  gateway failures. Default true.",
                 |at| at.boolean(),
             ),
+            unanswered_after: fields.field(
+                "unanswered_after",
+                "A call without response headers is a failure once it is this old and ten times as old as the service's \
+                 median. Default 1s; at least 100ms, or `off`.",
+                |at| at.duration_or_off(Duration::from_millis(100)),
+            ),
             windowed_success_rate: fields.field(
                 "windowed_success_rate",
                 "A success rate in an interval below this share of the median of its peers, in per cent. Default 80.",
