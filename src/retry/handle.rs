@@ -12,7 +12,7 @@ use super::{
     budget::Budget,
     decision::No,
     hedge::{HedgeMode, HedgePolicy, Latencies, Load},
-    policy::RetryPolicy,
+    policy::{MOST_RETRIES, RetryPolicy},
 };
 use crate::{
     context::Call,
@@ -55,9 +55,9 @@ impl Handle {
     /// # Errors
     /// What is out of bounds.
     pub fn new(policy: RetryPolicy, hedge: HedgePolicy) -> Result<Arc<Self>, String> {
-        validate(&policy, &hedge)?;
+        let spec = checked(policy, hedge)?;
         let budget = Budget::new(rt::now());
-        Ok(Arc::new(Self::on(RetrySpec { policy, hedge }, None, budget, Series::unregistered(), rt::now())))
+        Ok(Arc::new(Self::on(spec, None, budget, Series::unregistered(), rt::now())))
     }
 
     /// Another policy for the same backend: they share one budget.
@@ -65,9 +65,9 @@ impl Handle {
     /// # Errors
     /// What is out of bounds.
     pub fn sharing(&self, policy: RetryPolicy, hedge: HedgePolicy) -> Result<Arc<Self>, String> {
-        validate(&policy, &hedge)?;
+        let spec = checked(policy, hedge)?;
         let budget = Arc::clone(&self.budget);
-        Ok(Arc::new(Self::on(RetrySpec { policy, hedge }, None, budget, Series::unregistered(), rt::now())))
+        Ok(Arc::new(Self::on(spec, None, budget, Series::unregistered(), rt::now())))
     }
 
     /// A valid policy for a backend whose budget is known.
@@ -188,12 +188,41 @@ impl Handle {
     }
 }
 
-fn validate(policy: &RetryPolicy, hedge: &HedgePolicy) -> Result<(), String> {
-    policy.validate().and_then(|()| hedge.validate()).map_err(|(field, reason)| format!("{field}: {reason}"))?;
-    match (hedge.is_on(), policy.num_retries + hedge.max_hedged_attempts) {
-        (true, 11..) => Err("num_retries and max_hedged_attempts together must be at most 10".into()),
-        _ => Ok(()),
+impl RetrySpec {
+    /// This policy, not hedged.
+    pub fn new(policy: RetryPolicy) -> Self {
+        Self { policy, hedge: HedgePolicy::default() }
     }
+
+    /// Hedges as well.
+    #[must_use]
+    pub fn hedge(mut self, hedge: HedgePolicy) -> Self {
+        self.hedge = hedge;
+        self
+    }
+
+    /// Checks bounds.
+    ///
+    /// # Errors
+    /// The path of the field below a service or route, and what is wrong with it.
+    pub(crate) fn validate(&self) -> Result<(), (String, String)> {
+        let under = |group: &str, (field, reason): (&str, String)| (format!("{group}.{field}"), reason);
+        self.policy.validate().map_err(|wrong| under("retry", wrong))?;
+        self.hedge.validate().map_err(|wrong| under("hedge", wrong))?;
+        let attempts = self.policy.num_retries + self.hedge.max_hedged_attempts;
+        if self.hedge.is_on() && attempts > MOST_RETRIES {
+            let reason =
+                format!("with `num_retries` it makes {attempts} further attempts, at most {MOST_RETRIES} are allowed");
+            return Err(("hedge.max_hedged_attempts".into(), reason));
+        }
+        Ok(())
+    }
+}
+
+fn checked(policy: RetryPolicy, hedge: HedgePolicy) -> Result<RetrySpec, String> {
+    let spec = RetrySpec { policy, hedge };
+    spec.validate().map_err(|(path, reason)| format!("{path}: {reason}"))?;
+    Ok(spec)
 }
 
 /// Counters of what became of failed attempts.

@@ -46,6 +46,10 @@ mod source;
 #[cfg(test)]
 mod tests;
 
+// Bounds that only a document's reader names.
+#[cfg(feature = "file")]
+pub(crate) use self::{hedge::MOST_HEDGES, policy::LARGEST_BUFFER};
+
 pub use self::{
     backoff::{Backoff, Jitter},
     body::RetryBody,
@@ -58,5 +62,6 @@ pub(crate) use self::{
     budget::Budget,
     handle::Series,
     head::Head,
+    policy::MOST_RETRIES,
     repeat::{AttemptKind, Kept, Next, Repeat, Repeating},
 };

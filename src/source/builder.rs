@@ -13,6 +13,7 @@ use super::{
     },
     failover::{PartialFailover, PartialLocality},
     outlier::PartialOutlier,
+    retry::PartialRetries,
     store::{Rejection, Update},
     unnamed_route,
 };
@@ -28,6 +29,7 @@ use crate::{
         Address, EndpointSource, EndpointSpec, Labels, Origin, Policy, PolicyDraft, Protocol, RouteOptions, SourceKind,
     },
     name::{RouteName, ServiceName, SubsetName},
+    retry::RetrySpec,
     route::{Route, RouteAction, WeightedTarget},
     seat::Position,
     timeout::TimeoutPolicy,
@@ -395,6 +397,16 @@ impl ServiceBuilder {
         self
     }
 
+    /// Sets what is sent again and what is asked twice.
+    pub fn retries(mut self, spec: RetrySpec) -> Self {
+        if let Err((path, reason)) = spec.validate() {
+            self.reject(&path, reason);
+        }
+        let partial = PartialRetries::of(&spec, &self.origin());
+        self.target().tunables.retries = partial;
+        self
+    }
+
     /// Sets the whole call's timeout: `timeouts.request`.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         if timeout.is_zero() {
@@ -466,6 +478,9 @@ impl ServiceBuilder {
         if let Some(Err((key, reason))) = options.mirror.as_ref().map(|mirror| mirror.policy.check()) {
             self.reject(&format!("routes.{}.mirror.{key}", route.name), reason.into());
         }
+        if let Some(Err((path, reason))) = options.retries.as_ref().map(RetrySpec::validate) {
+            self.reject(&format!("routes.{}.{path}", route.name), reason);
+        }
         self.route_with(route, Drafts::new(), options)
     }
 
@@ -486,6 +501,7 @@ impl ServiceBuilder {
             policies,
             options,
             options_at: BTreeMap::new(),
+            retries: PartialRetries::default(),
         };
         let routes = &mut self.target().routes;
         routes.get_or_insert_with(|| Set::new(Vec::new(), origin)).value.push(route);

@@ -3,6 +3,8 @@
 //! Runs on the merged result, because a file may name a subset that the builder defines. A rejection stops the update,
 //! a lint only warns. Parts that could not be read are not checked, so that one mistake is reported once.
 
+mod retries;
+
 use std::collections::HashMap;
 
 use super::{
@@ -62,6 +64,7 @@ pub(super) fn check(resolution: &Resolution) -> Findings {
             findings.timeouts(service);
             failover::check(&resolution.snapshot, service, &mut findings);
             findings.outliers(service);
+            findings.service_retries(service);
             findings.routes(service);
         }
     }
@@ -228,6 +231,7 @@ impl Findings {
             self.targets(service, index, route);
             self.mirror(service, index, route);
             self.route_timeout(service, index, route);
+            self.route_retries(service, index, route);
             let name = route_name(index, route);
             if let Some(earlier) = names.insert(name.clone(), route) {
                 let origin = route.name.as_ref().map_or(&route.origin, |name| &name.origin);

@@ -10,6 +10,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use super::{
     failover::{PartialFailover, PartialLocality},
     outlier::PartialOutlier,
+    retry::PartialRetries,
 };
 use crate::{
     authz::{Action, Policy, Rule},
@@ -212,6 +213,7 @@ pub(crate) struct Tunables {
     pub(crate) timeouts: PartialTimeouts,
     pub(crate) circuit_breakers: PartialBreakers,
     pub(crate) outlier_detection: PartialOutlier,
+    pub(crate) retries: PartialRetries,
     pub(crate) policies: Drafts,
 }
 
@@ -219,7 +221,7 @@ impl Tunables {
     pub(crate) fn over(self, lower: Self) -> Self {
         over!(self, lower;
             fields: load_balancer;
-            groups: failover, locality, timeouts, circuit_breakers, outlier_detection;
+            groups: failover, locality, timeouts, circuit_breakers, outlier_detection, retries;
             maps: policies)
     }
 }
@@ -333,4 +335,5 @@ pub(crate) struct PartialRoute {
     pub(crate) options: RouteOptions,
     /// Who set what of the options, by path inside the route.
     pub(crate) options_at: BTreeMap<&'static str, Origin>,
+    pub(crate) retries: PartialRetries,
 }

@@ -14,6 +14,7 @@ pub(crate) mod file;
 mod order;
 mod outlier;
 mod resolve;
+mod retry;
 mod security;
 mod store;
 #[cfg(test)]

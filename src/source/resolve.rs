@@ -150,6 +150,7 @@ fn service(
         max_streams: effective(provenance, at("max_streams"), &limits.max_streams, base.max_streams),
     };
     spec.outlier_detection = tunables.outlier_detection.resolve(provenance, &format!("{path}.outlier_detection"));
+    spec.retries = tunables.retries.resolve(provenance, &path);
     let none = PolicySet::default();
     spec.policies = seated(&tunables.policies, before.map_or(&none, |before| &before.policies), provenance, &path);
     let indices = routes(&mut spec, partial, before, provenance, &path);
@@ -195,6 +196,7 @@ fn routes(
     provenance: &mut Provenance,
     path: &str,
 ) -> Vec<usize> {
+    let base = path;
     let Some(written) = &partial.routes else { return Vec::new() };
     provenance.record(format!("{path}.routes"), written.origin.clone());
     let mut order: Vec<usize> = (0..written.value.len()).collect();
@@ -213,7 +215,10 @@ fn routes(
         for (key, origin) in &partial.options_at {
             provenance.record(format!("{path}.{key}"), origin.clone());
         }
-        spec.route_options.push(partial.options.clone());
+        let mut options = partial.options.clone();
+        options.retries =
+            options.retries.or_else(|| partial.retries.resolve_over(&spec.retries, provenance, &path, base));
+        spec.route_options.push(options);
         spec.route_policies.push(seated(&partial.policies, old, provenance, &path));
         spec.routes.push(match same {
             Some((before, at)) if *before.routes[at] == route => before.routes[at].clone(),

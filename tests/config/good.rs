@@ -7,6 +7,7 @@ use sinew::{
     balance::{BalancePolicy, Failover, LocalityMode},
     config::{Loader, show},
     model::{Origin, Protocol, Snapshot, SourceKind},
+    retry::{HedgeMode, RetrySpec},
     route::RouteAction,
 };
 
@@ -47,8 +48,24 @@ services:
         expires_after: off
         mode: shadow
       mirror: { to: v1, percent: 12.5%, timeout: 2s, max_concurrent: 7, host_suffix: "", forward_credentials: true }
+      retry: { num_retries: 1, retriable_headers: { x-again: { exact: yes } }, retry_on: [retriable-headers] }
+      hedge: { percentile: 99.5, max_hedged_attempts: 2, max_extra_load_percent: 10 }
   ratings:
     endpoints: { custom: registry }
+    retry:
+      retry_on: [5xx, unavailable, retriable-status-codes]
+      retriable_status_codes: [429, 409]
+      retriable_request_headers: { x-retry: { present: true } }
+      require_idempotent: false
+      per_try_timeout: 1s
+      retry_back_off: { base_interval: 100ms, jitter: equal }
+      rate_limited_retry_back_off: { max_interval: 5s }
+      max_request_buffer_bytes: 1024
+      peek_trailers: false
+      min_remaining: 20ms
+      tree_allowance: 1
+    hedge: { delay: 50ms }
+  batch: { retry: off, hedge: off, endpoints: { custom: registry } }
 inbound:
   path_normalization: merge_slashes
   authz:
@@ -98,7 +115,10 @@ fn every_part_reaches_the_snapshot() {
     assert_eq!(&*authz.rules[1].name, "allow[1]");
     // Without `identity` these two can never match.
     let lints: Vec<&str> = snapshot.lints.iter().map(|lint| lint.path.as_str()).collect();
-    assert_eq!(lints, ["inbound.authz.allow[0]", "inbound.authz.allow[1]"]);
+    assert_eq!(
+        lints,
+        ["services.ratings.retry.require_idempotent", "inbound.authz.allow[0]", "inbound.authz.allow[1]"]
+    );
 }
 
 #[test]
@@ -121,6 +141,29 @@ fn a_route_has_its_faults_whatever_its_place() {
     let fault = reviews.route_options[canary].fault.as_ref().unwrap();
     assert_eq!(fault.abort.unwrap().percentage.millionths(), 5_000);
     assert_eq!((fault.expires_after, fault.mode), (None, sinew::enforcement::Mode::Shadow));
+}
+
+#[test]
+fn a_route_takes_over_what_it_does_not_say_of_retries() {
+    let snapshot = load(FULL);
+    let ratings = &snapshot.services["ratings"].retries;
+    assert_eq!(ratings.policy.retry_on.iter().count(), 3);
+    assert_eq!(ratings.policy.back_off.base_interval, Duration::from_millis(100));
+    assert_eq!(ratings.policy.back_off.max_interval, Duration::from_secs(1));
+    assert_eq!(ratings.hedge.mode, HedgeMode::Fixed(Duration::from_millis(50)));
+    assert_eq!(snapshot.services["batch"].retries.policy.num_retries, 0);
+    let reviews = &snapshot.services["reviews"];
+    assert_eq!(reviews.retries, RetrySpec::default());
+    let canary = reviews.routes.iter().position(|route| route.name.as_str() == "canary").unwrap();
+    for (index, options) in reviews.route_options.iter().enumerate() {
+        assert_eq!(options.retries.is_some(), index == canary);
+    }
+    let retries = reviews.route_options[canary].retries.as_ref().unwrap();
+    assert_eq!((retries.policy.num_retries, retries.policy.tree_allowance), (1, 2));
+    assert_eq!((retries.hedge.mode, retries.hedge.max_hedged_attempts), (HedgeMode::Percentile(99.5), 2));
+    let own = format!("services.reviews.routes[{canary}].retry");
+    assert!(matches!(snapshot.provenance.of(&format!("{own}.num_retries")), Origin::File(_)));
+    assert_eq!(snapshot.provenance.of(&format!("{own}.tree_allowance")), &Origin::Default);
 }
 
 #[test]

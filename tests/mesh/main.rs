@@ -12,6 +12,7 @@ mod mirrors;
 mod quiet;
 mod reload;
 mod restart;
+mod retries;
 mod routing;
 mod stall;
 mod streams;

@@ -142,7 +142,8 @@ fn tunables(fields: &mut Fields<'_, '_, '_>, place: &str) -> Tunables {
          `enforcement`.",
         super::outlier::outlier,
     );
-    fields.later(&["retry", "hedge", "health_checks", "rate_limit"]);
+    let retries = super::retry::retries(fields);
+    fields.later(&["health_checks", "rate_limit"]);
     let policies = fields.policies(&[Position::Outer, Position::Attempt], place);
     Tunables {
         load_balancer: balancer.policy,
@@ -151,6 +152,7 @@ fn tunables(fields: &mut Fields<'_, '_, '_>, place: &str) -> Tunables {
         timeouts,
         circuit_breakers,
         outlier_detection,
+        retries,
         policies,
     }
 }

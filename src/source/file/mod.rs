@@ -13,6 +13,7 @@ mod loader;
 mod node;
 mod outlier;
 mod report;
+mod retry;
 mod routes;
 #[cfg(feature = "schema")]
 mod schema;

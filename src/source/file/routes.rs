@@ -60,7 +60,8 @@ pub(super) fn route(at: Cursor<'_, '_, '_>) -> Option<PartialRoute> {
                 at.duration(MIN_TIMEOUT)
             });
         let (options, options_at) = traffic::options(fields);
-        fields.later(&["retry", "hedge", "rate_limit"]);
+        let retries = super::retry::retries(fields);
+        fields.later(&["rate_limit"]);
         let policies = fields.policies(&[Position::Outer, Position::Attempt], "a route");
 
         let (action, targets) = action(to, split, redirect, direct);
@@ -79,6 +80,7 @@ pub(super) fn route(at: Cursor<'_, '_, '_>) -> Option<PartialRoute> {
             policies,
             options,
             options_at,
+            retries,
         }
     })
 }
@@ -243,7 +245,7 @@ pub(super) fn header_name(key: &str) -> Result<HeaderName, Wrong> {
     })
 }
 
-fn string_match(at: Cursor<'_, '_, '_>) -> Option<StringMatch> {
+pub(super) fn string_match(at: Cursor<'_, '_, '_>) -> Option<StringMatch> {
     at.scalar_or(
         |at| at.text("a text").map(StringMatch::Exact),
         |at| {

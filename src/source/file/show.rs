@@ -5,6 +5,8 @@
 
 use std::{fmt::Write, path::Path};
 
+use http::HeaderName;
+
 use super::traffic;
 use crate::{
     authz::{Action, Policy as AuthzPolicy},
@@ -16,6 +18,7 @@ use crate::{
         ServiceSpec, SetKind, Snapshot, SourceKind, TlsMode,
     },
     name::Locality,
+    retry::RetrySpec,
     route::{HeaderChanges, PathRewrite, Route, RouteAction},
     source::duration::format as duration,
 };
@@ -191,6 +194,7 @@ impl Printer<'_> {
         for (key, value) in crate::source::outlier::written(&service.outlier_detection) {
             self.value(6, key, &value, &format!("{path}.outlier_detection.{key}"));
         }
+        self.retries(4, &service.retries, &path);
         let timeouts = &service.timeouts;
         self.line(4, "timeouts:", None);
         for (key, value) in [
@@ -298,6 +302,26 @@ impl Printer<'_> {
     fn options(&mut self, options: &RouteOptions, path: &str) {
         for (key, value) in traffic::shown(options) {
             self.value(8, key, &value, &format!("{path}.{key}"));
+        }
+        if let Some(retries) = &options.retries {
+            self.retries(8, retries, path);
+        }
+    }
+
+    fn retries(&mut self, indent: usize, spec: &RetrySpec, path: &str) {
+        let headers = |headers: &Vec<(HeaderName, StringMatch)>| {
+            let pair = |(name, value): &(HeaderName, StringMatch)| (key(name.as_str()), string_match(value));
+            map(&headers.iter().map(pair).collect::<Vec<_>>())
+        };
+        for (group, lines) in crate::source::retry::written(spec, headers) {
+            self.line(indent, &format!("{group}:"), None);
+            for line in lines {
+                let indent = indent + if line.deep { 4 } else { 2 };
+                match line.value.as_str() {
+                    "" => self.line(indent, &format!("{}:", line.key), None),
+                    value => self.value(indent, line.key, value, &format!("{path}.{group}.{}", line.origin)),
+                }
+            }
         }
     }
 
@@ -475,8 +499,8 @@ fn path_rewrite(path: &PathRewrite) -> String {
 }
 
 fn header_changes(changes: &HeaderChanges) -> String {
-    let pairs = |pairs: &[(http::HeaderName, http::HeaderValue)]| {
-        let pair = |(name, value): &(http::HeaderName, http::HeaderValue)| {
+    let pairs = |pairs: &[(HeaderName, http::HeaderValue)]| {
+        let pair = |(name, value): &(HeaderName, http::HeaderValue)| {
             (key(name.as_str()), quoted(&String::from_utf8_lossy(value.as_bytes())))
         };
         map(&pairs.iter().map(pair).collect::<Vec<_>>())
