@@ -38,6 +38,7 @@
 //! | [`route`], [`matching`] | routes, splits, rewrites, and what they match |
 //! | [`balance`] | how an endpoint is chosen |
 //! | [`health`] | when an endpoint is taken out, and how it comes back |
+//! | [`retry`] | what is sent again, budgets, hedges. Also as a layer for any service |
 //! | [`breaker`], [`timeout`] | exact limits; deadlines that follow the body. Also as layers for any service |
 //! | [`fault`] | delays, aborts and slow responses on purpose. Also as a layer |
 //! | [`mirror`] | copies of requests that nobody waits for. Also as a layer |
@@ -68,9 +69,7 @@
 //! | `cli` | | the `sinew` command |
 //!
 //! # What is not there yet
-//! Identity and mTLS (calls are plaintext, everyone is admitted, and a document that asks for mTLS is refused), retries
-//! of what may have been processed, hedging, active health checks, rate limits, control planes. What
-//! provably was not processed is sent again already.
+//! Identity and mTLS (calls are plaintext, everyone is admitted, and a document that asks for mTLS is refused), active health checks, rate limits, control planes.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
