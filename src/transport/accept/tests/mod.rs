@@ -1,6 +1,7 @@
 //! The listener, seen from the wire.
 
 mod drain;
+mod exhausted;
 mod hostile;
 mod serve;
 
