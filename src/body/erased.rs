@@ -4,11 +4,12 @@ use std::{
     any::Any,
     fmt, mem,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::Full;
 
 use super::{
     foreign::Foreign,
@@ -55,6 +56,9 @@ impl Body {
         if let Some(incoming) = (&mut slot as &mut dyn Any).downcast_mut::<Option<hyper::body::Incoming>>() {
             return incoming.take().map(Body::incoming).unwrap_or_default();
         }
+        if let Some(whole) = whole(&mut slot) {
+            return whole;
+        }
         match slot {
             Some(body) if body.is_end_stream() => Self::empty(),
             Some(body) => Self { repr: Repr::Boxed(Box::pin(Foreign::new(body))) },
@@ -95,6 +99,9 @@ impl Body {
                 own if matches!(own.repr, Repr::Empty | Repr::Full(_) | Repr::Replay(_) | Repr::Shared(_)) => own,
                 own => Self { repr: Repr::Replay(Box::pin(Replay::new(own))) },
             };
+        }
+        if let Some(whole) = whole(&mut slot) {
+            return whole;
         }
         match slot {
             Some(body) if body.is_end_stream() => Self::empty(),
@@ -138,6 +145,16 @@ impl Body {
             _ => None,
         }
     }
+}
+
+/// The body that hyper's users make of bytes that are here: it needs no box, and can be sent again without remembering.
+fn whole(slot: &mut dyn Any) -> Option<Body> {
+    let full = slot.downcast_mut::<Option<Full<Bytes>>>()?.as_mut()?;
+    let mut context = Context::from_waker(Waker::noop());
+    Some(match Pin::new(full).poll_frame(&mut context) {
+        Poll::Ready(Some(Ok(frame))) => frame.into_data().map(Body::from).unwrap_or_default(),
+        _ => Body::empty(),
+    })
 }
 
 impl Default for Body {

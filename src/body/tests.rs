@@ -138,3 +138,13 @@ async fn a_guard_sees_errors_and_drops_once() {
     drop(GuardedBody::new(Body::from("abc"), log.clone()));
     assert_eq!(log.lines(), ["dropped"]);
 }
+
+#[test]
+fn a_whole_body_of_hypers_users_is_taken_as_what_it_is() {
+    for body in [Body::new(Full::from("abc")), Body::request(Full::<Bytes>::from("abc"))] {
+        assert_eq!(body.as_full().unwrap(), "abc");
+    }
+    for body in [Body::new(Full::<Bytes>::default()), Body::request(Full::<Bytes>::default())] {
+        assert!(body.is_end_stream() && body.as_full().unwrap().is_empty());
+    }
+}

@@ -17,7 +17,7 @@ use std::{
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
     header::{self, HeaderName},
-    uri::{PathAndQuery, Scheme},
+    uri::{Authority, PathAndQuery, Scheme},
 };
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -55,6 +55,8 @@ pub(super) struct H1Connection {
     epoch: u32,
     /// Until the first answer.
     fate: Option<Arc<Leash>>,
+    /// What the last request named its host, as it is and as a header.
+    host: Option<(Authority, HeaderValue)>,
 }
 
 impl H1Connection {
@@ -77,6 +79,7 @@ impl H1Connection {
             renew_at,
             epoch,
             fate: dialed.fate,
+            host: None,
         })
     }
 
@@ -227,19 +230,19 @@ impl H1Lease {
 
     pub(super) async fn send(mut self, pool: Arc<Pool>, request: Request<Body>) -> Result<Response<SlotBody>, Error> {
         let (parts, body) = request.into_parts();
-        let mut head = Request::from_parts(parts, ());
-        origin_form(&mut head, &pool);
+        let head = Request::from_parts(parts, ());
         let connect = *head.method() == Method::CONNECT;
         let again = self.reused && safe_to_repeat(head.method(), head.headers());
         let saved = again.then(|| (head.clone(), body.as_full()));
-        let result = self.attempt(&pool, head, body).await;
-        let response = match (result, saved) {
+        let response = match (self.attempt(&pool, head, body).await, saved) {
             // A kept connection was closed as the request crossed: nothing came back, and the method may be repeated.
+            // Boxed, as all that is rare here: the future of every call would be as large.
             (Err(Failure { silent: true, error }), Some((head, Some(full)))) => {
                 tracing::debug!("a kept connection was closed by its peer, sending again on a new one: {error}");
                 self.connection = None;
                 self.permit = self.permit.take().or_else(|| pool.permit());
-                self.attempt(&pool, head, Body::from(full)).await.map_err(|failure| failure.error)?
+                let repeated = Box::pin(self.attempt(&pool, head, Body::from(full)));
+                repeated.await.map_err(|failure| failure.error)?
             }
             (result, _) => result.map_err(|failure| failure.error)?,
         };
@@ -259,14 +262,14 @@ impl H1Lease {
     async fn attempt(
         &mut self,
         pool: &Arc<Pool>,
-        head: Request<()>,
+        mut head: Request<()>,
         body: Body,
     ) -> Result<Response<hyper::body::Incoming>, Failure> {
         if self.connection.is_none() {
             let Some(permit) = self.permit.take() else {
                 return Err(Failure::sure(error::unopened(None).returning(body)));
             };
-            match pool.dial_h1(permit).await {
+            match Box::pin(pool.dial_h1(permit)).await {
                 Ok(connection) => self.connection = Some(connection),
                 Err(error) => return Err(Failure::sure(error.returning(body))),
             }
@@ -274,6 +277,7 @@ impl H1Lease {
         let Some(connection) = &mut self.connection else {
             return Err(Failure::sure(error::unopened(None).returning(body)));
         };
+        origin_form(&mut head, pool, &mut connection.host);
         let refusal = |fate: &Option<Arc<Leash>>| {
             let alert = fate.as_ref()?.refusal()?;
             Some(error::refused(pool.label(), alert))
@@ -340,11 +344,20 @@ fn idle_limit(headers: &HeaderMap) -> Duration {
 }
 
 /// Path and query in the request line, the authority in `Host` (RFC 9112 §3.2.1); CONNECT keeps its authority.
-fn origin_form(head: &mut Request<()>, pool: &Pool) {
+fn origin_form(head: &mut Request<()>, pool: &Pool, last: &mut Option<(Authority, HeaderValue)>) {
     *head.version_mut() = Version::HTTP_11;
     if !head.headers().contains_key(header::HOST) {
-        let authority = head.uri().authority().cloned().unwrap_or_else(|| pool.authority());
-        if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
+        // Hardly a connection ever sees another one.
+        let host = match (&last, head.uri().authority()) {
+            (Some((known, host)), Some(authority)) if known.as_str() == authority.as_str() => Some(host.clone()),
+            (_, authority) => {
+                let authority = authority.cloned().unwrap_or_else(|| pool.authority());
+                let host = HeaderValue::from_str(authority.as_str()).ok();
+                *last = host.clone().map(|host| (authority, host));
+                host
+            }
+        };
+        if let Some(host) = host {
             head.headers_mut().insert(header::HOST, host);
         }
     }

@@ -372,28 +372,28 @@ impl Pool {
         if state.closed {
             return;
         }
+        let expires = connection.expires();
         state.h1_idle.push(connection);
         if !std::mem::replace(&mut state.reaping, true) {
-            self.tasks.spawn(Arc::clone(self).reap());
+            self.tasks.spawn(Arc::clone(self).reap(expires));
         }
     }
 
     /// Closes idle HTTP/1.1 connections as they grow too old; ends when none is left.
-    async fn reap(self: Arc<Self>) {
+    async fn reap(self: Arc<Self>, mut next: Instant) {
         loop {
-            let next = {
-                let mut state = self.lock();
-                let now = rt::now();
-                state.h1_idle.retain(|connection| connection.fresh(now));
-                match state.h1_idle.iter().map(H1Connection::expires).min() {
-                    Some(next) => next,
-                    None => {
-                        state.reaping = false;
-                        return;
-                    }
+            // First: a connection that is used again and again is hardly ever found idle.
+            rt::sleep_until(next).await;
+            let mut state = self.lock();
+            let now = rt::now();
+            state.h1_idle.retain(|connection| connection.fresh(now));
+            next = match state.h1_idle.iter().map(H1Connection::expires).min() {
+                Some(next) => next,
+                None => {
+                    state.reaping = false;
+                    return;
                 }
             };
-            rt::sleep_until(next).await;
         }
     }
 
