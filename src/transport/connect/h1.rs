@@ -56,7 +56,7 @@ pub(super) struct H1Connection {
     /// Until the first answer.
     fate: Option<Arc<Leash>>,
     /// What the last request named its host, as it is and as a header.
-    host: Option<(Authority, HeaderValue)>,
+    host: Option<Box<(Authority, HeaderValue)>>,
 }
 
 impl H1Connection {
@@ -344,16 +344,16 @@ fn idle_limit(headers: &HeaderMap) -> Duration {
 }
 
 /// Path and query in the request line, the authority in `Host` (RFC 9112 §3.2.1); CONNECT keeps its authority.
-fn origin_form(head: &mut Request<()>, pool: &Pool, last: &mut Option<(Authority, HeaderValue)>) {
+fn origin_form(head: &mut Request<()>, pool: &Pool, last: &mut Option<Box<(Authority, HeaderValue)>>) {
     *head.version_mut() = Version::HTTP_11;
     if !head.headers().contains_key(header::HOST) {
         // Hardly a connection ever sees another one.
-        let host = match (&last, head.uri().authority()) {
+        let host = match (last.as_deref(), head.uri().authority()) {
             (Some((known, host)), Some(authority)) if known.as_str() == authority.as_str() => Some(host.clone()),
             (_, authority) => {
                 let authority = authority.cloned().unwrap_or_else(|| pool.authority());
                 let host = HeaderValue::from_str(authority.as_str()).ok();
-                *last = host.clone().map(|host| (authority, host));
+                *last = host.clone().map(|host| Box::new((authority, host)));
                 host
             }
         };
