@@ -82,7 +82,7 @@ mod classify;
 mod context;
 pub mod enforcement;
 mod error;
-#[allow(dead_code, unused_imports, reason = "waits for the mesh")]
+#[allow(dead_code, unused_imports, reason = "what only files and a Workload API need waits for them")]
 mod identity;
 mod instrument;
 pub mod matching;
@@ -138,7 +138,10 @@ pub use self::{
 pub use self::{
     client::{Client, RequestBuilder, ResponseExt, ResponseFuture, StatusError},
     cluster::{ClusterStatus, EndpointStatus, PriorityStatus},
-    mesh::{BuildError, Builder, Listen, Listener, Mesh, MeshStatus, Network, Serve, ServiceStatus, SourceStatus},
+    mesh::{
+        BuildError, Builder, IdentityStatus, Listen, Listener, Mesh, MeshStatus, Network, Serve, ServiceStatus,
+        SourceStatus,
+    },
     server::{ServerLayer, ServerService},
     source::builder::ServiceBuilder,
 };

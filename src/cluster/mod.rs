@@ -195,7 +195,6 @@ impl Cluster {
         self.requests.move_old(now, LONG_LIVED, &self.streams);
     }
 
-    #[allow(dead_code, reason = "waits for identity")]
     /// Replaces every connection, since they would be made with another certificate now: make before break.
     pub(crate) fn renew(&self) {
         for (_, member) in self.members.lock().unwrap_or_else(PoisonError::into_inner).iter() {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use super::{SubsetId, endpoint::Endpoint, home::Home, level::Level};
 use crate::{
     balance::{FailoverPolicy, Picked, loads},
+    error::Code,
     health::in_panic,
     rt::{Instant, Rng},
     transport::Readiness,
@@ -176,7 +177,7 @@ impl Table {
     }
 
     /// Counts states, and finds the most recent failure.
-    pub(super) fn census(&self, subset: Option<SubsetId>) -> (Census, Option<String>) {
+    pub(super) fn census(&self, subset: Option<SubsetId>) -> (Census, Option<(Code, String)>) {
         let mut census = Census::default();
         let mut last = None;
         let members = self.levels(subset).flat_map(|level| level.set.members().map(move |member| (member, level)));
@@ -185,9 +186,9 @@ impl Table {
                 Readiness::TransientFailure => {
                     census.failed += 1;
                     if let Some((text, since)) = member.pool.last_error()
-                        && last.as_ref().is_none_or(|(_, latest)| since > *latest)
+                        && last.as_ref().is_none_or(|(_, latest, _)| since > *latest)
                     {
-                        last = Some((text, since));
+                        last = Some((text, since, member.pool.last_code()));
                     }
                 }
                 _ if level.is_refusing() || !member.availability.admits(level.in_panic()) => census.excluded += 1,
@@ -199,6 +200,6 @@ impl Table {
                 Readiness::Connecting => census.connecting += 1,
             }
         }
-        (census, last.map(|(text, _)| text.to_string()))
+        (census, last.map(|(text, _, code)| (code.unwrap_or(Code::ConnectFailed), text.to_string())))
     }
 }

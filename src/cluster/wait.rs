@@ -18,7 +18,7 @@ use crate::{
     balance::Picked,
     error::{Code, Error},
     rt::{self, Instant},
-    transport::{Acquire, PoolEvent, Readiness, Slot, Want},
+    transport::{Acquire, PoolEvent, Readiness, Slot, Want, unreachable},
 };
 
 /// What a call asks for.
@@ -124,13 +124,13 @@ impl Cluster {
                     ),
                 },
             )),
-            Census { ready: 0, connecting: 0, .. } => Ready::Fail(Error::new(
-                Code::ConnectFailed,
+            Census { ready: 0, connecting: 0, .. } => Ready::Fail(unreachable(
+                last.as_ref().map_or(Code::ConnectFailed, |(code, _)| *code),
                 format!(
                     "no endpoint of `{}` can be reached: {} failed, last: {}; connecting goes on in the background{}",
                     self.name,
                     of(census.failed),
-                    last.as_deref().unwrap_or("unknown"),
+                    last.as_ref().map_or("unknown", |(_, text)| text),
                     against()
                 ),
             )),
@@ -204,7 +204,7 @@ impl Cluster {
                     Ready::Wait(reason) => self.gave_up(&reason, waited),
                     Ready::Go(_) => return Ok(()),
                 }
-                .with_source(last.unwrap_or_default()));
+                .with_source(last.map(|(_, text)| text).unwrap_or_default()));
             }
         }
     }

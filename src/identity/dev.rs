@@ -21,7 +21,10 @@ use rcgen::{
 use rustls::crypto::CryptoProvider;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
-use super::{Bundle, Material, Svid};
+use super::{
+    bundle::Bundle,
+    material::{Material, Svid},
+};
 use crate::{
     name::{SpiffeId, TrustDomain},
     rt::{self, Rng},

@@ -17,6 +17,10 @@ use rcgen::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::{
+    bundle::{Bundle, BundleMap},
+    material::{Change, Material, Svid},
+    reject::Reject,
+    revocation::Revocations,
     verify::{Trust, Verified, verify},
     *,
 };

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     net::SocketAddr,
+    path::PathBuf,
     sync::{Arc, Mutex, atomic::AtomicBool},
     time::Duration,
 };
@@ -14,6 +15,7 @@ use tower_layer::Layer;
 use super::{
     Mesh,
     control::{Inner, Origins, Seats},
+    security::{DevOptions, Security},
 };
 use crate::{
     authz,
@@ -22,7 +24,7 @@ use crate::{
     discover::{Discover, DnsSettings, Sources},
     error::{Code, Error},
     instrument::Registry,
-    model::{Policy, PolicyRegistry, Snapshot, TlsMode},
+    model::{IdentitySource, Mtls, Policy, PolicyRegistry, Snapshot},
     name::ServiceName,
     ops::Readiness,
     rt::TaskSet,
@@ -52,6 +54,7 @@ pub struct Builder {
     discovery: Vec<(String, Arc<dyn Discover>)>,
     dns: DnsSettings,
     network: Network,
+    dev: DevOptions,
 }
 
 impl Builder {
@@ -66,6 +69,7 @@ impl Builder {
             discovery: Vec::new(),
             dns: DnsSettings::system(),
             network: Network::default(),
+            dev: DevOptions::default(),
         }
     }
 
@@ -118,6 +122,39 @@ impl Builder {
     /// The ops listener's address: `/livez`, `/readyz`, `/metrics`, `grpc.health.v1`. Default off.
     pub fn ops(mut self, listen: SocketAddr) -> Self {
         self.document.ops(listen);
+        self
+    }
+
+    /// Where this process gets its identity from; with one, services are called and listeners ask for mutual TLS.
+    /// `trust_domain` is the domain it belongs to.
+    pub fn identity(mut self, source: IdentitySource, trust_domain: &str) -> Self {
+        self.document.identity(source, trust_domain);
+        self
+    }
+
+    /// What listeners ask of their peers. Default with an identity: strict (development: permissive on loopback).
+    pub fn mtls(mut self, mode: Mtls) -> Self {
+        self.document.mtls(mode);
+        self
+    }
+
+    /// As [`mtls`](Builder::mtls), and no source overrides it.
+    pub fn pin_mtls(mut self, mode: Mtls) -> Self {
+        self.document.pin_mtls(mode);
+        self
+    }
+
+    /// Uses a development identity where it is refused: off loopback, and under Kubernetes. Anyone who can read this
+    /// user's files can then be anyone in this mesh.
+    pub fn dev_identity_anywhere(mut self) -> Self {
+        self.dev.anywhere = true;
+        self
+    }
+
+    /// Where the authority of development identities lies. Default: `SINEW_DEV_DIR`, else `sinew` in the user's runtime
+    /// directory, else `sinew-<uid>` in the temporary directory.
+    pub fn dev_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.dev.directory = Some(directory.into());
         self
     }
 
@@ -250,7 +287,7 @@ impl Builder {
     /// # Errors
     /// As [`build`](Builder::build).
     pub fn build_lazy(self) -> Result<Mesh, BuildError> {
-        let Self { service, document, policies, mistakes, origins, seats, discovery, dns, network } = self;
+        let Self { service, document, policies, mistakes, origins, seats, discovery, dns, network, dev } = self;
         let service = ServiceName::new(&service).map_err(|error| BuildError { report: error.to_string() })?;
         let mut base = Snapshot::new(service.clone());
         if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
@@ -269,6 +306,7 @@ impl Builder {
         let tasks = TaskSet::new();
         let drain = Drain::new();
         let readiness = Readiness::new(&drain);
+        let security = Security::new(&readiness, dev);
         let names = registry.clone();
         let services = Services::new(move |name| {
             let name = ServiceName::new(name).map_err(|error| Error::new(Code::UnknownService, error.to_string()))?;
@@ -292,6 +330,7 @@ impl Builder {
             draining: AtomicBool::new(false),
             serving: readiness.condition("listeners", "nothing is served yet"),
             readiness,
+            security,
             memory: network.inner.clone(),
             dial: Dialer::new(network.inner.clone()),
             tasks,
@@ -306,13 +345,10 @@ impl Builder {
         });
         origins.load(&inner)?;
         let snapshot = Arc::clone(inner.lock_store().snapshot());
-        if snapshot.identity.is_some() || snapshot.services.values().any(|service| service.tls != TlsMode::Off) {
-            // Nothing runs plaintext that was asked to be protected.
-            return Err(BuildError {
-                report: "identity: this build does not have it yet; remove `identity` and `tls`".into(),
-            });
+        inner.secure(&snapshot).map_err(|error| BuildError { report: error.message().to_owned() })?;
+        if snapshot.identity.is_none() {
+            tracing::warn!("no identity is configured: calls are plaintext and everyone is admitted");
         }
-        tracing::warn!("no identity is configured: calls are plaintext and everyone is admitted");
         inner.take(snapshot);
         Ok(Mesh { inner })
     }

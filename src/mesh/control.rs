@@ -12,7 +12,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use super::{file::Followed, reconcile::Running, status::SourceStatus};
+use super::{file::Followed, reconcile::Running, security::Security, status::SourceStatus};
 use crate::{
     client::{Join, Services},
     cluster::Home,
@@ -53,6 +53,7 @@ pub(crate) struct Inner {
     pub(super) readiness: Readiness,
     /// Met once something is served.
     pub(super) serving: Condition,
+    pub(super) security: Arc<Security>,
     pub(super) memory: MemoryNetwork,
     pub(super) dial: Arc<dyn Dial>,
     pub(super) tasks: TaskSet,
@@ -174,6 +175,9 @@ impl Inner {
     pub(super) fn take(self: &Arc<Self>, snapshot: Arc<Snapshot>) {
         for lint in snapshot.lints.iter() {
             tracing::warn!("{lint}");
+        }
+        if let Err(error) = self.secure(&snapshot) {
+            tracing::error!("the identity of the new configuration is not used, the one before stays: {error}");
         }
         self.reconcile(snapshot);
     }

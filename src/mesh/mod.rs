@@ -12,13 +12,14 @@ mod file;
 #[path = "file_off.rs"]
 mod file;
 mod reconcile;
+mod security;
 mod serve;
 mod status;
 
 pub use self::{
     builder::{BuildError, Builder, Network},
     serve::{Listen, Listener, Serve},
-    status::{MeshStatus, ServiceStatus, SourceStatus},
+    status::{IdentityStatus, MeshStatus, ServiceStatus, SourceStatus},
 };
 
 use std::{fmt, sync::Arc, time::Duration};

@@ -11,7 +11,7 @@ use crate::{
     client::ServiceRuntime,
     cluster::Cluster,
     discover,
-    model::{EndpointSource, ServiceSpec, Snapshot},
+    model::{EndpointSource, ServiceSpec, Snapshot, TlsMode},
     name::ServiceName,
     rt::TaskSet,
     seat::{Position, chain},
@@ -27,6 +27,12 @@ pub(super) struct Running {
     error: Arc<arc_swap::ArcSwapOption<String>>,
 }
 
+impl Running {
+    pub(super) fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+}
+
 impl Inner {
     /// Brings a configuration into use.
     pub(super) fn reconcile(self: &Arc<Self>, next: Arc<Snapshot>) {
@@ -36,12 +42,14 @@ impl Inner {
                 service.cluster.moved();
             }
         }
+        let before = self.snapshot();
+        let redial = before.identity != next.identity || before.mesh != next.mesh;
         for (name, spec) in &next.services {
             match running.get_mut(name) {
-                Some(service) if Arc::ptr_eq(&service.spec, spec) || service.spec == *spec => {}
-                Some(service) => self.change(service, spec),
+                Some(service) if !redial && (Arc::ptr_eq(&service.spec, spec) || service.spec == *spec) => {}
+                Some(service) => self.change(service, spec, &next, redial),
                 None => {
-                    let service = self.add(spec);
+                    let service = self.add(spec, &next);
                     running.insert(name.clone(), service);
                 }
             }
@@ -63,8 +71,9 @@ impl Inner {
         self.generation.send_replace(generation);
     }
 
-    fn add(self: &Arc<Self>, spec: &Arc<ServiceSpec>) -> Running {
-        let cluster = Cluster::new(spec, &self.home, Arc::clone(&self.dial), self.tasks.clone(), &self.registry);
+    fn add(self: &Arc<Self>, spec: &Arc<ServiceSpec>, next: &Snapshot) -> Running {
+        let dial = self.dialer(spec, next);
+        let cluster = Cluster::new(spec, &self.home, dial, self.tasks.clone(), &self.registry);
         let mut service = Running { spec: Arc::clone(spec), cluster, discovery: None, error: Arc::default() };
         if self.has_started() {
             self.subscribe(&mut service);
@@ -73,9 +82,13 @@ impl Inner {
         service
     }
 
-    fn change(self: &Arc<Self>, service: &mut Running, spec: &Arc<ServiceSpec>) {
+    fn change(self: &Arc<Self>, service: &mut Running, spec: &Arc<ServiceSpec>, next: &Snapshot, redial: bool) {
         let before = std::mem::replace(&mut service.spec, Arc::clone(spec));
-        service.cluster.update(spec, None);
+        let redial = before.tls != spec.tls
+            || before.identities != spec.identities
+            || before.outside_name() != spec.outside_name()
+            || (redial && spec.tls == TlsMode::Mesh);
+        service.cluster.update(spec, redial.then(|| self.dialer(spec, next)));
         if before.endpoints != spec.endpoints && self.has_started() {
             // The endpoints there are stay in use until the new sources have spoken.
             self.subscribe(service);

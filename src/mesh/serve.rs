@@ -13,13 +13,13 @@ use http::{Request, Response};
 use http_body::Body as HttpBody;
 use tower_service::Service;
 
-use super::control::Inner;
+use super::{control::Inner, security};
 use crate::{
     body::Body,
     error::{BoxError, Code, Error},
     peer::PeerAddr,
     server,
-    transport::accept::{self, InboundTls},
+    transport::accept::{self, Acceptor, ListenerLimits},
 };
 
 /// Where to listen: an address, `host:port`, or `memory:name` for the in-memory transport.
@@ -64,7 +64,10 @@ impl Listener {
         let mut failed = None;
         for addr in addrs {
             let bound = match &addr {
-                PeerAddr::Tcp(addr) => accept::Listener::bind(*addr),
+                PeerAddr::Tcp(addr) => match inner.security.refuses_to_listen(*addr) {
+                    Some(error) => Err(error),
+                    None => accept::Listener::bind(*addr),
+                },
                 PeerAddr::Memory(name) => inner.memory.listen(name).map(accept::Listener::memory),
             };
             match bound {
@@ -164,9 +167,13 @@ where
             inner.start();
             tracing::info!(listener = %listener.local_addr(), "serving");
             let shared = Arc::clone(&inner.server);
-            inner.acceptor.serve(listener, InboundTls::default, move |peer| {
-                server::connection(Arc::clone(&shared), app.clone(), peer, server::Audience::Mesh)
-            });
+            serve_edge(&inner, &app)?;
+            let security = Arc::clone(&inner.security);
+            inner.acceptor.serve(
+                listener,
+                move || security.inbound(),
+                move |peer| server::connection(Arc::clone(&shared), app.clone(), peer, server::Audience::Mesh),
+            );
             inner.serves();
             let own_signal = signal.is_some();
             let stop = async {
@@ -199,6 +206,34 @@ where
             Ok(())
         })
     }
+}
+
+/// Serves the same application on the edge listener, if one is configured; once for each mesh.
+fn serve_edge<S, B>(inner: &Arc<Inner>, app: &S) -> Result<(), Error>
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let Some(edge) = inner.snapshot().listeners.edge.clone() else { return Ok(()) };
+    if inner.security.edge_is_served() {
+        return Ok(());
+    }
+    let tls = security::edge(&edge)?;
+    let listener = accept::Listener::bind(edge.listen)?;
+    tracing::info!(listener = %listener.local_addr(), tls = edge.tls.is_some(), "edge");
+    let limits = ListenerLimits { exempt_sources: edge.trusted_proxies, ..ListenerLimits::default() };
+    let (drain, tasks) = (inner.drain.clone(), inner.tasks.clone());
+    let acceptor = Acceptor::new("edge", limits, drain, tasks, &inner.registry);
+    let (shared, app) = (Arc::clone(&inner.server), app.clone());
+    acceptor.serve(
+        listener,
+        move || tls.clone(),
+        move |peer| server::connection(Arc::clone(&shared), app.clone(), peer, server::Audience::Edge),
+    );
+    Ok(())
 }
 
 /// SIGTERM or Ctrl-C.

@@ -17,8 +17,10 @@ pub struct MeshStatus {
     pub ready: bool,
     /// What it still waits for.
     pub waiting_for: Vec<String>,
-    /// Whether callers and peers prove who they are. Without an identity: `off`.
+    /// What listeners ask of their peers: `strict`, `permissive` or `off`. Without an identity: `off`.
     pub mtls: &'static str,
+    /// Who this process is; `None` without an identity.
+    pub identity: Option<IdentityStatus>,
     /// The configuration in use.
     pub generation: u64,
     /// Each source of configuration: what it last delivered, and why its last change was refused, if it was.
@@ -31,6 +33,20 @@ pub struct MeshStatus {
     pub tasks: usize,
     /// Every service that is configured or was asked for.
     pub services: BTreeMap<String, ServiceStatus>,
+}
+
+/// Who a process is.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct IdentityStatus {
+    /// `dev`, `files`, `workload_api`.
+    pub source: &'static str,
+    /// The SPIFFE ID in its certificate; `None` until there is one.
+    pub id: Option<String>,
+    /// When that certificate ends.
+    pub expires: Option<std::time::SystemTime>,
+    /// Grows with each change of certificate, bundles or revocations.
+    pub generation: u64,
 }
 
 /// A source of configuration.
@@ -88,7 +104,13 @@ pub(super) fn collect(inner: &Inner) -> MeshStatus {
         service: snapshot.mesh.service.to_string(),
         ready: waiting_for.is_empty(),
         waiting_for,
-        mtls: "off",
+        mtls: snapshot.listeners.mesh.unwrap_or(snapshot.mtls).as_str(),
+        identity: inner.security.identity().map(|identity| IdentityStatus {
+            source: snapshot.identity.as_ref().map_or("-", |source| source.as_str()),
+            id: identity.own().map(|own| own.id().to_string()),
+            expires: identity.own().map(|own| own.not_after()),
+            generation: identity.changes().borrow().generation,
+        }),
         generation: snapshot.generation,
         sources: inner.sources(),
         lints: snapshot.lints.iter().map(ToString::to_string).collect(),

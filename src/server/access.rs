@@ -22,7 +22,6 @@ pub(crate) enum Audience {
     /// Members of the mesh.
     Mesh,
     /// Callers outside of the mesh.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no edge listener is served yet"))]
     Edge,
     /// Whoever a listener admits that is not ours: nobody's identity is known.
     Foreign,

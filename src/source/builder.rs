@@ -26,9 +26,10 @@ use crate::{
     health::OutlierPolicy,
     matching::HostPattern,
     model::{
-        Address, EndpointSource, EndpointSpec, Labels, Origin, Policy, PolicyDraft, Protocol, RouteOptions, SourceKind,
+        Address, EndpointSource, EndpointSpec, IdentitySource, Labels, Mtls, Origin, Policy, PolicyDraft, Protocol,
+        RouteOptions, SourceKind, TlsMode,
     },
-    name::{RouteName, ServiceName, SubsetName},
+    name::{RouteName, ServiceName, SpiffeId, SubsetName},
     retry::RetrySpec,
     route::{Route, RouteAction, WeightedTarget},
     seat::Position,
@@ -76,6 +77,22 @@ impl DocumentBuilder {
     /// `listeners.ops.listen`.
     pub(crate) fn ops(&mut self, listen: std::net::SocketAddr) {
         self.document.listeners.ops = Some(Set::new(listen, Origin::Builder));
+    }
+
+    /// `identity` and `mesh.trust_domain`.
+    pub(crate) fn identity(&mut self, source: IdentitySource, trust_domain: &str) {
+        self.document.identity = Some(Set::new(source, Origin::Builder));
+        self.document.mesh.trust_domain = Some(Set::new(trust_domain.into(), Origin::Builder));
+    }
+
+    /// `mtls`.
+    pub(crate) fn mtls(&mut self, mode: Mtls) {
+        self.document.mtls = Some(Set::new(mode, Origin::Builder));
+    }
+
+    /// `mtls`, whatever any source says.
+    pub(crate) fn pin_mtls(&mut self, mode: Mtls) {
+        self.pins.mtls = Some(Set::new(mode, Origin::Pinned));
     }
 
     /// `drain.lame_duck`.
@@ -315,6 +332,18 @@ impl ServiceBuilder {
             }
             Err(error) => self.reject("hosts", error.to_string()),
         }
+        self
+    }
+
+    /// Sets how connections to the endpoints are protected. Default: `Mesh` with an identity, else `Off`.
+    pub fn tls(mut self, mode: TlsMode) -> Self {
+        self.set(mode, |service| &mut service.tls);
+        self
+    }
+
+    /// Sets who may answer for the service, with [`TlsMode::Mesh`]. Default: by the rule of the identity's source.
+    pub fn identities(mut self, ids: impl IntoIterator<Item = SpiffeId>) -> Self {
+        self.set(ids.into_iter().collect(), |service| &mut service.identities);
         self
     }
 

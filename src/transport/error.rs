@@ -87,6 +87,11 @@ pub(crate) fn handshake(failure: &io::Error) -> String {
     refusal(failure).map_or_else(|| why(failure), |alert| format!("the peer refused our certificate: {alert}"))
 }
 
+/// Every endpoint of a service failed to connect, for this last cause.
+pub(crate) fn unreachable(code: Code, message: String) -> Error {
+    Error::new(code, message).with_delivery(Delivery::Unsent)
+}
+
 /// The peer speaks, but not what was needed.
 pub(crate) fn not_supported(label: &str, wanted: &str) -> Error {
     Error::new(

@@ -7,6 +7,7 @@ mod canonical;
 mod echo;
 mod faults;
 mod grpc;
+mod identity;
 mod limits;
 mod mirrors;
 mod quiet;

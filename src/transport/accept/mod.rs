@@ -34,7 +34,6 @@ mod sniff;
 mod socket;
 mod state;
 
-#[allow(unused_imports, reason = "waits for identity")]
 pub(crate) use self::{
     drain::{Drain, DrainReport, DrainWatch, Phase},
     limits::ListenerLimits,

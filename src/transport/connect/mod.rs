@@ -23,7 +23,6 @@ mod slot;
 #[cfg(test)]
 mod tests;
 
-#[allow(unused_imports, reason = "waits for identity")]
 pub(crate) use self::{
     dial::Dialer,
     h1::Upgraded,

@@ -22,7 +22,7 @@ use super::{
     slot::{Slot, Way},
 };
 use crate::{
-    error::Error,
+    error::{Code, Error},
     model::{Address, Protocol, SetKind},
     rt::{self, Instant, Rng, TaskSet},
     transport::{Alpn, Dial, error},
@@ -136,7 +136,7 @@ struct State {
     wasted: u32,
     /// Connections that the new one is to take the place of.
     renewing: Vec<Arc<H2Connection>>,
-    last_error: Option<(Arc<str>, Instant)>,
+    last_error: Option<(Arc<str>, Instant, Code)>,
     closed: bool,
 }
 
@@ -153,8 +153,8 @@ impl State {
 
     /// Keeps the cause, and since when there has been one.
     fn note(&mut self, error: &Error) {
-        let since = self.last_error.as_ref().map_or_else(rt::now, |(_, since)| *since);
-        self.last_error = Some((error.message().into(), since));
+        let since = self.last_error.as_ref().map_or_else(rt::now, |(_, since, _)| *since);
+        self.last_error = Some((error.message().into(), since, error.code()));
     }
 }
 
@@ -196,7 +196,12 @@ impl Pool {
 
     /// Why the last attempt to connect failed, and since when attempts have failed, unless one has succeeded since.
     pub(crate) fn last_error(&self) -> Option<(Arc<str>, Instant)> {
-        self.lock().last_error.clone()
+        self.lock().last_error.clone().map(|(text, since, _)| (text, since))
+    }
+
+    /// The code of what [`last_error`](Self::last_error) tells.
+    pub(crate) fn last_code(&self) -> Option<Code> {
+        self.lock().last_error.as_ref().map(|(.., code)| *code)
     }
 
     /// Wakes an idle pool. In every other state it does nothing.

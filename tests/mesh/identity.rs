@@ -1,0 +1,139 @@
+//! Meshes with identities.
+
+use std::{path::Path, time::Duration};
+
+use http::{Request, Response, StatusCode};
+use sinew::{
+    Body, Mesh, Network, Peer, ResponseExt,
+    model::{IdentitySource, Mtls},
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tower::service_fn;
+
+type Served = tokio::task::JoinHandle<Result<(), sinew::Error>>;
+
+/// Tells each caller who it is.
+async fn whoami(request: Request<Body>) -> Result<Response<Body>, sinew::BoxError> {
+    let id = Peer::of(request.extensions()).and_then(|peer| peer.id().map(ToString::to_string));
+    Ok(Response::new(Body::from(id.unwrap_or_else(|| "nobody".into()))))
+}
+
+fn builder(name: &str, dir: &Path) -> sinew::Builder {
+    Mesh::builder(name).identity(IdentitySource::Dev, "dev.local").dev_dir(dir.join("dev"))
+}
+
+async fn serve(mesh: &Mesh, listen: impl Into<sinew::Listen>) -> (sinew::PeerAddr, Served) {
+    let listener = mesh.listen(listen).await.unwrap();
+    let addr = listener.addr().clone();
+    let serve = listener.serve(service_fn(whoami)).with_graceful_shutdown(std::future::pending());
+    (addr, tokio::spawn(serve.into_future()))
+}
+
+async fn plaintext(addr: &sinew::PeerAddr) -> String {
+    let mut io = tokio::net::TcpStream::connect(addr.to_string()).await.unwrap();
+    io.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    io.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn one_line_makes_every_hop_mutual_tls() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = builder("reviews", dir.path()).build().await.unwrap();
+    let (addr, _served) = serve(&server, "127.0.0.1:0").await;
+    let endpoint = addr.to_string();
+    for protocol in [sinew::model::Protocol::Auto, sinew::model::Protocol::Http1, sinew::model::Protocol::Http2] {
+        let with = |service: sinew::ServiceBuilder| service.endpoints([&endpoint]).protocol(protocol);
+        let client = builder("web", dir.path()).service("reviews", with).build().await.unwrap();
+        let response = client.client("reviews").get("/").send().await.unwrap();
+        assert_eq!(response.text().await.unwrap(), "spiffe://dev.local/ns/default/sa/web");
+        let status = client.status();
+        assert_eq!(status.identity.unwrap().id.as_deref(), Some("spiffe://dev.local/ns/default/sa/web"));
+    }
+    // This machine's curl and browsers may do without.
+    assert!(plaintext(&addr).await.ends_with("nobody"));
+}
+
+#[tokio::test]
+async fn a_service_is_only_answered_by_whom_it_belongs_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let other = builder("ratings", dir.path()).build().await.unwrap();
+    let (addr, _served) = serve(&other, "127.0.0.1:0").await;
+    let endpoint = addr.to_string();
+    let client =
+        builder("web", dir.path()).service("reviews", |service| service.endpoints([&endpoint])).build().await.unwrap();
+    let error = client.client("reviews").get("/").timeout(Duration::from_secs(5)).send().await.unwrap_err();
+    assert!(error.never_processed() && error.code() == sinew::Code::TlsFailed, "{error}");
+    let text = error.to_string();
+    assert!(text.contains("identity_mismatch") && text.contains("sa/ratings"), "{text}");
+}
+
+#[tokio::test]
+async fn strict_answers_plaintext_with_the_cure() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = builder("reviews", dir.path()).mtls(Mtls::Strict).build().await.unwrap();
+    let (addr, _served) = serve(&server, "127.0.0.1:0").await;
+    let answer = plaintext(&addr).await;
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("SINEW-E014"), "{answer}");
+    assert!(answer.contains("mtls: permissive"), "{answer}");
+    assert_eq!(server.status().mtls, "strict");
+    // From outside of the mesh, in HTTP/2.
+    let client = Mesh::builder("outside")
+        .service("reviews", |service| service.endpoints([addr.to_string()]).protocol(sinew::model::Protocol::Http2));
+    let client = client.build().await.unwrap();
+    let error = client.client("reviews").get("/").timeout(Duration::from_secs(5)).send().await.unwrap_err();
+    assert!(error.never_processed(), "{error}");
+}
+
+#[tokio::test]
+async fn a_migration_goes_from_permissive_to_strict_without_a_failed_call() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("sinew.yaml");
+    let write = |mode: &str| {
+        let text = format!("identity: {{source: dev}}\nmtls: {mode}\n");
+        let part = dir.path().join("part");
+        std::fs::write(&part, text).unwrap();
+        std::fs::rename(part, &file).unwrap();
+    };
+    write("permissive");
+    let server = Mesh::builder("reviews").dev_dir(dir.path().join("dev")).config_file(&file).build().await.unwrap();
+    let (addr, _served) = serve(&server, "127.0.0.1:0").await;
+    let endpoint = addr.to_string();
+    let inside =
+        builder("web", dir.path()).service("reviews", |service| service.endpoints([&endpoint])).build().await.unwrap();
+    let call = async || inside.client("reviews").get("/").send().await.unwrap().status();
+    assert_eq!(call().await, StatusCode::OK);
+    assert!(plaintext(&addr).await.starts_with("HTTP/1.1 200"));
+    let generation = server.snapshot().generation;
+    write("strict");
+    server.changed(generation).await;
+    assert!(plaintext(&addr).await.starts_with("HTTP/1.1 400"));
+    assert_eq!(call().await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_development_identity_stays_on_this_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    let mesh = builder("reviews", dir.path()).build().await.unwrap();
+    let error = mesh.listen("0.0.0.0:0").await.unwrap_err();
+    assert!(error.to_string().contains("loopback only"), "{error}");
+    let mesh = builder("reviews", dir.path()).dev_identity_anywhere().build().await.unwrap();
+    assert!(mesh.listen("0.0.0.0:0").await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn identities_hold_in_memory_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let network = Network::new();
+    let server = builder("reviews", dir.path()).network(&network).build().await.unwrap();
+    let _served = serve(&server, "memory:reviews").await;
+    let client = builder("web", dir.path())
+        .network(&network)
+        .service("reviews", |service| service.endpoints(["memory:reviews"]))
+        .build()
+        .await
+        .unwrap();
+    let response = client.client("reviews").get("/").send().await.unwrap();
+    assert_eq!(response.text().await.unwrap(), "spiffe://dev.local/ns/default/sa/web");
+}
