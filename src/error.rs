@@ -14,6 +14,8 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderMap;
+
 pub use self::code::Code;
 use crate::body::Body;
 
@@ -36,6 +38,8 @@ struct Inner {
     reason: Option<&'static str>,
     /// The endpoint that was tried.
     endpoint: Option<Arc<str>>,
+    /// What the answer to a refused request says besides.
+    headers: Option<Box<HeaderMap>>,
     /// The body of a request that never left, to be sent again. The lock is never contended: it makes the error `Sync`.
     returned: Mutex<Option<Body>>,
 }
@@ -118,6 +122,7 @@ impl Error {
                 source: None,
                 reason: None,
                 endpoint: None,
+                headers: None,
                 returned: Mutex::new(None),
             }),
         }
@@ -156,6 +161,18 @@ impl Error {
     pub fn with_retry_after(mut self, after: Duration) -> Self {
         self.inner.retry_after = Some(after);
         self
+    }
+
+    /// Adds headers to the answer that a peer gets.
+    #[must_use]
+    pub(crate) fn with_headers(mut self, add: impl FnOnce(&mut HeaderMap)) -> Self {
+        add(self.inner.headers.get_or_insert_default());
+        self
+    }
+
+    /// What the answer to a peer says besides.
+    pub(crate) fn headers(&self) -> Option<&HeaderMap> {
+        self.inner.headers.as_deref()
     }
 
     /// Only the transport knows what left the process.

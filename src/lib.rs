@@ -69,7 +69,7 @@
 //! | `cli` | | the `sinew` command |
 //!
 //! # What is not there yet
-//! Identity and mTLS (calls are plaintext, everyone is admitted, and a document that asks for mTLS is refused), active health checks, rate limits, control planes.
+//! Identity and mTLS (calls are plaintext, everyone is admitted, and a document that asks for mTLS is refused), active health checks, control planes.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -99,6 +99,7 @@ pub mod balance;
 pub mod breaker;
 pub mod fault;
 pub mod health;
+pub mod limit;
 pub mod mirror;
 mod rescue;
 pub mod retry;
@@ -168,6 +169,7 @@ mod documents {
         Ops = "../docs/guides/ops.md";
         Mirroring = "../docs/guides/mirroring.md";
         OwnPolicy = "../docs/guides/own-policy.md";
+        RateLimits = "../docs/guides/rate-limits.md";
         Requests = "../docs/guides/requests.md";
         Routing = "../docs/guides/routing.md";
         Streams = "../docs/guides/streams.md";

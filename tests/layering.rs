@@ -27,7 +27,7 @@ const FLOOR: &[&str] = &[
 
 /// Rooms of one mechanism each, which never import each other.
 const SLICES: &[&str] =
-    &["authz", "balance", "breaker", "fault", "health", "mirror", "retry", "route", "telemetry", "timeout"];
+    &["authz", "balance", "breaker", "fault", "health", "limit", "mirror", "retry", "route", "telemetry", "timeout"];
 
 /// What a room may import besides the floor, directly or through others.
 fn arrows() -> BTreeMap<&'static str, BTreeSet<&'static str>> {

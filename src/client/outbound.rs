@@ -11,6 +11,7 @@ use crate::{
     cluster::{Asked, SubsetId},
     context::{Call, Context, with_current},
     fault::Injection,
+    limit::{Limited, Subject},
     retry::AttemptKind,
     rt::Instant,
     seat::Carrier,
@@ -105,6 +106,16 @@ pub(crate) fn is_open_ended(request: &Request<Body>) -> bool {
         || headers.contains_key(header::UPGRADE)
         || has(header::ACCEPT, "text/event-stream")
         || has(header::HeaderName::from_static("prefer"), "wait")
+}
+
+impl Limited for Outbound {
+    fn subject(&self) -> Subject<'_> {
+        Subject::of(&self.request)
+    }
+
+    fn at(&self) -> std::time::Instant {
+        self.cx.started.into_std()
+    }
 }
 
 impl Carrier for Outbound {

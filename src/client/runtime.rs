@@ -12,6 +12,7 @@ use crate::{
     error::Code,
     fault::{self, FaultHandle, FaultPolicy},
     instrument::Registry,
+    limit::{self, RateLimitPolicy, RateLimiter},
     matching::PathPattern,
     mirror::{self, MirrorHandle},
     model::{PolicySet, RouteMirror, RouteOptions, ServiceSpec},
@@ -67,6 +68,8 @@ pub(crate) struct ServiceRuntime {
     entries: Vec<Arc<RouteEntry>>,
     /// For requests that no route matches.
     unmatched: Arc<RouteEntry>,
+    /// What the routes without a limit of their own share.
+    rate_limit: Option<Arc<RateLimiter>>,
 }
 
 impl ServiceRuntime {
@@ -79,7 +82,18 @@ impl ServiceRuntime {
         attempt: &[Arc<dyn Seat>],
         previous: Option<&ServiceRuntime>,
     ) -> Self {
-        let mut builder = EntryBuilder { spec, cluster, registry, outer, attempt, previous, known: BTreeMap::new() };
+        let mut builder = EntryBuilder {
+            spec,
+            cluster,
+            registry,
+            outer,
+            attempt,
+            previous,
+            known: BTreeMap::new(),
+            rate_limit: None,
+        };
+        let shared = previous.and_then(|previous| previous.rate_limit.as_ref());
+        builder.rate_limit = spec.rate_limit.as_ref().map(|policy| builder.limiter("_service", policy, shared));
         let (none, plain) = (PolicySet::default(), RouteOptions::default());
         let entries = spec
             .routes
@@ -95,6 +109,7 @@ impl ServiceRuntime {
             table: RouteTable::new(&spec.routes),
             entries,
             unmatched,
+            rate_limit: builder.rate_limit,
             spec: Some(Arc::clone(spec)),
             cluster: Some(Arc::clone(cluster)),
         }
@@ -109,6 +124,7 @@ impl ServiceRuntime {
             cluster: None,
             table: RouteTable::new(&[]),
             entries: Vec::new(),
+            rate_limit: None,
             unmatched: Arc::new(RouteEntry {
                 name: "_unknown".into(),
                 route: None,
@@ -120,6 +136,7 @@ impl ServiceRuntime {
                 fault: None,
                 retry: None,
                 mirror: None,
+                rate_limit: None,
                 series: CallSeries::new(registry, Direction::Outbound, name.as_str(), "_unknown"),
             }),
         }
@@ -153,6 +170,7 @@ pub(crate) struct RouteEntry {
     /// What is sent again; `None` where nothing is sent.
     pub(crate) retry: Option<Arc<Handle>>,
     pub(crate) mirror: Option<MirrorTo>,
+    pub(crate) rate_limit: Option<Arc<RateLimiter>>,
     pub(crate) series: Arc<CallSeries>,
 }
 
@@ -199,6 +217,7 @@ struct EntryBuilder<'a> {
     attempt: &'a [Arc<dyn Seat>],
     previous: Option<&'a ServiceRuntime>,
     known: BTreeMap<Arc<str>, Arc<CallSeries>>,
+    rate_limit: Option<Arc<RateLimiter>>,
 }
 
 impl EntryBuilder<'_> {
@@ -261,6 +280,13 @@ impl EntryBuilder<'_> {
             fault: route.and_then(|(_, options)| self.fault(name, options.fault.as_ref()?)),
             retry: Some(self.retry(name, route.and_then(|(_, options)| options.retries.as_ref()))),
             mirror: route.and_then(|(_, options)| self.mirror(name, options.mirror.as_ref()?)),
+            rate_limit: match route.and_then(|(_, options)| options.rate_limit.as_ref()) {
+                Some(own) => {
+                    let before = self.before(name).and_then(|entry| entry.rate_limit.as_ref());
+                    Some(self.limiter(name, own, before))
+                }
+                None => self.rate_limit.clone(),
+            },
             series: self.series(name),
         })
     }
@@ -281,6 +307,20 @@ impl EntryBuilder<'_> {
             MirrorHandle::new(mirror.policy.clone(), series)
         });
         Some(MirrorTo { handle, subset: mirror.to.as_ref().map(|name| self.cluster.subset(name)) })
+    }
+
+    /// A changed limit keeps what was counted.
+    fn limiter(&self, route: &str, policy: &RateLimitPolicy, before: Option<&Arc<RateLimiter>>) -> Arc<RateLimiter> {
+        if let Some(before) = before.filter(|before| before.policy() == policy) {
+            return Arc::clone(before);
+        }
+        let service = self.spec.name.as_str();
+        let what = match route {
+            "_service" => format!("the rate limit of `{service}`"),
+            route => format!("the rate limit of route `{route}` of `{service}`"),
+        };
+        let series = limit::Series::new(self.registry, "outbound", service, route, what);
+        RateLimiter::make(policy.clone(), before.map(|before| &**before), series, rt::now())
     }
 
     /// The route of this name before the change.

@@ -16,6 +16,7 @@ use crate::{
     body::ErasableLayer,
     error::Error,
     fault::{InjectLayer, Injected},
+    limit::{RateLimitLayer, RateLimiter},
     mirror::CopyLayer,
     provide::Provide,
     rescue::{Reader, Rescue, RescueLayer},
@@ -50,6 +51,9 @@ pub(crate) fn stack() -> impl Service<
     // Above repetition, so that an injected abort is not repeated and a delay is paid once; below the limits, which count
     // calls whatever becomes of them, and below the deadline, which was worked out with the delay in it.
     let stack = InjectLayer::with(CallFault).layer(stack);
+    // Once per call, whatever is injected into it and however often it is sent; below user code, which may answer
+    // without asking anybody.
+    let stack = RateLimitLayer::with(CallRate).layer(stack);
     // Below the deadline: user code may not outlive it. Once per call.
     let stack = SeatLayer::with(OuterSeat).layer(stack);
     // Above everything that waits: connecting, queueing, user code, repeated attempts and the body.
@@ -89,6 +93,16 @@ impl Provide<Injected, Outbound> for CallFault {
     fn provide(&self, call: &Outbound) -> Option<Injected> {
         let injection = call.cx.fault.clone()?;
         Some(Injected { injection, grpc: call.cx.grpc })
+    }
+}
+
+#[derive(Clone)]
+struct CallRate;
+
+impl Provide<Arc<RateLimiter>, Outbound> for CallRate {
+    #[inline]
+    fn provide(&self, call: &Outbound) -> Option<Arc<RateLimiter>> {
+        call.cx.entry.rate_limit.clone()
     }
 }
 

@@ -24,6 +24,7 @@ use crate::{
     discover::{Discover, DnsSettings, Sources},
     error::{Code, Error},
     instrument::Registry,
+    limit::{KeyFn, RateLimitPolicy, Subject},
     model::{IdentitySource, Mtls, Policy, PolicyRegistry, Snapshot},
     name::ServiceName,
     ops::Readiness,
@@ -192,6 +193,22 @@ impl Builder {
     /// others.
     pub fn pin_authz(mut self, policy: authz::Policy) -> Self {
         self.document.pin_authz(policy);
+        self
+    }
+
+    /// How much may be asked for in a time: `inbound.rate_limit`.
+    pub fn rate_limit(mut self, policy: RateLimitPolicy) -> Self {
+        self.document.rate_limit(policy);
+        self
+    }
+
+    /// A function from a request to the key of a rate limit, under a name that configuration uses: `key: {custom: NAME}`.
+    pub fn rate_limit_key(
+        mut self,
+        name: &str,
+        function: impl Fn(&Subject<'_>) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.policies.register_rate_limit_key(KeyFn::new(name, function));
         self
     }
 

@@ -66,6 +66,7 @@ impl Inner {
         self.server.set_seat(chain(seats));
         self.server.set_normalization(next.inbound.path_normalization);
         self.server.set_access(server::Access::new(&next, &self.registry));
+        self.server.set_rate_limit(next.inbound.rate_limit.as_ref(), &self.registry);
         let generation = next.generation;
         self.snapshot.store(next);
         self.generation.send_replace(generation);

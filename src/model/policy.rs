@@ -5,7 +5,10 @@ use std::{any::type_name, collections::BTreeMap, fmt, sync::Arc};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::seat::{Position, Seat};
+use crate::{
+    limit::KeyFn,
+    seat::{Position, Seat},
+};
 
 /// A policy of the user's own.
 ///
@@ -180,11 +183,21 @@ impl<P: Policy> Registered for Entry<P> {
 #[derive(Clone, Default)]
 pub(crate) struct PolicyRegistry {
     entries: BTreeMap<&'static str, Arc<dyn Registered>>,
+    /// Functions from requests to keys of rate limits, by name.
+    rate_limit_keys: BTreeMap<Arc<str>, KeyFn>,
 }
 
 impl PolicyRegistry {
     pub(crate) fn register<P: Policy>(&mut self) {
         self.entries.insert(P::NAME, Arc::new(Entry::<P>(std::marker::PhantomData)));
+    }
+
+    pub(crate) fn register_rate_limit_key(&mut self, function: KeyFn) {
+        self.rate_limit_keys.insert(function.name().into(), function);
+    }
+
+    pub(crate) fn rate_limit_key(&self, name: &str) -> Option<KeyFn> {
+        self.rate_limit_keys.get(name).cloned()
     }
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {

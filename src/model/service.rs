@@ -10,6 +10,7 @@ use crate::{
     canon::PathNormalization,
     fault::FaultPolicy,
     health::OutlierPolicy,
+    limit::RateLimitPolicy,
     matching::HostPattern,
     mirror::MirrorPolicy,
     name::{Locality, ServiceName, SpiffeId, SubsetName},
@@ -50,6 +51,8 @@ pub struct ServiceSpec {
     pub timeouts: TimeoutPolicy,
     /// What is sent again, and what is asked twice.
     pub retries: RetrySpec,
+    /// How much may be called in a time, all routes without a limit of their own together. `None`: as much as one likes.
+    pub rate_limit: Option<RateLimitPolicy>,
     /// Rules in evaluation order; a service without rules sends everything to all its endpoints.
     pub routes: Vec<Arc<Route>>,
     /// Policies of the user's own for every route of the service.
@@ -70,6 +73,8 @@ pub struct RouteOptions {
     pub retries: Option<RetrySpec>,
     /// `mirror`: copies that nobody waits for.
     pub mirror: Option<RouteMirror>,
+    /// `rate_limit`: how much may be called in a time, in place of the service's.
+    pub rate_limit: Option<RateLimitPolicy>,
 }
 
 /// Where copies of a route's requests go, and how.
@@ -99,6 +104,7 @@ impl ServiceSpec {
             outlier_detection: OutlierPolicy::default(),
             timeouts: TimeoutPolicy::default(),
             retries: RetrySpec::default(),
+            rate_limit: None,
             routes: Vec::new(),
             policies: PolicySet::default(),
             route_policies: Vec::new(),
@@ -198,6 +204,8 @@ pub struct InboundSpec {
     pub authz: authz::Policy,
     /// What code pinned of that: it has to allow as well, whatever the rest says.
     pub pinned_authz: authz::Policy,
+    /// How much may be asked for in a time. `None`: as much as one likes.
+    pub rate_limit: Option<RateLimitPolicy>,
     /// Policies of the user's own at the `server` seat.
     pub policies: PolicySet,
 }

@@ -58,6 +58,9 @@ pub(crate) fn answer(error: &Error, grpc: bool, reader: Reader) -> Response<Body
         // Rounded up, at least 1: a caller that comes back early is refused again.
         headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs_f64().ceil().max(1.0) as u64));
     }
+    if let Some(more) = error.headers() {
+        response.headers_mut().extend(more.clone());
+    }
     response.extensions_mut().insert(Refusal(code));
     response
 }

@@ -10,6 +10,7 @@ use crate::{
     canon::Canonical,
     classify::is_grpc,
     context::{self, Context, Inbound, Inner, SINEW_CTX, TraceContext, Wire},
+    limit::{Limited, Subject},
     peer::Peer,
     rt::Instant,
     seat::Carrier,
@@ -47,6 +48,17 @@ impl Carrier for Served {
 
     fn close(request: Request<Body>, cx: ServerContext) -> Self {
         Self { request, cx }
+    }
+}
+
+impl Limited for Served {
+    fn subject(&self) -> Subject<'_> {
+        let path = self.cx.canonical.path(self.request.uri());
+        Subject::of(&self.request).from_peer(&self.cx.peer).with_path(path)
+    }
+
+    fn at(&self) -> std::time::Instant {
+        self.cx.started.into_std()
     }
 }
 

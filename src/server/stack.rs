@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, Ordering::Relaxed},
     },
     task::{Context, Poll},
 };
@@ -27,6 +27,8 @@ use crate::{
     body::{Body, ErasableLayer},
     canon::PathNormalization,
     error::{BoxError, Error},
+    instrument::Registry,
+    limit::{self, RateLimitLayer, RateLimitPolicy, RateLimiter},
     peer::Peer,
     provide::Provide,
     rescue::{Reader, Rescue, RescueLayer},
@@ -45,6 +47,9 @@ pub(crate) struct ServerShared {
     normalization: AtomicU8,
     /// Who may ask for what; nothing while everyone may ask for everything.
     access: ArcSwapOption<Access>,
+    /// Read before `rate_limit`: a request pays for what is there.
+    limited: AtomicBool,
+    rate_limit: ArcSwapOption<RateLimiter>,
 }
 
 impl ServerShared {
@@ -54,11 +59,28 @@ impl ServerShared {
             seat: ArcSwapOption::empty(),
             normalization: AtomicU8::new(0),
             access: ArcSwapOption::empty(),
+            limited: AtomicBool::new(false),
+            rate_limit: ArcSwapOption::empty(),
         })
     }
 
     pub(crate) fn set_seat(&self, seat: Option<Arc<dyn Seat>>) {
         self.seat.store(seat.map(Arc::new));
+    }
+
+    /// A changed limit keeps what was counted.
+    pub(crate) fn set_rate_limit(&self, policy: Option<&RateLimitPolicy>, registry: &Registry) {
+        let before = self.rate_limit.load_full();
+        if before.as_ref().map(|before| before.policy()) == policy {
+            return;
+        }
+        let limiter = policy.map(|policy| {
+            let what = "the rate limit of this service (`inbound.rate_limit`)".into();
+            let series = limit::Series::new(registry, "inbound", self.series.service(), "_inbound", what);
+            RateLimiter::make(policy.clone(), before.as_deref(), series, rt::now())
+        });
+        self.limited.store(limiter.is_some(), Relaxed);
+        self.rate_limit.store(limiter);
     }
 
     pub(crate) fn set_normalization(&self, level: PathNormalization) {
@@ -103,6 +125,13 @@ impl Provide<PathNormalization, Served> for Arc<ServerShared> {
     }
 }
 
+impl Provide<Arc<RateLimiter>, Served> for Arc<ServerShared> {
+    #[inline]
+    fn provide(&self, _served: &Served) -> Option<Arc<RateLimiter>> {
+        if self.limited.load(Relaxed) { self.rate_limit.load_full() } else { None }
+    }
+}
+
 /// Every peer gets an answer.
 #[derive(Clone)]
 struct Always;
@@ -134,6 +163,8 @@ where
     let app = App::new(app);
     // Above the application and below everything of the mesh, so that user code sees only admitted requests.
     let app = SeatLayer::with(Arc::clone(&shared)).layer(app);
+    // Below the check of who asks, so that strangers use up nobody's limit; above all work for the request.
+    let app = RateLimitLayer::with(Arc::clone(&shared)).layer(app);
     // Below everything that learns who asks, above user code, which sees only what is allowed.
     let app = AuthorizeLayer::new(Arc::clone(&shared)).layer(app);
     // Below the refusal of expired work, above user code: what it may not exceed is the caller's deadline.

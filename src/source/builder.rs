@@ -24,6 +24,7 @@ use crate::{
     canon::PathNormalization,
     fault::FaultPolicy,
     health::OutlierPolicy,
+    limit::RateLimitPolicy,
     matching::HostPattern,
     model::{
         Address, EndpointSource, EndpointSpec, IdentitySource, Labels, Mtls, Origin, Policy, PolicyDraft, Protocol,
@@ -164,6 +165,14 @@ impl DocumentBuilder {
         self.pins.inbound.authz.add(policy, &Origin::Pinned);
     }
 
+    /// `inbound.rate_limit`.
+    pub(crate) fn rate_limit(&mut self, policy: RateLimitPolicy) {
+        match policy.check() {
+            Ok(()) => self.document.inbound.rate_limit = Some(Set::new(policy, Origin::Builder)),
+            Err((path, reason)) => self.rejected.push(rejection("inbound.rate_limit", &path, reason.into())),
+        }
+    }
+
     /// `inbound`: a policy at the server seat.
     pub(crate) fn inbound_policy<P: Policy>(&mut self, policy: &P) {
         match draft(policy, &[Position::Server]) {
@@ -216,6 +225,21 @@ fn draft<P: Policy>(policy: &P, positions: &[Position]) -> Result<(Arc<str>, Pol
         path => format!("{path}: {}", fault.message),
     })?;
     Ok((P::NAME.into(), draft))
+}
+
+/// A limit on calls.
+fn check_rate_limit(policy: &RateLimitPolicy) -> Result<(), (String, String)> {
+    policy.check().map_err(|(path, reason)| (path, reason.to_owned()))?;
+    match policy.unknown_of_calls() {
+        Some(source) => {
+            Err(("key".into(), format!("`{}` is known of requests that are served, not of calls", source.name())))
+        }
+        None => Ok(()),
+    }
+}
+
+fn join(path: &str, field: &str) -> String {
+    if field.is_empty() { path.to_owned() } else { format!("{path}.{field}") }
 }
 
 /// One service made by code.
@@ -494,6 +518,15 @@ impl ServiceBuilder {
         self.partial_route(route, None, Drafts::new(), RouteOptions::default())
     }
 
+    /// Sets how much may be called in a time.
+    pub fn rate_limit(mut self, policy: RateLimitPolicy) -> Self {
+        match check_rate_limit(&policy) {
+            Ok(()) => self.set(policy, |service| &mut service.tunables.rate_limit),
+            Err((path, reason)) => self.reject(&join("rate_limit", &path), reason),
+        }
+        self
+    }
+
     /// Adds a route.
     pub fn route(self, route: Route) -> Self {
         self.route_with(route, Drafts::new(), RouteOptions::default())
@@ -509,6 +542,9 @@ impl ServiceBuilder {
         }
         if let Some(Err((path, reason))) = options.retries.as_ref().map(RetrySpec::validate) {
             self.reject(&format!("routes.{}.{path}", route.name), reason);
+        }
+        if let Some(Err((path, reason))) = options.rate_limit.as_ref().map(check_rate_limit) {
+            self.reject(&join(&format!("routes.{}.rate_limit", route.name), &path), reason);
         }
         self.route_with(route, Drafts::new(), options)
     }

@@ -16,6 +16,7 @@ use crate::{
     authz::{Action, Policy, Rule},
     balance::BalancePolicy,
     canon::PathNormalization,
+    limit::RateLimitPolicy,
     matching::HostPattern,
     model::{
         EdgeSpec, EndpointSource, IdentitySource, Labels, Mtls, Origin, Place, PolicyDraft, Protocol, RouteOptions,
@@ -194,13 +195,14 @@ impl PartialAuthz {
 pub(crate) struct PartialInbound {
     pub(crate) path_normalization: Field<PathNormalization>,
     pub(crate) authz: PartialAuthz,
+    pub(crate) rate_limit: Field<RateLimitPolicy>,
     /// Policies at the server seat.
     pub(crate) policies: Drafts,
 }
 
 impl PartialInbound {
     fn over(self, lower: Self) -> Self {
-        over!(self, lower; fields: path_normalization; groups: authz; maps: policies)
+        over!(self, lower; fields: path_normalization, rate_limit; groups: authz; maps: policies)
     }
 }
 
@@ -208,6 +210,7 @@ impl PartialInbound {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tunables {
     pub(crate) load_balancer: Field<BalancePolicy>,
+    pub(crate) rate_limit: Field<RateLimitPolicy>,
     pub(crate) failover: PartialFailover,
     pub(crate) locality: PartialLocality,
     pub(crate) timeouts: PartialTimeouts,
@@ -220,7 +223,7 @@ pub(crate) struct Tunables {
 impl Tunables {
     pub(crate) fn over(self, lower: Self) -> Self {
         over!(self, lower;
-            fields: load_balancer;
+            fields: load_balancer, rate_limit;
             groups: failover, locality, timeouts, circuit_breakers, outlier_detection, retries;
             maps: policies)
     }

@@ -96,6 +96,7 @@ fn take<T>(provenance: &mut Provenance, path: &str, field: Field<T>, set: impl F
 fn inbound(partial: &PartialInbound, before: &InboundSpec, provenance: &mut Provenance) -> InboundSpec {
     let level = &partial.path_normalization;
     InboundSpec {
+        rate_limit: optional(provenance, "inbound.rate_limit".into(), &partial.rate_limit),
         path_normalization: effective(provenance, "inbound.path_normalization".into(), level, Default::default()),
         policies: seated(&partial.policies, &before.policies, provenance, "inbound"),
         ..InboundSpec::default()
@@ -135,6 +136,7 @@ fn service(
     spec.failover = tunables.failover.resolve(provenance, &path);
     spec.locality = tunables.locality.resolve(provenance, &path);
     spec.timeouts = timeouts(provenance, &path, &tunables.timeouts);
+    spec.rate_limit = optional(provenance, format!("{path}.rate_limit"), &tunables.rate_limit);
     let limits = &tunables.circuit_breakers;
     let base = BreakerPolicy::default();
     let at = |key| format!("{path}.circuit_breakers.{key}");
@@ -169,6 +171,13 @@ pub(super) fn effective<T: Clone>(provenance: &mut Provenance, path: String, fie
             default
         }
     }
+}
+
+/// A policy that is there only where somebody sets it.
+fn optional<T: Clone>(provenance: &mut Provenance, path: String, field: &Field<T>) -> Option<T> {
+    let set = field.as_ref()?;
+    provenance.record(path, set.origin.clone());
+    Some(set.value.clone())
 }
 
 fn timeouts(provenance: &mut Provenance, path: &str, partial: &PartialTimeouts) -> TimeoutPolicy {

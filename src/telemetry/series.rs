@@ -143,7 +143,7 @@ impl CallSeries {
         )
     }
 
-    pub(super) fn service(&self) -> &str {
+    pub(crate) fn service(&self) -> &str {
         &self.service
     }
 

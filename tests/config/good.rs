@@ -6,6 +6,8 @@ use sinew::{
     PathNormalization,
     balance::{BalancePolicy, Failover, LocalityMode},
     config::{Loader, show},
+    enforcement::Mode,
+    limit::{KeySource, RateLimitPolicy},
     model::{Origin, Protocol, Snapshot, SourceKind},
     retry::{HedgeMode, RetrySpec},
     route::RouteAction,
@@ -20,6 +22,7 @@ drain: { lame_duck: 1s, deadline: 1m30s }
 defaults:
   timeout: 3s
   circuit_breakers: { max_requests: 10 }
+  rate_limit: { token_bucket: { max_tokens: 7, fill_interval: 1s } }
 services:
   reviews:
     endpoints:
@@ -40,6 +43,7 @@ services:
       to: v2
       rewrite: { path: { full: "/" }, host: canary.example }
       request_headers: { set: { x-canary: 1 }, remove: [cookie] }
+      rate_limit: { quota: { requests: 100, window: 1h }, key: path, percentage: 50%, mode: shadow }
       fault:
         delay: { exponential: { mean: 250ms }, percentage: 20% }
         abort: { grpc_status: 14, percentage: 0.5% }
@@ -52,6 +56,7 @@ services:
       hedge: { percentile: 99.5, max_hedged_attempts: 2, max_extra_load_percent: 10 }
   ratings:
     endpoints: { custom: registry }
+    rate_limit: { mode: off }
     retry:
       retry_on: [5xx, unavailable, retriable-status-codes]
       retriable_status_codes: [429, 409]
@@ -82,6 +87,14 @@ inbound:
     - { name: rest, enforced: 12.5% }
     deny: [{ name: no-admin, paths: /admin, shadow: true }]
     audit: [{}]
+  rate_limit:
+    token_bucket: { max_tokens: 100, tokens_per_fill: 10, fill_interval: 1s }
+    key: [identity, { header: x-tenant }]
+    descriptors:
+    - { entries: [{ header: x-plan, value: gold }, { key: path }], token_bucket: { max_tokens: 5, fill_interval: 20ms } }
+    always_consume_default_token_bucket: false
+    max_dynamic_keys: 500
+    headers: structured
 "#;
 
 fn load(text: &str) -> Snapshot {
@@ -140,7 +153,25 @@ fn a_route_has_its_faults_whatever_its_place() {
     }
     let fault = reviews.route_options[canary].fault.as_ref().unwrap();
     assert_eq!(fault.abort.unwrap().percentage.millionths(), 5_000);
-    assert_eq!((fault.expires_after, fault.mode), (None, sinew::enforcement::Mode::Shadow));
+    assert_eq!((fault.expires_after, fault.mode), (None, Mode::Shadow));
+}
+
+#[test]
+fn the_nearest_rate_limit_holds() {
+    let snapshot = load(FULL);
+    let reviews = &snapshot.services["reviews"];
+    let tokens = |limit: &RateLimitPolicy| limit.allowance.token_bucket.map(|bucket| bucket.max_tokens());
+    assert_eq!(reviews.rate_limit.as_ref().and_then(tokens), Some(7));
+    let canary = reviews.routes.iter().position(|route| route.name.as_str() == "canary").unwrap();
+    let own = reviews.route_options[canary].rate_limit.as_ref().unwrap();
+    assert_eq!(
+        (own.allowance.quota.map(|quota| quota.requests()), own.key.as_slice()),
+        (Some(100), &[KeySource::Path][..])
+    );
+    assert_eq!(snapshot.services["ratings"].rate_limit.as_ref().map(|limit| limit.mode), Some(Mode::Off));
+    let inbound = snapshot.inbound.rate_limit.as_ref().unwrap();
+    assert_eq!((inbound.key.len(), inbound.descriptors[0].entries[1].value.clone()), (2, None));
+    assert!(matches!(snapshot.provenance.of("services.reviews.rate_limit"), Origin::File(place) if place.line == 10));
 }
 
 #[test]
@@ -174,7 +205,7 @@ fn each_value_knows_where_it_comes_from() {
         other => panic!("{path}: {other}"),
     };
     assert_eq!(line("services.reviews.timeouts.request"), 8);
-    assert_eq!(line("services.reviews.timeouts.per_try"), 19);
+    assert_eq!(line("services.reviews.timeouts.per_try"), 20);
     assert_eq!(line("services.ratings.circuit_breakers.max_requests"), 9);
     assert_eq!(snapshot.provenance.of("services.reviews.timeouts.connect"), &Origin::Default);
     assert_eq!(snapshot.provenance.of("mesh.namespace"), &Origin::Default);
@@ -188,6 +219,7 @@ fn what_is_shown_loads_again_and_means_the_same() {
     assert_eq!(first.mesh, second.mesh);
     assert_eq!(first.drain, second.drain);
     assert_eq!(first.listeners, second.listeners);
+    assert_eq!(first.inbound, second.inbound, "{shown}");
     assert_eq!(first.services, second.services, "{shown}");
 }
 

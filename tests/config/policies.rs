@@ -118,7 +118,7 @@ fn the_schema_describes_every_key_and_knows_registered_policies() {
     ] {
         assert!(found.iter().any(|path| path == key), "{key}: {found:#?}");
     }
-    assert!(!found.iter().any(|path| path.contains("inbound.quota") || path.ends_with(".rate_limit")));
+    assert!(!found.iter().any(|path| path.contains("inbound.quota") || path.ends_with(".ring_hash")));
     let timeout = &schema["properties"]["defaults"]["properties"]["timeouts"]["properties"]["connect"];
     assert!(timeout["description"].as_str().unwrap().contains("Default 5s"));
 }

@@ -8,6 +8,7 @@ use sinew::{
     breaker::{Limit, LimitLayer},
     enforcement::Percent,
     fault::{Abort, Delay, FaultLayer, FaultPolicy},
+    limit::{BucketPolicy, RateLimitLayer, RateLimitPolicy},
     mirror::{MirrorLayer, MirrorPolicy},
     provide::Fixed,
     seat::{LayerSeat, Next, Seat, SeatFuture},
@@ -77,6 +78,30 @@ async fn a_mirror_gets_a_copy_once_it_is_ready() {
 fn the_limit_layer() {
     let limit = Limit::new(100_000);
     probe::check(|strict| LimitLayer::with(Fixed(Arc::clone(&limit))).layer(strict), || limit.used());
+}
+
+#[test]
+fn the_rate_limit_layer() {
+    let rate = BucketPolicy::new(1_000_000, 1, Duration::from_secs(1)).unwrap();
+    let layer = RateLimitLayer::new(RateLimitPolicy::new(rate)).unwrap();
+    probe::check(|strict| layer.layer(strict), || 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_over_the_rate_leaves_the_service_ready_and_clones_share_the_limit() {
+    let rate = BucketPolicy::new(1, 1, Duration::from_secs(1)).unwrap();
+    let strict = Strict::new(0);
+    let counts = Arc::clone(&strict.counts);
+    let mut service = RateLimitLayer::new(RateLimitPolicy::new(rate)).unwrap().layer(strict);
+    let mut clone = service.clone();
+    probe::make_ready::<_, Request<Body>>(&mut clone);
+    assert!(clone.call(Request::new(Body::empty())).await.is_ok());
+    probe::make_ready::<_, Request<Body>>(&mut service);
+    let refused = service.call(Request::new(Body::empty())).await.map(|_| ()).unwrap_err();
+    assert_eq!((refused.code(), refused.retry_after()), (sinew::Code::RateLimited, Some(Duration::from_secs(1))));
+    assert_eq!(counts.held(), (1, 0, 0));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(service.call(Request::new(Body::empty())).await.is_ok());
 }
 
 #[tokio::test]

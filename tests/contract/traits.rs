@@ -27,6 +27,7 @@ promise!(Send, Sync, Clone, Unpin:
     timeout::TimeoutLayer, timeout::Timeout<()>, breaker::LimitLayer, breaker::LimitService<()>,
     mirror::MirrorLayer<()>, mirror::Mirror<(), ()>, mirror::MirrorPolicy,
     fault::FaultLayer, fault::Fault<()>, fault::FaultPolicy,
+    limit::RateLimitLayer, limit::RateLimit<()>, limit::RateLimitPolicy,
     timeout::Deadline, timeout::TimeoutPolicy, breaker::BreakerPolicy, provide::Fixed<()>, provide::Live<()>,
     seat::NextService, model::Snapshot,
 );
@@ -35,7 +36,7 @@ promise!(std::error::Error, Send, Sync: Error, BuildError, StatusError, TaskErro
 promise!(UnwindSafe, RefUnwindSafe: Code, Kind, Origin, Delivery, Outcome, Criticality, Call);
 promise!(Copy: Code, Kind, Origin, Delivery, Outcome, Criticality, Call);
 promise!(seat::Seat: seat::LayerSeat<seat::NextService>);
-promise!(tower::Layer<()>: ServerLayer, fault::FaultLayer, timeout::TimeoutLayer, breaker::LimitLayer);
+promise!(tower::Layer<()>: ServerLayer, fault::FaultLayer, timeout::TimeoutLayer, breaker::LimitLayer, limit::RateLimitLayer);
 promise!(tower::Service<http::Request<Body>>: Client);
 promise!(tower::Service<http::Request<http_body_util::Full<bytes::Bytes>>>: Client);
 
@@ -60,6 +61,7 @@ fn sizes_do_not_grow_unnoticed() {
         ("Permit", size_of::<breaker::Permit>(), 2),
         ("LimitLayer", size_of::<breaker::LimitLayer>(), 1),
         ("LimitService<()>", size_of::<breaker::LimitService<()>>(), 1),
+        ("RateLimit<()>", size_of::<limit::RateLimit<()>>(), 1),
         ("ServerLayer", size_of::<ServerLayer>(), 1),
         ("ServerService<()>", size_of::<ServerService<()>>(), 1),
         ("TimeoutLayer", size_of::<timeout::TimeoutLayer>(), 2),

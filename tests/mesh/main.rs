@@ -11,6 +11,7 @@ mod identity;
 mod limits;
 mod mirrors;
 mod quiet;
+mod rate_limits;
 mod reload;
 mod restart;
 mod retries;

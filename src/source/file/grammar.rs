@@ -11,7 +11,9 @@ use serde_json::json;
 use super::{
     authz,
     cursor::{Cursor, Fields, Wrong},
-    endpoints, failover, routes, security,
+    endpoints, failover,
+    limits::{self, Side},
+    routes, security,
 };
 use crate::{
     canon::PathNormalization,
@@ -46,25 +48,19 @@ pub(super) fn document(at: Cursor<'_, '_, '_>) -> Option<Document> {
         });
         let services = fields.group("services", "What can be called, by name.", services);
         let inbound = fields.group("inbound", "What holds for everything that is served.", |at| {
-            at.map("a map", |fields| {
-                fields.later(&["rate_limit"]);
-                PartialInbound {
-                    path_normalization: fields.field(
-                        "path_normalization",
-                        "How paths are made to have one meaning. Default `strict`: what can be read in two ways is \
+            at.map("a map", |fields| PartialInbound {
+                rate_limit: limits::rate_limit(fields, Side::Served),
+                path_normalization: fields.field(
+                    "path_normalization",
+                    "How paths are made to have one meaning. Default `strict`: what can be read in two ways is \
                          refused with SINEW-E055. The others accept and rewrite as Istio's levels do.",
-                        |at| {
-                            let words = PathNormalization::ALL.map(|level| (level.as_str(), level));
-                            at.choice("a level of `path_normalization`", &words, &[])
-                        },
-                    ),
-                    authz: fields.group(
-                        "authz",
-                        "Who may ask for what. Default: the listener's own rule.",
-                        authz::authz,
-                    ),
-                    policies: fields.policies(&[Position::Server], "`inbound`"),
-                }
+                    |at| {
+                        let words = PathNormalization::ALL.map(|level| (level.as_str(), level));
+                        at.choice("a level of `path_normalization`", &words, &[])
+                    },
+                ),
+                authz: fields.group("authz", "Who may ask for what. Default: the listener's own rule.", authz::authz),
+                policies: fields.policies(&[Position::Server], "`inbound`"),
             })
         });
         Document { version, mesh, identity, mtls, listeners, drain, defaults, services, inbound }
@@ -112,6 +108,7 @@ fn drain(at: Cursor<'_, '_, '_>) -> Option<PartialDrain> {
 
 /// The keys that `defaults` and services share.
 fn tunables(fields: &mut Fields<'_, '_, '_>, place: &str) -> Tunables {
+    let rate_limit = limits::rate_limit(fields, Side::Called);
     let balancer = fields.group(
         "load_balancer",
         "How an endpoint is chosen: `least_request` (default), `round_robin` or `random`; or a map of one of them to \
@@ -143,10 +140,11 @@ fn tunables(fields: &mut Fields<'_, '_, '_>, place: &str) -> Tunables {
         super::outlier::outlier,
     );
     let retries = super::retry::retries(fields);
-    fields.later(&["health_checks", "rate_limit"]);
+    fields.later(&["health_checks"]);
     let policies = fields.policies(&[Position::Outer, Position::Attempt], place);
     Tunables {
         load_balancer: balancer.policy,
+        rate_limit,
         failover: balancer.failover,
         locality,
         timeouts,

@@ -9,6 +9,7 @@ mod endpoints;
 mod failover;
 mod grammar;
 mod interpolate;
+mod limits;
 mod loader;
 mod node;
 mod outlier;

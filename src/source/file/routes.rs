@@ -61,7 +61,6 @@ pub(super) fn route(at: Cursor<'_, '_, '_>) -> Option<PartialRoute> {
             });
         let (options, options_at) = traffic::options(fields);
         let retries = super::retry::retries(fields);
-        fields.later(&["rate_limit"]);
         let policies = fields.policies(&[Position::Outer, Position::Attempt], "a route");
 
         let (action, targets) = action(to, split, redirect, direct);

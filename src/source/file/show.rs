@@ -7,7 +7,7 @@ use std::{fmt::Write, path::Path};
 
 use http::HeaderName;
 
-use super::traffic;
+use super::{limits, traffic};
 use crate::{
     authz::{Action, Policy as AuthzPolicy},
     balance::{BalancePolicy, LocalityMode, LocalityPolicy},
@@ -65,6 +65,9 @@ pub fn show(snapshot: &Snapshot) -> String {
     let level = snapshot.inbound.path_normalization.as_str();
     out.value(2, "path_normalization", level, "inbound.path_normalization");
     out.authz(&snapshot.inbound);
+    if let Some(limit) = &snapshot.inbound.rate_limit {
+        out.value(2, "rate_limit", &limits::shown(limit), "inbound.rate_limit");
+    }
     out.policies(2, &snapshot.inbound.policies, "inbound");
     out.out
 }
@@ -207,6 +210,9 @@ impl Printer<'_> {
         ] {
             let value = value.map_or_else(|| "off".to_owned(), duration);
             self.value(6, key, &value, &format!("{path}.timeouts.{key}"));
+        }
+        if let Some(limit) = &service.rate_limit {
+            self.value(4, "rate_limit", &limits::shown(limit), &format!("{path}.rate_limit"));
         }
         self.policies(4, &service.policies, &path);
         if !service.routes.is_empty() {

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{
     cursor::{Cursor, Fields, Wrong},
+    limits::{self, Side},
     show::map,
 };
 use crate::{
@@ -28,6 +29,7 @@ pub(super) fn options(fields: &mut Fields<'_, '_, '_>) -> (RouteOptions, Origins
     let (mut options, mut origins) = (RouteOptions::default(), Origins::new());
     let doc = "Delays, aborts and slow responses on purpose, rolled independently of each other. Default: none.";
     options.fault = taken(fields.field("fault", doc, fault), "fault", &mut origins);
+    options.rate_limit = taken(limits::rate_limit(fields, Side::Called), "rate_limit", &mut origins);
     let doc = "Copies of requests to other endpoints, whose answers nobody waits for. Default: none.";
     let mut to = None;
     let mirror = fields.field("mirror", doc, |at| mirror(at, &mut to));
@@ -45,16 +47,18 @@ fn taken<T>(field: Field<T>, key: &'static str, origins: &mut Origins) -> Option
 /// The policies of a route as flow maps.
 pub(super) fn shown(options: &RouteOptions) -> Vec<(&'static str, String)> {
     let fault = options.fault.iter().map(|fault| ("fault", show_fault(fault)));
-    fault.chain(options.mirror.iter().map(|mirror| ("mirror", show_mirror(mirror)))).collect()
+    let mirror = options.mirror.iter().map(|mirror| ("mirror", show_mirror(mirror)));
+    let limit = options.rate_limit.iter().map(|limit| ("rate_limit", limits::shown(limit)));
+    fault.chain(mirror).chain(limit).collect()
 }
 
-fn mode(fields: &mut Fields<'_, '_, '_>) -> Mode {
+pub(super) fn mode(fields: &mut Fields<'_, '_, '_>) -> Mode {
     let doc = "`off`, `shadow` (decides and counts, does nothing) or `enforce` (default).";
     let words = [("off", Mode::Off), ("shadow", Mode::Shadow), ("enforce", Mode::Enforce)];
     fields.field("mode", doc, |at| at.choice("a mode", &words, &[])).map_or(Mode::Enforce, |set| set.value)
 }
 
-fn percentage(fields: &mut Fields<'_, '_, '_>, key: &'static str) -> Percent {
+pub(super) fn percentage(fields: &mut Fields<'_, '_, '_>, key: &'static str) -> Percent {
     let percent = fields.field(key, "The share of requests. Default 100%.", |at| at.percent());
     percent.map_or(Percent::ALL, |set| Percent::of_millionths(set.value))
 }

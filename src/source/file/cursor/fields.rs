@@ -108,8 +108,7 @@ impl<'c, 'r, 'n> Fields<'c, 'r, 'n> {
             return self.at_most_one(keys);
         }
         // A misspelt key is reported as unknown; that something is missing would be the same mistake again.
-        let unknown = self.entries.iter().any(|entry| !self.is_known(&entry.key));
-        if !unknown {
+        if !self.has_unknown() {
             let (message, help) = match keys {
                 [key] => (format!("`{key}` is missing"), "add it"),
                 keys => (format!("one of {} is missing", suggest::list(keys)), "add exactly one of them"),
@@ -117,6 +116,11 @@ impl<'c, 'r, 'n> Fields<'c, 'r, 'n> {
             self.report("", Wrong::new(message, help));
         }
         false
+    }
+
+    /// Whether a key stands here that is neither known nor of a later version.
+    pub(in crate::source::file) fn has_unknown(&self) -> bool {
+        self.entries.iter().any(|entry| !self.is_known(&entry.key))
     }
 
     fn is_known(&self, key: &str) -> bool {

@@ -1,0 +1,322 @@
+//! A policy with what was taken under it.
+
+use std::{
+    hash::Hasher,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use super::{
+    bucket::{Rate, TokenBucket, nanos},
+    keyed::{Key, Keyed},
+    policy::{Allowance, Descriptor, KeySource, QuotaPolicy, RateLimitPolicy},
+    series::Series,
+    standing::{RateLimitHeaders, Standing},
+    subject::Subject,
+    window::Window,
+};
+use crate::{
+    enforcement::Mode,
+    error::{Code, Error},
+    rt::{Instant, Rng},
+};
+
+/// A rate limit, shared by everything that it counts together.
+#[derive(Debug)]
+pub struct RateLimiter {
+    policy: RateLimitPolicy,
+    default: Option<Arc<Meters>>,
+    /// In the order of the policy's.
+    descriptors: Vec<Arc<Meters>>,
+    series: Series,
+}
+
+impl RateLimiter {
+    /// A limiter of which nothing was taken yet.
+    ///
+    /// # Errors
+    /// E055 if the policy limits nothing or a value is out of its bounds.
+    pub fn new(policy: RateLimitPolicy) -> Result<Arc<Self>, Error> {
+        match policy.check() {
+            Ok(()) => Ok(Self::make(policy, None, Series::default(), crate::rt::now())),
+            Err((path, reason)) => Err(Error::new(Code::BadRequest, format!("rate_limit.{path}: {reason}"))),
+        }
+    }
+
+    /// A limiter in place of another: what was taken is taken. A limit whose keys are others begins anew.
+    pub(crate) fn make(policy: RateLimitPolicy, before: Option<&Self>, series: Series, now: Instant) -> Arc<Self> {
+        let keys = policy.max_dynamic_keys;
+        let meters = |allowance: &Allowance, keyed: bool, before: Option<&Arc<Meters>>| match before {
+            Some(before) if before.take_over(allowance, keyed, keys, now) => Arc::clone(before),
+            _ => Arc::new(Meters::new(allowance, keyed, keys, now)),
+        };
+        let default = (!policy.allowance.is_empty()).then(|| {
+            let before = before.filter(|before| before.policy.key == policy.key);
+            meters(&policy.allowance, !policy.key.is_empty(), before.and_then(|before| before.default.as_ref()))
+        });
+        let descriptors = policy
+            .descriptors
+            .iter()
+            .map(|descriptor| {
+                let same = before.and_then(|before| {
+                    let mut all = before.policy.descriptors.iter().zip(&before.descriptors);
+                    all.find(|(old, _)| old.entries == descriptor.entries).map(|(_, meters)| meters)
+                });
+                meters(&descriptor.allowance, is_dynamic(descriptor), same)
+            })
+            .collect();
+        Arc::new(Self { policy, default, descriptors, series })
+    }
+
+    pub(crate) fn policy(&self) -> &RateLimitPolicy {
+        &self.policy
+    }
+
+    /// Counts a request. What its caller may be told, if the policy says that callers are told.
+    ///
+    /// # Errors
+    /// E040 with the time to come back, if it is over the limit.
+    pub(super) fn check(&self, subject: &Subject<'_>, now: Instant) -> Result<Option<Standing>, Error> {
+        if self.policy.mode == Mode::Off {
+            return Ok(None);
+        }
+        let descriptor = self.policy.descriptors.iter().position(|descriptor| matches(descriptor, subject));
+        let of = Consulted {
+            descriptor: descriptor.map(|index| {
+                let wildcards = self.policy.descriptors[index].entries.iter().filter(|entry| entry.value.is_none());
+                Taker::new(&self.descriptors[index], subject, wildcards.map(|entry| &entry.source))
+            }),
+            default: match &self.default {
+                Some(default) if descriptor.is_none() || self.policy.always_consume_default_token_bucket => {
+                    Some(Taker::new(default, subject, self.policy.key.iter()))
+                }
+                _ => None,
+            },
+        };
+        let taken = of.take(now);
+        let standing = (self.policy.headers != RateLimitHeaders::Off).then(|| of.standing(now)).flatten();
+        let Err(after) = taken else {
+            self.series.ok();
+            return Ok(standing);
+        };
+        if self.policy.mode == Mode::Shadow || !self.policy.percentage.hit(&mut Rng::local()) {
+            self.series.shadow();
+            return Ok(standing);
+        }
+        self.series.limited();
+        Err(self.refusal(after, standing))
+    }
+
+    #[cold]
+    fn refusal(&self, after: Duration, standing: Option<Standing>) -> Error {
+        let message = format!(
+            "{} is used up, one more is let in after {after:.3?}; call less often, or raise `rate_limit`",
+            self.series.what()
+        );
+        let error = Error::new(Code::RateLimited, message).with_retry_after(after);
+        match standing {
+            Some(standing) => error.with_headers(|headers| self.policy.headers.write(headers, &standing)),
+            None => error,
+        }
+    }
+}
+
+/// Whether each value of its wildcards has a limit of its own.
+fn is_dynamic(descriptor: &Descriptor) -> bool {
+    descriptor.entries.iter().any(|entry| entry.value.is_none())
+}
+
+fn matches(descriptor: &Descriptor, subject: &Subject<'_>) -> bool {
+    descriptor.entries.iter().all(|entry| {
+        subject.value(&entry.source).is_some_and(|found| entry.value.as_ref().is_none_or(|wanted| found.is(wanted)))
+    })
+}
+
+/// The limits that one request has to pass.
+struct Consulted<'a> {
+    descriptor: Option<Taker<'a>>,
+    default: Option<Taker<'a>>,
+}
+
+impl Consulted<'_> {
+    /// Takes from both or from none.
+    fn take(&self, now: Instant) -> Result<(), Duration> {
+        if let Some(descriptor) = &self.descriptor {
+            descriptor.take(now)?;
+        }
+        if let Some(default) = &self.default
+            && let Err(after) = default.take(now)
+        {
+            if let Some(descriptor) = &self.descriptor {
+                descriptor.give_back(now);
+            }
+            return Err(after);
+        }
+        Ok(())
+    }
+
+    fn standing(&self, now: Instant) -> Option<Standing> {
+        let of = |taker: &Option<Taker<'_>>| taker.as_ref()?.standing(now);
+        match (of(&self.descriptor), of(&self.default)) {
+            (Some(a), Some(b)) => Some(a.nearer(b)),
+            (a, b) => a.or(b),
+        }
+    }
+}
+
+/// The limit of one key.
+struct Taker<'a> {
+    meters: &'a Meters,
+    key: Key,
+}
+
+impl<'a> Taker<'a> {
+    fn new<'s>(meters: &'a Meters, subject: &Subject<'_>, sources: impl Iterator<Item = &'s KeySource>) -> Self {
+        let key = match meters {
+            Meters::Shared(_) => 0,
+            Meters::Keyed(keyed) => {
+                let mut hasher = keyed.hasher();
+                for source in sources {
+                    match subject.value(source) {
+                        // The end of each value is marked, so that parts cannot be moved from one to the next.
+                        Some(value) => value.feed(&mut hasher),
+                        None => hasher.write_u8(0xfe),
+                    }
+                    hasher.write_u8(0xff);
+                }
+                hasher.key()
+            }
+        };
+        Self { meters, key }
+    }
+
+    fn take(&self, now: Instant) -> Result<(), Duration> {
+        match self.meters {
+            Meters::Shared(shared) => shared.take(now),
+            Meters::Keyed(keyed) => keyed.take(self.key, now),
+        }
+    }
+
+    fn give_back(&self, now: Instant) {
+        match self.meters {
+            Meters::Shared(shared) => shared.give_back(),
+            Meters::Keyed(keyed) => keyed.give_back(self.key, now),
+        }
+    }
+
+    fn standing(&self, now: Instant) -> Option<Standing> {
+        match self.meters {
+            Meters::Shared(shared) => shared.standing(now),
+            Meters::Keyed(keyed) => keyed.standing(self.key, now),
+        }
+    }
+}
+
+/// What was taken of one allowance.
+#[derive(Debug)]
+enum Meters {
+    Shared(Shared),
+    Keyed(Keyed),
+}
+
+impl Meters {
+    fn new(allowance: &Allowance, keyed: bool, max_keys: u32, now: Instant) -> Self {
+        if keyed {
+            Self::Keyed(Keyed::new(allowance, 1, max_keys, now))
+        } else {
+            Self::Shared(Shared::new(allowance, now))
+        }
+    }
+
+    /// Goes on under another allowance. False if it cannot.
+    fn take_over(&self, allowance: &Allowance, keyed: bool, max_keys: u32, now: Instant) -> bool {
+        match self {
+            Self::Keyed(meters) if keyed => meters.set(allowance, 1, max_keys, now),
+            Self::Shared(shared) if !keyed => return shared.set(allowance, now),
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// One limit for everything.
+#[derive(Debug)]
+struct Shared {
+    epoch: Instant,
+    bucket: Option<TokenBucket>,
+    quota: Option<Mutex<(QuotaPolicy, Window)>>,
+}
+
+impl Shared {
+    fn new(allowance: &Allowance, now: Instant) -> Self {
+        Self {
+            epoch: now,
+            bucket: allowance.token_bucket.map(|bucket| TokenBucket::new(Rate::new(&bucket, 1), now)),
+            quota: allowance.quota.map(|quota| Mutex::new((quota, Window::new(&quota)))),
+        }
+    }
+
+    fn nanos(&self, now: Instant) -> u64 {
+        nanos(now.saturating_duration_since(self.epoch))
+    }
+
+    fn take(&self, now: Instant) -> Result<(), Duration> {
+        if let Some(bucket) = &self.bucket {
+            bucket.take(now)?;
+        }
+        if let Some(quota) = &self.quota {
+            let (policy, window) = &mut *lock(quota);
+            if let Err(after) = window.take(policy.requests(), self.nanos(now)) {
+                if let Some(bucket) = &self.bucket {
+                    bucket.give_back();
+                }
+                return Err(after);
+            }
+        }
+        Ok(())
+    }
+
+    /// As of a key: the quota keeps its count.
+    fn give_back(&self) {
+        if let Some(bucket) = &self.bucket {
+            bucket.give_back();
+        }
+    }
+
+    fn set(&self, allowance: &Allowance, now: Instant) -> bool {
+        if self.bucket.is_some() != allowance.token_bucket.is_some()
+            || self.quota.is_some() != allowance.quota.is_some()
+        {
+            return false;
+        }
+        if let (Some(bucket), Some(policy)) = (&self.bucket, &allowance.token_bucket) {
+            bucket.set_rate(Rate::new(policy, 1), now);
+        }
+        if let (Some(quota), Some(policy)) = (&self.quota, allowance.quota) {
+            let (before, window) = &mut *lock(quota);
+            if before.window() != policy.window() {
+                let mut next = Window::new(&policy);
+                next.carry(window, self.nanos(now));
+                *window = next;
+            }
+            *before = policy;
+        }
+        true
+    }
+
+    fn standing(&self, now: Instant) -> Option<Standing> {
+        let bucket = self.bucket.as_ref().map(|bucket| bucket.standing(now));
+        let quota = self.quota.as_ref().map(|quota| {
+            let (policy, window) = &mut *lock(quota);
+            window.standing(policy.requests(), self.nanos(now))
+        });
+        match (bucket, quota) {
+            (Some(bucket), Some(quota)) => Some(bucket.nearer(quota)),
+            (bucket, quota) => bucket.or(quota),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
