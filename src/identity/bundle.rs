@@ -99,6 +99,9 @@ fn anchor(der: CertificateDer<'static>, development: bool) -> Result<(Anchor, Tr
     if facts.development && !development {
         return Err("it is an authority for development: anyone on that machine can sign with it".into());
     }
+    if !facts.has_strong_key() {
+        return Err("its key is of a kind or size that is not accepted".into());
+    }
     let root = anchor_from_trusted_cert(&der).map_err(|error| format!("it cannot be read: {error}"))?.to_owned();
     let anchor = Anchor {
         not_before: facts.not_before,

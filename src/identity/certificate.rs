@@ -21,6 +21,15 @@ const CLIENT_AUTH: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02];
 /// The private mark of a development authority: an extension that only development accepts. The arc is that of UUIDs.
 const DEVELOPMENT: &[u8] = &[0x69, 0x83, 0xa5, 0xa1, 0x21, 0x9f, 0x21];
 
+const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
+const EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
+const P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+const P384: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x22];
+const P521: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x23];
+const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
+const MIN_RSA_BITS: usize = 2048;
+const MAX_RSA_BITS: usize = 8192;
+
 const DIGITAL_SIGNATURE: u16 = 1 << 15;
 const KEY_CERT_SIGN: u16 = 1 << 10;
 const CRL_SIGN: u16 = 1 << 9;
@@ -186,6 +195,42 @@ impl<'a> Facts<'a> {
     /// Whether a key usage says that it may sign certificates; `None` if none is given.
     pub(super) fn key_cert_sign(&self) -> Option<bool> {
         self.key_usage.map(|usage| usage.bits & KEY_CERT_SIGN != 0)
+    }
+
+    /// Whether its key is of a kind that is accepted: RSA of 2048 to 8192 bits, P-256, P-384, P-521 or Ed25519. What signs
+    /// with it is checked by who verifies; a key that nobody has used yet is not.
+    pub(super) fn has_strong_key(&self) -> bool {
+        self.key_kind().is_ok_and(|strong| strong)
+    }
+
+    /// The type of its key, as JSON web keys call it.
+    pub(super) fn key_type(&self) -> Option<&'static str> {
+        let mut spki = Reader::new(self.spki).only(der::SEQUENCE).ok()?.inside();
+        let mut algorithm = spki.expect(der::SEQUENCE).ok()?.inside();
+        match algorithm.expect(der::OID).ok()?.value {
+            RSA => Some("RSA"),
+            EC => Some("EC"),
+            ED25519 => Some("OKP"),
+            _ => None,
+        }
+    }
+
+    fn key_kind(&self) -> Result<bool, BadDer> {
+        let mut spki = Reader::new(self.spki).only(der::SEQUENCE)?.inside();
+        let mut algorithm = spki.expect(der::SEQUENCE)?.inside();
+        let key = spki.expect(der::BIT_STRING)?.value;
+        Ok(match algorithm.expect(der::OID)?.oid()? {
+            ED25519 => algorithm.is_empty(),
+            EC => matches!(algorithm.expect(der::OID)?.oid()?, P256 | P384 | P521),
+            RSA => {
+                let key = key.split_first().map_or(key, |(_unused, key)| key);
+                let modulus = Reader::new(key).only(der::SEQUENCE)?.inside().expect(der::INTEGER)?.integer()?;
+                let modulus = modulus.strip_prefix(&[0]).unwrap_or(modulus);
+                let bits = modulus.len() * 8 - modulus.first().map_or(0, |byte| byte.leading_zeros() as usize);
+                (MIN_RSA_BITS..=MAX_RSA_BITS).contains(&bits)
+            }
+            _ => false,
+        })
     }
 
     /// How many further issuers may follow below it.

@@ -10,6 +10,7 @@ use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
+use super::certificate::Facts;
 use crate::name::TrustDomain;
 
 /// Larger than any bundle of CAs.
@@ -73,8 +74,8 @@ fn authorities(set: &Value) -> Result<Vec<CertificateDer<'static>>, String> {
     }
     let mut found = Vec::new();
     for (at, key) in keys.iter().enumerate() {
+        let kind = key.get("kty").and_then(Value::as_str).ok_or_else(|| format!("key {at} has no `kty`"))?;
         let usage = key.get("use").and_then(Value::as_str).unwrap_or_default();
-        let kind = key.get("kty").and_then(Value::as_str).unwrap_or_default();
         if usage != "x509-svid" || !matches!(kind, "RSA" | "EC" | "OKP") {
             continue;
         }
@@ -83,7 +84,12 @@ fn authorities(set: &Value) -> Result<Vec<CertificateDer<'static>>, String> {
             return Err(format!("key {at} has {} certificates in `x5c`, where exactly one is allowed", chain.len()));
         };
         let der = certificate.as_str().and_then(|text| STANDARD.decode(text).ok());
-        found.push(CertificateDer::from(der.ok_or_else(|| format!("key {at}: `x5c` is not base64"))?));
+        let der = der.ok_or_else(|| format!("key {at}: `x5c` is not base64"))?;
+        let facts = Facts::of(&der).map_err(|bad| format!("key {at}: `x5c` cannot be read: {}", bad.0))?;
+        if facts.key_type() != Some(kind) {
+            return Err(format!("key {at}: `kty` is not the type of the key in `x5c`"));
+        }
+        found.push(CertificateDer::from(der));
     }
     Ok(found)
 }
@@ -191,6 +197,9 @@ mod tests {
             (format!(r#"{{"keys":[{good}],"keys":[]}}"#), "`keys` occurs twice"),
             (format!(r#"{{"keys":[{good}],"spiffe_sequence":-1}}"#), "spiffe_sequence"),
             (r#"{"keys":[{"use":"x509-svid","kty":"EC"}]}"#.into(), "no `x5c`"),
+            (r#"{"keys":[{"use":"x509-svid","x5c":[""]}]}"#.into(), "no `kty`"),
+            (r#"{"keys":[{"use":"x509-svid","kty":"EC","x5c":["MAA="]}]}"#.into(), "cannot be read"),
+            (format!(r#"{{"keys":[{}]}}"#, good.replace(r#""EC""#, r#""RSA""#)), "not the type"),
             (r#"{"keys":[{"use":"x509-svid","kty":"EC","x5c":[]}]}"#.into(), "0 certificates"),
             (r#"{"keys":[{"use":"x509-svid","kty":"EC","x5c":["a","b"]}]}"#.into(), "2 certificates"),
             (r#"{"keys":[{"use":"x509-svid","kty":"EC","x5c":["*"]}]}"#.into(), "not base64"),

@@ -14,6 +14,8 @@ mod der;
 #[cfg(all(feature = "dev-ca", any(feature = "aws-lc", feature = "ring")))]
 pub(crate) mod dev;
 mod document;
+#[cfg_attr(not(test), allow(dead_code))]
+mod encode;
 mod files;
 mod foreign;
 mod material;

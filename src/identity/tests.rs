@@ -1,5 +1,8 @@
 //! What is believed and what is not.
 
+mod bad_certificates;
+mod fixtures;
+mod forge;
 mod from_files;
 mod outside;
 mod paths;

@@ -90,6 +90,10 @@ pub(crate) fn verify(
     let bundle = trust.bundles.get(&domain).filter(|bundle| bundle.len() > 0);
     let Some(bundle) = bundle else { return Err(Reject::WrongTrustDomain(id)) };
 
+    if !facts.has_strong_key() {
+        return Err(Reject::Algorithm(id));
+    }
+
     let mut newest = facts.not_before;
     let mut signers = Vec::with_capacity(intermediates.len());
     // Why a signer was left out explains a path that is then missing.
@@ -101,6 +105,8 @@ pub(crate) fn verify(
             left_out = Some(Reject::WrongTrustDomain(signer));
         } else if !facts.is_ca() || facts.key_cert_sign() != Some(true) {
             left_out = Some(Reject::KeyUsage("a certificate on its path may not sign certificates"));
+        } else if !facts.has_strong_key() {
+            left_out = Some(Reject::Algorithm(id.clone()));
         } else {
             newest = newest.max(facts.not_before);
             signers.push(CertificateDer::from(&**der));
