@@ -8,7 +8,7 @@ use tower_service::Service;
 
 use super::outbound::{CallContext, Outbound};
 use crate::{
-    context::{GRPC_PREVIOUS_ATTEMPTS, SINEW_CTX, Wire, encode_grpc_timeout},
+    context::{GRPC_PREVIOUS_ATTEMPTS, SINEW_CTX, UNSAID, Wire, encode_grpc_timeout},
     rt,
 };
 
@@ -51,8 +51,13 @@ impl<S: Service<Outbound>> Service<Outbound> for Attempt<S> {
 /// At most two headers, and none for a call without deadline or inherited context: an indexed header costs more than
 /// the rest of the stack.
 pub(super) fn write(cx: &CallContext, headers: &mut HeaderMap) {
-    let mut wire =
-        Wire { attempt: cx.attempt, mirror: cx.mirrored, criticality: cx.call.criticality, ..Wire::default() };
+    let mut wire = Wire {
+        attempt: cx.attempt,
+        mirror: cx.mirrored,
+        criticality: cx.call.criticality,
+        grant: cx.grant.filter(|grant| *grant != UNSAID),
+        ..Wire::default()
+    };
     if cx.mirrored {
         // What nobody waits for is not repeated further down either.
         wire.grant = Some(0);

@@ -8,6 +8,7 @@ use super::outbound::{CallContext, Outbound};
 use crate::{
     body::Body,
     cluster::Asked,
+    context::Tree,
     error::Error,
     retry::{Handle, Head, Kept, Next, Repeat, Repeating},
     rt::Instant,
@@ -49,6 +50,12 @@ pub(crate) struct KeptCall {
     cx: CallContext,
 }
 
+impl KeptCall {
+    fn tree(&self) -> Option<&Tree> {
+        self.cx.context.as_ref()?.tree()
+    }
+}
+
 impl Kept<Outbound> for KeptCall {
     fn handle(&self) -> &Handle {
         &self.handle
@@ -87,7 +94,8 @@ impl Kept<Outbound> for KeptCall {
     }
 
     fn allowance(&self) -> u8 {
-        self.handle.policy().tree_allowance
+        let own = self.handle.policy().tree_allowance;
+        self.tree().map_or(own, |tree| tree.allowance(own))
     }
 
     fn is_of_the_mesh(&self) -> bool {
@@ -95,16 +103,24 @@ impl Kept<Outbound> for KeptCall {
     }
 
     fn grant(&self, call: &mut Outbound, grant: u8) {
-        call.cx.grant = Some(grant);
+        call.cx.grant = self.is_of_the_mesh().then_some(grant);
     }
 
     fn reports(&self) -> bool {
-        false
+        self.tree().is_some_and(Tree::has_parent)
     }
 
-    fn spent(&self, _spent: u8) {}
+    fn spent(&self, spent: u8) {
+        if let Some(tree) = self.tree() {
+            tree.spend(spent);
+        }
+    }
 
-    fn asked_not_to_retry(&self) {}
+    fn asked_not_to_retry(&self) {
+        if let Some(tree) = self.tree() {
+            tree.ask_not_to_retry();
+        }
+    }
 
     fn avoid_asked(&mut self, failed: Option<&Error>) {
         if let Some(asked) = &self.cx.asked {
@@ -125,7 +141,7 @@ impl Kept<Outbound> for KeptCall {
 
     fn again(&mut self, next: Next, body: Body) -> Outbound {
         let mut cx = self.cx.clone();
-        (cx.kind, cx.attempt, cx.grant) = (next.kind, next.before, Some(next.grant));
+        (cx.kind, cx.attempt, cx.grant) = (next.kind, next.before, self.is_of_the_mesh().then_some(next.grant));
         Outbound { request: self.head.request(body), cx }
     }
 }

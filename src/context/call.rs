@@ -126,9 +126,11 @@ impl Call {
     ///
     /// Cancelling is dropping the returned future; the options end with it.
     pub fn scope<F: Future>(self, future: F) -> Scoped<F> {
-        let mut inner = Context::current().map_or_else(Inner::default, |context| context.inner().clone());
-        inner.call = self.or(inner.call);
-        Scoped::new(future, Some(Context::new(inner)))
+        let context = match Context::current() {
+            Some(context) => context.with_call(self.or(context.inner().call)),
+            None => Context::new(Inner { call: self, ..Inner::default() }),
+        };
+        Scoped::new(future, Some(context))
     }
 
     /// After how long the call is hedged, if it says so itself; the inner `None` is never.

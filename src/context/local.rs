@@ -58,6 +58,10 @@ impl<F> Scoped<F> {
     pub(crate) fn new(inner: F, context: Option<Context>) -> Self {
         Self { inner, context }
     }
+
+    pub(crate) fn context(&self) -> Option<&Context> {
+        self.context.as_ref()
+    }
 }
 
 impl<F: Future> Future for Scoped<F> {

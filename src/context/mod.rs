@@ -12,6 +12,7 @@ mod deadline;
 mod local;
 mod task;
 mod trace;
+mod tree;
 mod wire;
 
 pub use self::{
@@ -23,6 +24,7 @@ pub use self::{
 pub(crate) use self::{
     deadline::{decode_grpc_timeout, encode_grpc_timeout},
     local::with_current,
+    tree::{Tree, UNSAID},
     wire::{GRPC_PREVIOUS_ATTEMPTS, SINEW_CTX, SINEW_NO_RETRY, SINEW_SHED, SINEW_SPENT, Wire},
 };
 
@@ -36,12 +38,14 @@ pub struct Context {
     inner: Arc<Inner>,
 }
 
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(crate) struct Inner {
     pub(crate) deadline: Option<Instant>,
     pub(crate) criticality: Option<Criticality>,
-    /// Remaining retry allowance granted by the caller.
-    pub(crate) grant: Option<u8>,
+    /// The tree of calls that the request being served belongs to.
+    pub(crate) tree: Option<Tree>,
+    /// The context this one was made from, if its tree is there.
+    pub(crate) root: Option<Context>,
     /// Which attempt of the caller this is, 0 for the first.
     pub(crate) attempt: u32,
     /// Whether this is a copy of a request, or serves one: it is not copied again.
@@ -113,6 +117,29 @@ impl Context {
 
     pub(crate) fn inner(&self) -> &Inner {
         &self.inner
+    }
+
+    /// The tree of calls that calls made in this context belong to; `None` if each of them begins its own.
+    pub(crate) fn tree(&self) -> Option<&Tree> {
+        self.inner.root.as_ref().unwrap_or(self).inner.tree.as_ref()
+    }
+
+    /// The same with other options.
+    fn with_call(&self, call: Call) -> Self {
+        let inner = &*self.inner;
+        Self::new(Inner {
+            deadline: inner.deadline,
+            criticality: inner.criticality,
+            tree: None,
+            root: Some(inner.root.clone().unwrap_or_else(|| self.clone())),
+            attempt: inner.attempt,
+            request_id: inner.request_id.clone(),
+            x_request_id: inner.x_request_id,
+            fairness_key: inner.fairness_key.clone(),
+            mirror: inner.mirror,
+            trace: inner.trace.clone(),
+            call,
+        })
     }
 }
 

@@ -29,6 +29,7 @@
 //! SRE book, chapter 21 (budgets), "The Tail at Scale" (hedging).
 
 mod allowance;
+mod arrivals;
 mod backoff;
 mod body;
 mod budget;
@@ -50,6 +51,14 @@ mod tests;
 #[cfg(feature = "file")]
 pub(crate) use self::{hedge::MOST_HEDGES, policy::LARGEST_BUFFER};
 
+pub(crate) use self::{
+    arrivals::Arrivals,
+    budget::Budget,
+    handle::Series,
+    head::Head,
+    policy::MOST_RETRIES,
+    repeat::{AttemptKind, Kept, Next, Repeat, Repeating},
+};
 pub use self::{
     backoff::{Backoff, Jitter},
     body::RetryBody,
@@ -57,11 +66,4 @@ pub use self::{
     hedge::{HedgeMode, HedgePolicy},
     layer::{ResponseFuture, Retry, RetryLayer},
     policy::{Condition, RetryOn, RetryPolicy},
-};
-pub(crate) use self::{
-    budget::Budget,
-    handle::Series,
-    head::Head,
-    policy::MOST_RETRIES,
-    repeat::{AttemptKind, Kept, Next, Repeat, Repeating},
 };

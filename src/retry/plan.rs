@@ -258,7 +258,8 @@ impl<S, M: Repeat<R>, R, B> Plan<S, M, R, B> {
         let facts = Facts {
             no_retry: self.kept.no_retry(),
             idempotent: self.kept.is_idempotent(),
-            allowance: self.allowance.left(),
+            // Whoever called may have been answered meanwhile.
+            allowance: self.allowance.left().min(self.kept.allowance()),
             retries: self.retries,
             remaining: self.kept.deadline().map(|at| at.saturating_duration_since(now)),
             takes: handle.median(now),
@@ -301,7 +302,7 @@ impl<S, M: Repeat<R>, R, B> Plan<S, M, R, B> {
         let handle = self.kept.handle();
         let policy = &handle.hedge;
         if self.hedges >= handle.hedge.max_hedged_attempts
-            || self.allowance.left() == 0
+            || self.allowance.left().min(self.kept.allowance()) == 0
             || (policy.require_idempotent && !self.kept.is_idempotent())
             || !self.source.is_complete()
             || handle.is_overloaded(now)

@@ -161,8 +161,18 @@ where
         if *this.failed {
             return Poll::Ready(None);
         }
-        match catch(|| this.body.poll_frame(task)) {
-            Ok(polled) => polled,
+        let mut body = this.body;
+        match catch(|| body.as_mut().poll_frame(task)) {
+            Ok(mut polled) => {
+                // What calls spent after the headers had left is told by the trailers.
+                if let Poll::Ready(Some(Ok(frame))) = &mut polled
+                    && let Some(trailers) = frame.trailers_mut()
+                    && let Some(tree) = body.context().and_then(Context::tree)
+                {
+                    tree.end(trailers);
+                }
+                polled
+            }
             Err(panic) => {
                 *this.failed = true;
                 Poll::Ready(Some(Err(panic)))

@@ -9,7 +9,7 @@ use crate::{
     body::Body,
     canon::Canonical,
     classify::is_grpc,
-    context::{self, Context, Inbound, Inner, SINEW_CTX, TraceContext, Wire},
+    context::{self, Context, GRPC_PREVIOUS_ATTEMPTS, Inbound, Inner, SINEW_CTX, TraceContext, Tree, Wire},
     limit::{Limited, Subject},
     peer::Peer,
     rt::Instant,
@@ -109,12 +109,28 @@ fn decode(headers: &mut HeaderMap, peer: &Peer, now: Instant) -> Inner {
         }
         if peer.may_set_context() {
             inner.criticality = wire.criticality;
-            inner.grant = wire.grant;
             inner.fairness_key = wire.fairness_key.map(Arc::from);
         }
     }
+    if inner.attempt == 0 {
+        inner.attempt = previous_attempts(headers);
+    }
+    inner.tree = Some(Tree::new(peer.may_set_context().then(|| grant(headers))));
     strip(headers);
     inner
+}
+
+/// What the caller passes on of its tree's allowance. It is never more than what stands anywhere: the smallest of
+/// repeated ones, and nothing where it cannot be read.
+fn grant(headers: &HeaderMap) -> u8 {
+    let read = |value| Wire::decode(value).map_or(0, |wire: Wire<'_>| wire.grant.unwrap_or(context::UNSAID));
+    headers.get_all(SINEW_CTX).iter().map(read).min().unwrap_or(context::UNSAID)
+}
+
+/// What gRPC clients of other makes say of their retries (gRFC A6).
+fn previous_attempts(headers: &HeaderMap) -> u32 {
+    let value = headers.get(GRPC_PREVIOUS_ATTEMPTS).and_then(|value| value.to_str().ok());
+    value.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 /// Everything of ours is `sinew-*` and ends at this hop.
@@ -164,6 +180,35 @@ mod tests {
         assert_eq!(request.cx.context.attempt(), 1);
         let request = served(&headers, own_process());
         assert_eq!(request.cx.context.criticality(), Criticality::Sheddable);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_allowance_counts_only_from_peers_that_may_set_it_and_is_never_guessed_up() {
+        let allowance = |headers: &[(&'static str, &'static str)], peer| {
+            served(headers, peer).cx.context.tree().unwrap().allowance(5)
+        };
+        // Where a stranger calls, the tree begins.
+        assert_eq!(allowance(&[("sinew-ctx", "a=1")], stranger()), 5);
+        assert_eq!(allowance(&[("sinew-ctx", "a=200")], stranger()), 5);
+        for (headers, granted) in [
+            (&[("sinew-ctx", "a=3;n=1")][..], 3),
+            (&[("sinew-ctx", "a=0")], 0),
+            (&[("sinew-ctx", "a=200")], 5),
+            (&[], 1),
+            (&[("sinew-ctx", "d=100")], 1),
+            (&[("sinew-ctx", "a=256")], 0),
+            (&[("sinew-ctx", "nonsense")], 0),
+            (&[("sinew-ctx", "a=4"), ("sinew-ctx", "a=2")], 2),
+            (&[("sinew-ctx", "a=4"), ("sinew-ctx", "x")], 0),
+        ] {
+            assert_eq!(allowance(headers, own_process()), granted, "{headers:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn attempts_of_other_grpc_clients_are_counted() {
+        assert_eq!(served(&[("grpc-previous-rpc-attempts", "2")], stranger()).cx.context.attempt(), 2);
+        assert_eq!(served(&[("grpc-previous-rpc-attempts", "x")], stranger()).cx.context.attempt(), 0);
     }
 
     #[tokio::test(start_paused = true)]

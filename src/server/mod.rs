@@ -9,6 +9,7 @@ mod inbound;
 mod layer;
 mod refuse;
 mod stack;
+mod tree;
 
 #[cfg(any(feature = "axum", feature = "tonic"))]
 pub(crate) use self::layer::RequestBody;

@@ -22,6 +22,7 @@ use super::{
     canonical::CanonicalLayer,
     deadline::{CallersDeadline, ExpiredLayer},
     inbound::Served,
+    tree::TreeLayer,
 };
 use crate::{
     body::{Body, ErasableLayer},
@@ -32,6 +33,7 @@ use crate::{
     peer::Peer,
     provide::Provide,
     rescue::{Reader, Rescue, RescueLayer},
+    retry::Arrivals,
     rt,
     seat::{Seat, SeatLayer},
     telemetry::{CallSeries, Record, TelemetryLayer},
@@ -50,6 +52,8 @@ pub(crate) struct ServerShared {
     /// Read before `rate_limit`: a request pays for what is there.
     limited: AtomicBool,
     rate_limit: ArcSwapOption<RateLimiter>,
+    /// How many of the requests are repetitions of others.
+    pub(super) arrivals: Arrivals,
 }
 
 impl ServerShared {
@@ -61,6 +65,7 @@ impl ServerShared {
             access: ArcSwapOption::empty(),
             limited: AtomicBool::new(false),
             rate_limit: ArcSwapOption::empty(),
+            arrivals: Arrivals::default(),
         })
     }
 
@@ -176,6 +181,8 @@ where
     let app = ExpiredLayer.layer(app);
     // Above all that can fail; below the metrics, which read the cause from the answer.
     let app = RescueLayer::with(Always).layer(app);
+    // Above the rescue, so that refusals say it too: what was spent on retries below, and that nobody should retry.
+    let app = TreeLayer::new(Arc::clone(&shared)).layer(app);
     // Above all: refusals and dropped requests are inside the record.
     TelemetryLayer::with(shared).layer(app)
 }

@@ -18,6 +18,7 @@ mod retries;
 mod routing;
 mod stall;
 mod streams;
+mod tree;
 mod upgrades;
 mod versions;
 mod world;
