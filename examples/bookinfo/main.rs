@@ -21,6 +21,7 @@ mod productpage;
 mod ratings;
 mod reviews;
 mod role;
+mod security_tasks;
 mod stats;
 mod system;
 mod tasks;

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::{
     Result,
     instance::Instance,
-    topology::{INSTANCES, Routes, Topology},
+    topology::{Access, INSTANCES, Routes, Topology},
 };
 
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -69,6 +69,12 @@ impl System {
     /// As [`route_reviews`](Self::route_reviews), for `ratings`.
     pub(crate) async fn route_ratings(&mut self, routes: Routes) -> Result<()> {
         self.topology.ratings = routes;
+        self.apply().await
+    }
+
+    /// What listeners ask of their peers, and who may call whom.
+    pub(crate) async fn secure(&mut self, mtls: &'static str, access: Option<Access>) -> Result<()> {
+        (self.topology.mtls, self.topology.access) = (mtls, access);
         self.apply().await
     }
 

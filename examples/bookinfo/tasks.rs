@@ -11,6 +11,7 @@ use sinew::{Client, ResponseExt};
 use crate::{
     FAILED_CALLS, Result, fault_tasks,
     load::{self, Bar},
+    security_tasks,
     stats::binomial_band,
     system::System,
     topology::Routes,
@@ -41,6 +42,8 @@ pub(crate) async fn run_all(system: &mut System, calls: usize) -> (usize, usize)
     note("Delay fault", fault_tasks::delay(system).await);
     note("Abort fault", fault_tasks::abort(system).await);
     note("Mirroring", fault_tasks::mirroring(system, calls / 5).await);
+    note("Mutual TLS migration", security_tasks::migration(system, calls / 50).await);
+    note("Authorization for HTTP traffic", security_tasks::authorization(system).await);
     note("Rolling restart", rolling_restart(system).await);
     println!("\n{passed} tasks passed, {failed} failed");
     (passed, failed)

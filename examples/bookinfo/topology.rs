@@ -52,6 +52,35 @@ impl Routes {
     }
 }
 
+/// Who may call whom: rules by the port of who is called, since all services read the same file.
+#[derive(Clone, Default)]
+pub(crate) struct Access(Vec<(&'static str, Option<&'static str>, &'static str)>);
+
+impl Access {
+    /// A rule with this name: `GET` by this service, or by everybody, to that service.
+    pub(crate) fn allow(&mut self, name: &'static str, from: Option<&'static str>, to: &'static str) {
+        self.0.push((name, from, to));
+    }
+
+    fn render(&self, text: &mut String, endpoints: &[(String, String, SocketAddr)]) {
+        text.push_str("inbound:\n  authz:\n    allow:\n");
+        for (name, from, to) in &self.0 {
+            let ports: Vec<_> = endpoints
+                .iter()
+                .filter(|(service, ..)| service == to)
+                .map(|(_, _, addr)| addr.port().to_string())
+                .collect();
+            let from =
+                from.map_or(String::new(), |from| format!(" from: [\"spiffe://dev.local/ns/default/sa/{from}\"],"));
+            let _ = writeln!(text, "      - {{ name: {name},{from} methods: [GET], ports: [{}] }}", ports.join(", "));
+        }
+        if self.0.is_empty() {
+            text.truncate(text.trim_end().len());
+            text.push_str(" []\n");
+        }
+    }
+}
+
 /// The configuration of all services: one file, read by each of them.
 pub(crate) struct Topology {
     path: PathBuf,
@@ -60,6 +89,10 @@ pub(crate) struct Topology {
     pub(crate) routes: Routes,
     /// The routes of `ratings`; none at first.
     pub(crate) ratings: Routes,
+    /// What listeners ask of their peers.
+    pub(crate) mtls: &'static str,
+    /// Without rules every member may call every service.
+    pub(crate) access: Option<Access>,
 }
 
 impl Topology {
@@ -69,6 +102,8 @@ impl Topology {
             endpoints: Vec::new(),
             routes: Routes::all_to("v1"),
             ratings: Routes(Vec::new()),
+            mtls: "permissive",
+            access: None,
         }
     }
 
@@ -100,8 +135,13 @@ impl Topology {
     fn render(&self) -> String {
         let mut text = String::from(
             "# Every Bookinfo service reads this file, and reads it again when it changes.\nversion: 1\n\
-             drain: { lame_duck: 0s, deadline: 5s }\nservices:\n",
+             identity: { source: dev }\ndrain: { lame_duck: 0s, deadline: 5s }\n",
         );
+        let _ = writeln!(text, "mtls: {}", self.mtls);
+        if let Some(access) = &self.access {
+            access.render(&mut text, &self.endpoints);
+        }
+        text.push_str("services:\n");
         for service in ["productpage", "details", "reviews", "ratings"] {
             let _ = writeln!(text, "  {service}:\n    endpoints:");
             let mut none = true;

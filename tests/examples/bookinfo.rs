@@ -28,7 +28,9 @@ async fn every_task_passes() {
             "✓ Rolling restart",
             "0 of",
             "and 0 calls between services",
-            "6 tasks passed, 0 failed",
+            "✓ Mutual TLS migration",
+            "✓ Authorization for HTTP traffic",
+            "8 tasks passed, 0 failed",
         ],
     );
 }
