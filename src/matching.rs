@@ -1,5 +1,9 @@
 //! Matchers for strings, hosts and paths, shared by routing and authorization.
 
+mod ip_block;
+
+pub use self::ip_block::IpBlock;
+
 use std::{fmt, sync::Arc};
 
 use regex::Regex;

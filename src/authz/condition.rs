@@ -11,6 +11,7 @@ use super::{
     text::{Text, TextSet},
 };
 use crate::canon::{HttpView, Principal, View};
+use crate::matching::IpBlock;
 
 /// A condition. What is absent satisfies none of them, so it satisfies `Not` of each.
 #[derive(Debug)]
@@ -153,8 +154,8 @@ impl Compiler {
         both(&mut all, &source.service_accounts, &source.not_service_accounts, |accounts| {
             Condition::ServiceAccount(accounts.into())
         });
-        let nets = |nets: &[ipnet::IpNet]| {
-            let mut nets: Vec<_> = nets.iter().map(|net| super::prefix::canonical(*net)).collect();
+        let nets = |blocks: &[IpBlock]| {
+            let mut nets: Vec<_> = blocks.iter().map(|block| super::prefix::canonical(block.net())).collect();
             nets.sort();
             nets.dedup();
             NetMap::new(nets.into_iter().map(|net| (net, ())))

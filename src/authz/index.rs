@@ -157,7 +157,7 @@ fn needs(rule: &Rule) -> Vec<Vec<Key>> {
         some(source.namespaces.iter().map(exact))
     }));
     needs.extend(union(&rule.from, |source| {
-        some(source.ip_blocks.iter().map(|net: &IpNet| Some(Key::Net(canonical(*net)))))
+        some(source.ip_blocks.iter().map(|block| Some(Key::Net(canonical(block.net())))))
     }));
     needs.extend(union(&rule.to, |operation: &Operation| some(operation.paths.iter().map(path))));
     needs.extend(union(&rule.to, |operation| some(operation.grpc.iter().map(grpc))));

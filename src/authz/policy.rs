@@ -3,10 +3,13 @@
 use std::{fmt, sync::Arc};
 
 use http::{HeaderName, Method};
-use ipnet::IpNet;
 
 use super::{path::PathText, text::Text};
-use crate::{enforcement::Percent, matching::PatternError, name::SpiffeId};
+use crate::{
+    enforcement::Percent,
+    matching::{IpBlock, PatternError},
+    name::SpiffeId,
+};
 
 /// A list of rules that belong together.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -121,13 +124,13 @@ pub struct Source {
     /// None of these.
     pub not_service_accounts: Vec<(Arc<str>, Arc<str>)>,
     /// Networks of the peer's address.
-    pub ip_blocks: Vec<IpNet>,
+    pub ip_blocks: Vec<IpBlock>,
     /// None of these.
-    pub not_ip_blocks: Vec<IpNet>,
+    pub not_ip_blocks: Vec<IpBlock>,
     /// Networks of the client's address, which trusted proxies vouch for; the peer's without them.
-    pub remote_ip_blocks: Vec<IpNet>,
+    pub remote_ip_blocks: Vec<IpBlock>,
     /// None of these.
-    pub not_remote_ip_blocks: Vec<IpNet>,
+    pub not_remote_ip_blocks: Vec<IpBlock>,
 }
 
 impl Source {

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
+use crate::matching::IpBlock;
 use http::Method;
-use ipnet::IpNet;
 
 use super::{Action, HostText, Operation, Policy, Rule, Source, Text, When, WhenKey};
 use crate::canon::View;
@@ -43,8 +43,8 @@ fn text(set: &[Text], not: &[Text], value: Option<&str>) -> bool {
     (set.is_empty() || any(set)) && !any(not)
 }
 
-fn nets(set: &[IpNet], not: &[IpNet], address: Option<IpAddr>) -> bool {
-    let any = |set: &[IpNet]| address.is_some_and(|address| set.iter().any(|net| net.contains(&address)));
+fn nets(set: &[IpBlock], not: &[IpBlock], address: Option<IpAddr>) -> bool {
+    let any = |set: &[IpBlock]| address.is_some_and(|address| set.iter().any(|block| block.net().contains(&address)));
     (set.is_empty() || any(set)) && !any(not)
 }
 

@@ -12,6 +12,7 @@ use crate::{
     canon::{Authority, HttpView, View},
     enforcement::Percent,
     instrument::Registry,
+    matching::IpBlock,
 };
 
 const WEB: &str = "spiffe://td.example/ns/prod/sa/web";
@@ -466,9 +467,9 @@ mod properties {
         prop_oneof![3 => vec(one, 0..3), 1 => Just(()).prop_map(|()| Vec::new())]
     }
 
-    fn net() -> impl Strategy<Value = ipnet::IpNet> {
+    fn net() -> impl Strategy<Value = IpBlock> {
         (0..4u8, 0..4u8, select(vec![0u8, 8, 16, 31, 32]))
-            .prop_map(|(a, b, len)| ipnet::IpNet::new(IpAddr::from([10, a, 0, b]), len).unwrap().trunc())
+            .prop_map(|(a, b, len)| IpBlock::of(ipnet::IpNet::new(IpAddr::from([10, a, 0, b]), len).unwrap().trunc()))
     }
 
     fn source() -> impl Strategy<Value = Source> {

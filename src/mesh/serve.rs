@@ -224,7 +224,10 @@ where
     let tls = security::edge(&edge)?;
     let listener = accept::Listener::bind(edge.listen)?;
     tracing::info!(listener = %listener.local_addr(), tls = edge.tls.is_some(), "edge");
-    let limits = ListenerLimits { exempt_sources: edge.trusted_proxies, ..ListenerLimits::default() };
+    let limits = ListenerLimits {
+        exempt_sources: edge.trusted_proxies.iter().map(|block| block.net()).collect(),
+        ..ListenerLimits::default()
+    };
     let (drain, tasks) = (inner.drain.clone(), inner.tasks.clone());
     let acceptor = Acceptor::new("edge", limits, drain, tasks, &inner.registry);
     let (shared, app) = (Arc::clone(&inner.server), app.clone());

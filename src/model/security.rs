@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
-use ipnet::IpNet;
+use crate::matching::IpBlock;
 
 /// `identity`: where this process gets its certificate and the bundles of trust from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -126,5 +126,5 @@ pub struct EdgeSpec {
     /// Its certificate chain and key, PEM, watched. Without: plaintext, behind a balancer that ends TLS.
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Balancers and proxies whose word on the client's address counts.
-    pub trusted_proxies: Vec<IpNet>,
+    pub trusted_proxies: Vec<IpBlock>,
 }

@@ -1,9 +1,8 @@
 //! The grammar of `inbound.authz`, and its rules printed.
 
-use std::{fmt::Display, str::FromStr, sync::Arc};
+use std::{fmt::Display, sync::Arc};
 
 use http::Method;
-use ipnet::IpNet;
 use serde_json::json;
 
 use super::{
@@ -13,6 +12,7 @@ use super::{
 use crate::{
     authz::{Action, GrpcMethod, HostText, Operation, PathText, Rule, Source, Text, When, WhenKey},
     enforcement::Percent,
+    matching::IpBlock,
     source::document::PartialAuthz,
 };
 
@@ -252,10 +252,9 @@ fn service_account(at: Cursor<'_, '_, '_>) -> Option<(Arc<str>, Arc<str>)> {
     })
 }
 
-fn net(at: Cursor<'_, '_, '_>) -> Option<IpNet> {
+fn net(at: Cursor<'_, '_, '_>) -> Option<IpBlock> {
     parsed(at, "a network", "write `10.0.0.0/8`, `2001:db8::/32` or one address", |text| {
-        let address = || text.parse().map(|address: std::net::IpAddr| IpNet::from(address));
-        IpNet::from_str(text).or_else(|_| address()).map_err(|_| format!("`{}` is not a network", text.escape_debug()))
+        text.parse().map_err(|_| format!("`{}` is not a network", text.escape_debug()))
     })
 }
 

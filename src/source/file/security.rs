@@ -2,11 +2,11 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use ipnet::IpNet;
 use serde_json::json;
 
 use super::cursor::{Cursor, Fields, Wrong};
 use crate::{
+    matching::IpBlock,
     model::{EdgeSpec, IdentityFiles, IdentitySource, Mtls, PrivateTls, TlsMode},
     name::SpiffeId,
     source::document::{PartialListeners, Set},
@@ -151,10 +151,9 @@ fn certificate(fields: &mut Fields<'_, '_, '_>, needed: bool) -> Option<(PathBuf
     Some((cert?.value, key?.value))
 }
 
-fn network(at: Cursor<'_, '_, '_>) -> Option<IpNet> {
+fn network(at: Cursor<'_, '_, '_>) -> Option<IpBlock> {
     at.scalar("a network", json!({ "type": "string" }), |text| {
-        let address = || text.parse().ok().map(|ip: std::net::IpAddr| IpNet::from(ip));
-        text.parse().ok().or_else(address).ok_or_else(|| {
+        text.parse().map_err(|_| {
             Wrong::new(
                 format!("`{}` is neither an address nor a network", text.escape_debug()),
                 "use `10.0.0.0/8`, `2001:db8::/32` or one address",
