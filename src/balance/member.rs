@@ -22,6 +22,12 @@ pub trait Candidate {
     fn cost(&self, in_flight: u32) -> u64 {
         u64::from(in_flight) + 1
     }
+
+    /// What is added to that cost because something is held against this candidate, in 256ths of it. Where there is such
+    /// a surcharge, costs within a tenth of each other are equal: one stray failure is no reason to go elsewhere.
+    fn surcharge(&self) -> u32 {
+        0
+    }
 }
 
 // In this order, so that the counts share a cache line with the beginning of the value.

@@ -230,10 +230,28 @@ fn better<'a, C: Candidate, S: Seats<C>>(first: Seat<'a, C>, second: Seat<'a, C>
 fn beats<C: Candidate, S: Seats<C>>(a: Seat<'_, C>, b: Seat<'_, C>) -> bool {
     let (a_load, b_load) = (a.member.in_flight(), b.member.in_flight());
     let (a_cost, b_cost) = (a.member.cost(a_load), b.member.cost(b_load));
+    let (a_more, b_more) = (a.member.surcharge(), b.member.surcharge());
+    if a_more | b_more != 0 {
+        let weighted = S::WEIGHTED && (a_load > 0 || b_load > 0);
+        let (a_weight, b_weight) = if weighted { (a.weight, b.weight) } else { (1, 1) };
+        return beats_clearly((a_cost, a_more, a_weight), (b_cost, b_more, b_weight));
+    }
     if !S::WEIGHTED || (a_load == 0 && b_load == 0) {
         return a_cost < b_cost;
     }
     u128::from(a_cost) * u128::from(b.weight) < u128::from(b_cost) * u128::from(a.weight)
+}
+
+/// The band of costs that count as equal, where something is held against one of the two.
+const TIE: (u128, u128) = (9, 10);
+
+/// Cost, surcharge and weight against those of another.
+#[cold]
+fn beats_clearly(a: (u64, u32, u32), b: (u64, u32, u32)) -> bool {
+    let of = |(cost, more, _): (u64, u32, u32), other_weight: u32| {
+        u128::from(cost) * (256 + u128::from(more)) * u128::from(other_weight)
+    };
+    of(a, b.2) * TIE.1 < of(b, a.2) * TIE.0
 }
 
 impl<C> EndpointSet<C> {

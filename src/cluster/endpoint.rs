@@ -1,14 +1,17 @@
 //! One endpoint of a cluster.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU32, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use super::Cluster;
 use crate::{
     balance::Candidate,
-    health::{Availability, Ejection, Flag, Unanswered, Vitals},
+    health::{Availability, Ejection, Flag, SuccessRate, Unanswered, Vitals},
     model::{EndpointSpec, SetKind},
     rt::{self, Instant},
     transport::{Pool, PoolPolicy, PoolTarget, Readiness},
@@ -21,6 +24,9 @@ pub(crate) struct Endpoint {
     pub(crate) pool: Arc<Pool>,
     /// Whether calls may go here, as far as health is concerned; the pool knows whether they can.
     pub(crate) availability: Availability,
+    /// What its failures add to the cost of a call, in 256ths of it.
+    surcharge: AtomicU32,
+    success_rate: SuccessRate,
     /// What its calls left behind.
     pub(super) vitals: Vitals,
     /// Calls that have no answer yet.
@@ -62,6 +68,8 @@ impl Endpoint {
         Self {
             pool,
             availability: Availability::default(),
+            surcharge: AtomicU32::new(0),
+            success_rate: SuccessRate::default(),
             vitals: Vitals::default(),
             unanswered: Unanswered::default(),
             ejection: Mutex::default(),
@@ -77,6 +85,37 @@ impl Endpoint {
         if self.connecting.load(Relaxed) < MAX_CONNECTING {
             self.pool.connect();
         }
+    }
+
+    /// Takes in a call for what calls cost here.
+    pub(super) fn weigh(&self, succeeded: bool, at: Duration) {
+        self.surcharge.store(self.success_rate.took(succeeded, at), Relaxed);
+    }
+
+    /// How well its calls have gone lately.
+    pub(super) fn success_rate(&self, at: Duration) -> f64 {
+        self.success_rate.at(at)
+    }
+
+    /// Whether all its calls have gone well lately.
+    #[inline]
+    pub(super) fn is_good(&self) -> bool {
+        self.success_rate.is_whole()
+    }
+
+    /// Lets time pass. True once what it failed is forgotten.
+    pub(super) fn relax(&self, at: Duration) -> bool {
+        if !self.is_good() {
+            self.surcharge.store(self.success_rate.relax(at), Relaxed);
+        }
+        self.is_good()
+    }
+
+    /// It is judged anew.
+    pub(super) fn forget(&self) {
+        self.vitals.forget();
+        self.success_rate.reset();
+        self.surcharge.store(0, Relaxed);
     }
 
     pub(super) fn ejection(&self) -> MutexGuard<'_, Ejection> {
@@ -137,9 +176,13 @@ impl Candidate for Endpoint {
             Readiness::Connecting | Readiness::TransientFailure => false,
         }
     }
+
+    fn surcharge(&self) -> u32 {
+        self.surcharge.load(Relaxed)
+    }
 }
 
 /// To the tenth of a second: what people can use.
-fn rounded(duration: std::time::Duration) -> String {
+fn rounded(duration: Duration) -> String {
     format!("{:.1}s", duration.as_secs_f64())
 }

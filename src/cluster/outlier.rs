@@ -62,7 +62,12 @@ impl Cluster {
     #[inline]
     pub(super) fn observed(self: &Arc<Self>, endpoint: &Endpoint, sample: Sample, started: Instant) {
         match sample {
-            Sample::Success => endpoint.vitals.succeeded(),
+            Sample::Success => {
+                endpoint.vitals.succeeded();
+                if !endpoint.is_good() {
+                    endpoint.weigh(true, self.watch.since_begun(rt::now()));
+                }
+            }
             Sample::Neutral => {}
             _ => self.observed_failure(endpoint, sample, started),
         }
@@ -73,6 +78,9 @@ impl Cluster {
         // Without an answer while this process did not run: the answer may lie here, unread.
         if sample == Sample::Local && self.tasks.lag().stalled(started, rt::now()) {
             return;
+        }
+        if sample.is_weighed() {
+            endpoint.weigh(false, self.watch.since_begun(rt::now()));
         }
         let policy = self.policy.load();
         if let Some(cause) = endpoint.vitals.failed(sample, &policy.outlier_detection) {
@@ -91,6 +99,7 @@ impl Cluster {
             return;
         }
         self.watch.latency.add(age, 1);
+        endpoint.weigh(false, self.watch.since_begun(now));
         let policy = self.policy.load();
         if endpoint.vitals.failed(Sample::Local, &policy.outlier_detection).is_some() {
             self.suspect(endpoint, Cause::Unanswered);
@@ -120,10 +129,11 @@ impl Cluster {
             ejected: peer.availability.has(Flag::EJECTED),
             usable: peer.is_usable(),
             recent: peer.vitals.recent(cause, policy),
+            lately: peer.vitals.lately(),
         });
         let mut rng = Rng::local();
         let recent = endpoint.vitals.recent(cause, policy);
-        let verdict = judge(cause, recent, peers, policy, &mut rng);
+        let verdict = judge(cause, recent, endpoint.vitals.lately(), peers, policy, &mut rng);
         let shadow = policy.enforcement == Mode::Shadow;
         match verdict {
             Verdict::Eject if shadow => self.outliers.shadow(cause),
@@ -157,7 +167,7 @@ impl Cluster {
             Change::Back => (false, false),
         };
         if !ejected {
-            endpoint.vitals.forget();
+            endpoint.forget();
         }
         // The new flag first: in between it is out, never in.
         for (flag, holds) in [(Flag::EJECTED, ejected), (Flag::PROBATION, probation)] {

@@ -64,6 +64,8 @@ pub struct EndpointStatus {
     pub health: Vec<&'static str>,
     /// The same for people: since when, for how long, and why.
     pub health_account: Option<String>,
+    /// The average of its last fifty calls or so: 1 if all went well, or if there were none for long.
+    pub success_rate: f64,
     /// Attempts in flight.
     pub in_flight: u32,
     /// Relative share of traffic.
@@ -89,6 +91,7 @@ impl Cluster {
                 state: state(member.pool.readiness()),
                 health: member.availability.names().collect(),
                 health_account: member.account(now),
+                success_rate: member.success_rate(self.watch.since_begun(now)),
                 in_flight: member.in_flight(),
                 weight: spec.weight,
                 priority: spec.priority,

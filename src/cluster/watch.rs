@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, OnceLock, PoisonError, Weak,
         atomic::{
             AtomicU8, AtomicU64,
             Ordering::{Relaxed, SeqCst},
@@ -46,6 +46,7 @@ pub(super) struct Watch {
     /// From which age on a call is a failure, in milliseconds; 0 for never.
     age: AtomicU64,
     times: Mutex<Times>,
+    begun: OnceLock<Instant>,
 }
 
 #[derive(Default)]
@@ -58,6 +59,11 @@ struct Times {
 }
 
 impl Watch {
+    /// The time since the first time that anybody asked.
+    pub(super) fn since_begun(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(*self.begun.get_or_init(|| now))
+    }
+
     /// No call of this bucket was sent earlier.
     pub(super) fn opened(&self, sent: Sent) -> Option<Instant> {
         self.times.lock().unwrap_or_else(PoisonError::into_inner).buckets.opened(sent)
@@ -128,6 +134,10 @@ impl Cluster {
         let policy = &spec.outlier_detection;
         let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
         let mut pending = false;
+        let since = self.watch.since_begun(now);
+        for (_, member) in members.iter() {
+            pending |= !member.relax(since);
+        }
         for (_, member) in members.iter().filter(|(_, member)| !member.availability.is_clear()) {
             let mut ejection = member.ejection();
             let change = ejection.pass(now, policy, &mut Rng::local());
@@ -181,6 +191,9 @@ impl Cluster {
                 continue;
             }
             self.watch.latency.add(age, judged);
+            for _ in 0..judged {
+                member.weigh(false, self.watch.since_begun(now));
+            }
             let found = (0..judged).filter(|_| member.vitals.failed(Sample::Local, policy).is_some()).count();
             if found > 0 {
                 suspects.push(member.clone());

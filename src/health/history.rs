@@ -19,7 +19,7 @@ pub(crate) struct Recent {
 
 impl Recent {
     pub(crate) fn and(self, other: Self) -> Self {
-        Self { calls: self.calls + other.calls, failures: self.failures + other.failures }
+        Self { calls: self.calls.saturating_add(other.calls), failures: self.failures.saturating_add(other.failures) }
     }
 
     /// The share of failures, if there were any calls.

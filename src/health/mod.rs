@@ -23,6 +23,7 @@ mod panic;
 mod policy;
 mod rates;
 mod sample;
+mod success_rate;
 mod unanswered;
 mod verdict;
 mod vitals;
@@ -37,6 +38,7 @@ pub(crate) use self::{
     panic::in_panic,
     rates::outliers,
     sample::Sample,
+    success_rate::SuccessRate,
     unanswered::{Ages, Buckets, Sent, Unanswered},
     verdict::{Peer, Verdict, judge},
     vitals::{Vitals, Window},

@@ -45,6 +45,11 @@ impl Sample {
         }
     }
 
+    /// Whether it adds to the cost of a call. Where no connection is made, no call is sent in the first place.
+    pub(crate) fn is_weighed(self) -> bool {
+        self.is_failure() && self != Self::Connect
+    }
+
     /// Whether it lowers the success rate.
     pub(crate) fn is_failure(self) -> bool {
         matches!(self, Self::Shed | Self::Server | Self::Gateway | Self::Local | Self::Connect)

@@ -85,16 +85,21 @@ fn what_was_held_against_it_is_forgotten_when_it_is_judged_anew() {
 }
 
 fn peer(failures: u32) -> Peer {
-    Peer { ejected: false, usable: true, recent: Recent { calls: 50, failures } }
+    Peer {
+        ejected: false,
+        usable: true,
+        recent: Recent { calls: 50, failures },
+        lately: Recent { calls: 50, failures },
+    }
 }
 
 fn out() -> Peer {
-    Peer { ejected: true, usable: false, recent: Recent { calls: 50, failures: 50 } }
+    Peer { ejected: true, usable: false, recent: Recent { calls: 50, failures: 50 }, lately: Recent::default() }
 }
 
 fn verdict(failures: u32, peers: Vec<Peer>, policy: &OutlierPolicy) -> Verdict {
     let recent = Recent { calls: 50, failures };
-    judge(Cause::ConsecutiveGatewayFailure, recent, peers, policy, &mut Rng::seeded(1))
+    judge(Cause::ConsecutiveGatewayFailure, recent, recent, peers, policy, &mut Rng::seeded(1))
 }
 
 fn peers(ejected: usize, good: usize, failures: u32) -> Vec<Peer> {
@@ -110,6 +115,7 @@ fn one_or_a_tenth_is_ejected_on_the_word_of_a_detector() {
         (peers(0, 2, 50), Verdict::Eject),
         (peers(1, 1, 50), Verdict::Held(Held::MaxEjected)),
         (peers(0, 9, 50), Verdict::Eject),
+        (peers(0, 9, 2), Verdict::Eject),
         (peers(1, 8, 50), Verdict::Held(Held::OthersFailToo)),
         (peers(1, 18, 50), Verdict::Eject),
         (peers(2, 17, 50), Verdict::Held(Held::OthersFailToo)),
@@ -150,7 +156,7 @@ fn a_detector_is_enforced_in_as_many_cases_as_it_says() {
     let mut rng = Rng::seeded(7);
     let recent = Recent { calls: 50, failures: 50 };
     let mut eject =
-        || judge(Cause::ConsecutiveGatewayFailure, recent, peers(0, 2, 0), &policy, &mut rng) == Verdict::Eject;
+        || judge(Cause::ConsecutiveGatewayFailure, recent, recent, peers(0, 2, 0), &policy, &mut rng) == Verdict::Eject;
     let ejected = (0..10_000).filter(|_| eject()).count();
     assert!((2_800..3_200).contains(&ejected), "{ejected}");
 }

@@ -10,6 +10,8 @@ pub(crate) struct Peer {
     /// Whether it could take calls: not ejected, health checks pass, connections are made, not draining.
     pub(crate) usable: bool,
     pub(crate) recent: Recent,
+    /// For so long that a burst of failures does not count for much.
+    pub(crate) lately: Recent,
 }
 
 /// What follows from a detector that found an outlier.
@@ -60,26 +62,36 @@ const ONE_IN: usize = 10;
 /// By how much more an endpoint must fail than the others for a further one to be ejected.
 const GAP: f64 = 0.5;
 
-/// Judges an endpoint that a detector found. `peers` are the others of its priority.
+/// From this share of failures on there is nothing to lose.
+const HOPELESS: f64 = 0.9;
+
+/// From this share of failures on the others are in trouble as well.
+const OTHERS: f64 = 0.05;
+
+/// Judges an endpoint that a detector found, by its recent calls. `peers` are the others of its priority.
 ///
 /// A detector by itself knows only its endpoint. When the whole service is short of capacity every endpoint fails some
 /// calls, some of them five in a row; with each that is ejected the others get more, and fail more. Ten endpoints at 105 %
 /// load were simulated to lose half of what they could have done in that way. So one endpoint, or a tenth, is ejected on
-/// the detector's word, and a further one only if it fails clearly more of its recent calls than those that are left.
+/// the detector's word, unless the others fail too and it does not fail nearly all of its calls; and a further one only if it
+/// fails clearly more of its recent calls than those that are left.
 pub(crate) fn judge(
     cause: Cause,
     recent: Recent,
+    lately: Recent,
     peers: impl IntoIterator<Item = Peer>,
     policy: &OutlierPolicy,
     rng: &mut Rng,
 ) -> Verdict {
-    let (mut total, mut ejected, mut usable, mut others) = (1, 0, 0, Recent::default());
+    let (mut total, mut ejected, mut usable) = (1, 0, 0);
+    let (mut others, mut others_lately) = (Recent::default(), Recent::default());
     for peer in peers {
         total += 1;
         ejected += usize::from(peer.ejected);
         usable += usize::from(peer.usable);
         if !peer.ejected {
             others = others.and(peer.recent);
+            others_lately = others_lately.and(peer.lately);
         }
     }
     if usable == 0 {
@@ -92,15 +104,17 @@ pub(crate) fn judge(
     if ejected >= max {
         return Verdict::Held(Held::MaxEjected);
     }
-    if cause.compares() || ejected >= (total / ONE_IN).max(1) {
-        let clearly = match (recent.share(), others.share()) {
-            (Some(its), Some(theirs)) => its - theirs >= GAP,
-            // Nothing to compare with is no reason to take away more.
-            _ => false,
-        };
-        if !clearly {
-            return Verdict::Held(Held::OthersFailToo);
-        }
+    let (its, theirs) = (recent.share(), others.share());
+    let clearly = match (its, theirs) {
+        (Some(its), Some(theirs)) => its - theirs >= GAP,
+        // Nothing to compare with is no reason to take away more.
+        _ => false,
+    };
+    let alone =
+        others_lately.share().is_none_or(|theirs| theirs < OTHERS) || lately.share().is_some_and(|its| its >= HOPELESS);
+    let on_its_word = !cause.compares() && ejected < (total / ONE_IN).max(1) && alone;
+    if !clearly && !on_its_word {
+        return Verdict::Held(Held::OthersFailToo);
     }
     if rng.below(100) >= cause.enforcing(policy) {
         return Verdict::NotEnforced;

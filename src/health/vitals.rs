@@ -16,6 +16,8 @@ pub(crate) struct Vitals {
     failures: AtomicU32,
     /// In this interval: calls without an answer.
     unanswered: AtomicU32,
+    /// In the interval before: calls, and those of them that were failures.
+    before: [AtomicU32; 2],
     in_a_row: InARow,
     history: History,
 }
@@ -102,7 +104,22 @@ impl Vitals {
             0 => 0,
             _ => count.swap(0, Relaxed),
         };
-        Window { answers: take(&self.answers), failures: take(&self.failures), unanswered: take(&self.unanswered) }
+        let window =
+            Window { answers: take(&self.answers), failures: take(&self.failures), unanswered: take(&self.unanswered) };
+        let [calls, failures] = &self.before;
+        calls.store(window.answers + window.unanswered, Relaxed);
+        failures.store(window.failures + window.unanswered, Relaxed);
+        window
+    }
+
+    /// Its calls in this interval and in the one before.
+    pub(crate) fn lately(&self) -> Recent {
+        let ([calls, failures], unanswered) = (&self.before, self.unanswered.load(Relaxed));
+        let sum = |a: u32, b: &AtomicU32| a.saturating_add(b.load(Relaxed));
+        Recent {
+            calls: sum(sum(unanswered, &self.answers), calls),
+            failures: sum(sum(unanswered, &self.failures), failures),
+        }
     }
 
     /// Its most recent calls, as many as the cause is judged by.
@@ -112,6 +129,7 @@ impl Vitals {
 
     /// What was held against it is forgotten: it is judged anew.
     pub(crate) fn forget(&self) {
+        self.take_window();
         self.take_window();
         self.history.clear();
         for count in [&self.in_a_row.any_5xx, &self.in_a_row.gateway, &self.in_a_row.local] {

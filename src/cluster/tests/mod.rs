@@ -1,6 +1,7 @@
 //! Clusters whose endpoints connect to nothing in particular: which of them a call would go to.
 
 mod availability;
+mod balance;
 mod failover;
 mod outlier;
 
