@@ -250,7 +250,8 @@ impl Identity {
             let (id, domain) = (&material.own.id, &self.shared.domain);
             return Err(refused(format!("`{id}` is not of `{domain}`, the `mesh.trust_domain`")));
         }
-        let number = before.as_ref().map_or(0, |before| before.generation.number) + 1;
+        // Not from what is in use: a number never comes back, also after a withdrawal.
+        let number = self.shared.changes.borrow().generation + 1;
         let own_changed = before.as_ref().is_none_or(|before| before.generation.material.own != material.own);
         let generation = Arc::new(Generation {
             number,
@@ -301,6 +302,17 @@ impl Identity {
     /// Why nothing newer comes from the source, if nothing does.
     pub(crate) fn trouble(&self) -> Option<Trouble> {
         self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes back what was published: handshakes fail and what peers proved holds no longer, until something is published.
+    pub(crate) fn withdraw(&self, why: &str) {
+        if self.shared.current.swap(None).is_some() {
+            tracing::warn!("the identity is withdrawn: {why}");
+            self.shared.changes.send_modify(|change| {
+                change.generation += 1;
+                change.own += 1;
+            });
+        }
     }
 
     fn usable(&self) -> Result<Arc<Current>, Error> {

@@ -26,6 +26,8 @@ mod side;
 #[cfg(test)]
 mod tests;
 mod verify;
+#[cfg(feature = "tonic")]
+pub(crate) mod workload_api;
 
 pub(crate) use self::{
     bundle::{Bundle, BundleMap},

@@ -1,5 +1,7 @@
 //! What is believed and what is not.
 
+#[cfg(feature = "tonic")]
+mod agent;
 mod bad_certificates;
 mod fixtures;
 mod forge;
