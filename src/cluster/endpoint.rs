@@ -12,7 +12,7 @@ use super::Cluster;
 use crate::{
     balance::Candidate,
     health::{Availability, Ejection, Flag, SuccessRate, Unanswered, Vitals},
-    model::{EndpointSpec, SetKind},
+    model::{EndpointSpec, SetKind, TlsMode},
     rt::{self, Instant},
     transport::{Pool, PoolPolicy, PoolTarget, Readiness},
 };
@@ -56,9 +56,14 @@ impl Endpoint {
             label: Arc::clone(&id),
             authority: policy.outside_name().and_then(|name| name.parse().ok()),
         };
+        let connecting = PoolPolicy {
+            connect_timeout: policy.timeouts.connect,
+            // Whoever answers has proved to be a member.
+            trusted: policy.tls == TlsMode::Mesh,
+        };
         let pool = Pool::new(
             target,
-            PoolPolicy { connect_timeout: policy.timeouts.connect, ..PoolPolicy::default() },
+            connecting,
             Arc::clone(&of.dial.load().0),
             Arc::clone(&of.connections),
             of.tasks.clone(),
