@@ -77,6 +77,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod body;
+mod caller;
 mod canon;
 mod classify;
 mod context;
@@ -94,6 +95,7 @@ mod rt;
 pub mod seat;
 mod transport;
 
+pub mod authn;
 pub mod authz;
 pub mod balance;
 pub mod breaker;
@@ -130,6 +132,7 @@ pub mod config {
 
 pub use self::{
     body::Body,
+    caller::{Caller, Token},
     canon::PathNormalization,
     classify::Outcome,
     context::{Call, Context, Criticality, Scoped, Task, TaskError, TraceContext, spawn},
@@ -155,6 +158,7 @@ mod documents {
     }
     documents! {
         Readme = "../README.md";
+        Authentication = "../docs/guides/authentication.md";
         Authorization = "../docs/guides/authorization.md";
         Axum = "../docs/guides/axum.md";
         Configuration = "../docs/guides/configuration.md";

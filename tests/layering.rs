@@ -9,6 +9,7 @@ use std::{
 /// Rooms that everything may import and that import nothing above themselves.
 const FLOOR: &[&str] = &[
     "body",
+    "caller",
     "canon",
     "classify",
     "context",
@@ -26,8 +27,20 @@ const FLOOR: &[&str] = &[
 ];
 
 /// Rooms of one mechanism each, which never import each other.
-const SLICES: &[&str] =
-    &["authz", "balance", "breaker", "fault", "health", "limit", "mirror", "retry", "route", "telemetry", "timeout"];
+const SLICES: &[&str] = &[
+    "authn",
+    "authz",
+    "balance",
+    "breaker",
+    "fault",
+    "health",
+    "limit",
+    "mirror",
+    "retry",
+    "route",
+    "telemetry",
+    "timeout",
+];
 
 /// What a room may import besides the floor, directly or through others.
 fn arrows() -> BTreeMap<&'static str, BTreeSet<&'static str>> {

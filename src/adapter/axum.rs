@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use http::{StatusCode, request::Parts};
 
-use crate::{body::Body, context::Context, peer::Peer, server::RequestBody};
+use crate::{body::Body, caller::Caller, context::Context, peer::Peer, server::RequestBody};
 
 /// The handler is not behind a sinew listener or layer.
 const MISSING: (StatusCode, &str) = (
@@ -42,6 +42,14 @@ impl<S: Sync> OptionalFromRequestParts<S> for Peer {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Option<Self>, Infallible> {
         Ok(Peer::of(&parts.extensions))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = (StatusCode, &'static str);
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
+        Caller::of(&parts.extensions).ok_or(MISSING)
     }
 }
 

@@ -3,7 +3,7 @@
 //! tonic's `Extensions` hold `http::Extensions`, so what the listener inserted is there; these are the typed ways to it.
 //! A [`Call`](crate::Call) goes the other way: `request.extensions_mut().insert(Call::new()..)`.
 
-use crate::{body::Body, context::Context, error::Error, peer::Peer, server::RequestBody};
+use crate::{body::Body, caller::Caller, context::Context, error::Error, peer::Peer, server::RequestBody};
 
 impl Context {
     /// The context of a tonic request that came through sinew.
@@ -16,6 +16,13 @@ impl Peer {
     /// The peer of a tonic request that came through sinew. tonic's own `remote_addr()` is empty there.
     pub fn of_tonic<T>(request: &tonic::Request<T>) -> Option<Peer> {
         request.extensions().get::<crate::context::Inbound>().map(|inbound| inbound.peer().clone())
+    }
+}
+
+impl Caller {
+    /// What a tonic request that came through sinew proved about its caller.
+    pub fn of_tonic<T>(request: &tonic::Request<T>) -> Option<Caller> {
+        request.extensions().get::<crate::context::Inbound>().map(|inbound| inbound.caller.clone())
     }
 }
 

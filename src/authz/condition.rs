@@ -1,17 +1,21 @@
 //! One rule, compiled: a tree of conditions over the view.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{io::Write, net::IpAddr, sync::Arc};
 
 use http::{HeaderName, Method};
+use serde_json::Value;
 
 use super::{
     path::PathSet,
-    policy::{Action, GrpcMethod, HostText, Operation, Rule, Source, When, WhenKey},
+    policy::{Action, GrpcMethod, HostText, Operation, RequestPrincipal, Rule, Source, When, WhenKey},
     prefix::NetMap,
     text::{Text, TextSet},
 };
-use crate::canon::{HttpView, Principal, View};
-use crate::matching::IpBlock;
+use crate::{
+    caller::Token,
+    canon::{HttpView, Principal, View},
+    matching::IpBlock,
+};
 
 /// A condition. What is absent satisfies none of them, so it satisfies `Not` of each.
 #[derive(Debug)]
@@ -32,6 +36,11 @@ pub(super) enum Condition {
     Grpc(Box<[GrpcMethod]>),
     Header(HeaderName, TextSet),
     ServerName(TextSet),
+    RequestPrincipal(Box<[RequestPrincipal]>),
+    ApiKey(TextSet),
+    Claim(Box<[Arc<str>]>, TextSet),
+    Audience(TextSet),
+    Presenter(TextSet),
 }
 
 impl Condition {
@@ -64,12 +73,40 @@ impl Condition {
                 value.is_some_and(|value| set.matches(value))
             }),
             Self::ServerName(set) => view.server_name.is_some_and(|name| set.matches(name)),
+            Self::RequestPrincipal(any) => view.token.is_some_and(|token| {
+                let subject = token.subject().unwrap_or_default();
+                any.iter().any(|principal| principal.matches(token.issuer(), subject))
+            }),
+            Self::ApiKey(set) => view.api_key.is_some_and(|name| set.matches(name)),
+            Self::Claim(path, set) => view.token.is_some_and(|token| claim_matches(token.nested(path), set)),
+            Self::Audience(set) => view.token.is_some_and(|token| token.audiences().any(|text| set.matches(text))),
+            Self::Presenter(set) => view.token.and_then(Token::presenter).is_some_and(|text| set.matches(text)),
         }
     }
 }
 
 fn holds_address(nets: &NetMap<()>, address: Option<IpAddr>) -> bool {
     address.is_some_and(|address| nets.walk(address).next().is_some())
+}
+
+/// A text, a number, a truth value, or a list that holds one that matches. Writing a number takes no allocation.
+fn claim_matches(value: Option<&Value>, set: &TextSet) -> bool {
+    match value {
+        Some(Value::String(text)) => set.matches(text),
+        Some(Value::Bool(true)) => set.matches("true"),
+        Some(Value::Bool(false)) => set.matches("false"),
+        Some(Value::Number(number)) => {
+            let mut text = [0u8; 32];
+            let mut left = &mut text[..];
+            if write!(left, "{number}").is_err() {
+                return false;
+            }
+            let used = 32 - left.len();
+            std::str::from_utf8(&text[..used]).is_ok_and(|text| set.matches(text))
+        }
+        Some(Value::Array(list)) => list.iter().any(|item| !item.is_array() && claim_matches(Some(item), set)),
+        _ => false,
+    }
 }
 
 /// Hosts of which one has to match.
@@ -132,7 +169,7 @@ impl Compiler {
     fn rule(&self, rule: &Rule) -> Option<Condition> {
         let mut all = Vec::new();
         if !rule.from.is_empty() {
-            all.push(any(rule.from.iter().map(|source| Some(self.source(source)))));
+            all.push(any(rule.from.iter().map(|source| self.source(source))));
         }
         if !rule.to.is_empty() {
             all.push(any(rule.to.iter().map(|operation| self.operation(operation))));
@@ -143,7 +180,7 @@ impl Compiler {
         Some(Condition::All(all.into()))
     }
 
-    fn source(&self, source: &Source) -> Condition {
+    fn source(&self, source: &Source) -> Option<Condition> {
         let mut all = Vec::new();
         let texts = |all: &mut Vec<_>, values: &[Text], not: &[Text], make: fn(TextSet) -> Condition| {
             both(all, values, not, |texts| make(TextSet::new(texts)));
@@ -164,7 +201,13 @@ impl Compiler {
         both(&mut all, &source.remote_ip_blocks, &source.not_remote_ip_blocks, |blocks| {
             Condition::Client(nets(blocks))
         });
-        Condition::All(all.into())
+        self.http(&mut all, |all| {
+            both(all, &source.request_principals, &source.not_request_principals, |principals| {
+                Condition::RequestPrincipal(principals.into())
+            });
+            both(all, &source.api_keys, &source.not_api_keys, |keys| Condition::ApiKey(TextSet::new(keys)));
+        })?;
+        Some(Condition::All(all.into()))
     }
 
     /// Something about HTTP that a connection does not have: `None` if the rule cannot hold for it.
@@ -204,8 +247,17 @@ impl Compiler {
             WhenKey::ServerName => {
                 both(&mut all, &when.values, &when.not_values, |texts| Condition::ServerName(TextSet::new(texts)));
             }
-            WhenKey::Header(name) => self.http(&mut all, |all| {
-                both(all, &when.values, &when.not_values, |texts| Condition::Header(name.clone(), TextSet::new(texts)));
+            key => self.http(&mut all, |all| {
+                both(all, &when.values, &when.not_values, |texts| {
+                    let set = TextSet::new(texts);
+                    match key {
+                        WhenKey::Header(name) => Condition::Header(name.clone(), set),
+                        WhenKey::Claim(path) => Condition::Claim(path.as_slice().into(), set),
+                        WhenKey::Audience => Condition::Audience(set),
+                        WhenKey::Presenter => Condition::Presenter(set),
+                        WhenKey::ServerName => Condition::ServerName(set),
+                    }
+                });
             })?,
         }
         Some(Condition::All(all.into()))

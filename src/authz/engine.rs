@@ -113,7 +113,7 @@ impl Authorizer {
             .flat_map(|rule| &rule.when)
             .filter_map(|when| match &when.key {
                 WhenKey::Header(name) => Some(name.clone()),
-                WhenKey::ServerName => None,
+                _ => None,
             })
             .collect();
         headers.sort_by(|a, b| a.as_str().cmp(b.as_str()));

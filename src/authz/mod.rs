@@ -35,6 +35,6 @@ pub(crate) use self::{
 };
 pub use self::{
     path::{PathText, Template},
-    policy::{Action, GrpcMethod, HostText, Operation, Policy, Rule, Source, When, WhenKey},
+    policy::{Action, GrpcMethod, HostText, Operation, Policy, RequestPrincipal, Rule, Source, When, WhenKey},
     text::Text,
 };

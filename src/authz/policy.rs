@@ -123,6 +123,14 @@ pub struct Source {
     pub service_accounts: Vec<(Arc<str>, Arc<str>)>,
     /// None of these.
     pub not_service_accounts: Vec<(Arc<str>, Arc<str>)>,
+    /// Issuer and subject of the verified token.
+    pub request_principals: Vec<RequestPrincipal>,
+    /// None of these.
+    pub not_request_principals: Vec<RequestPrincipal>,
+    /// Names of API keys.
+    pub api_keys: Vec<Text>,
+    /// None of these.
+    pub not_api_keys: Vec<Text>,
     /// Networks of the peer's address.
     pub ip_blocks: Vec<IpBlock>,
     /// None of these.
@@ -141,6 +149,49 @@ impl Source {
     pub fn principals<T: AsRef<str>>(principals: impl IntoIterator<Item = T>) -> Result<Self, PatternError> {
         let principals = principals.into_iter().map(|text| principal(text.as_ref())).collect::<Result<_, _>>()?;
         Ok(Self { principals, ..Self::default() })
+    }
+}
+
+/// Issuer and subject of a token, written `issuer/subject` with a `*` at either end, as Istio does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RequestPrincipal {
+    text: Arc<str>,
+    issuer: Text,
+    subject: Text,
+}
+
+impl RequestPrincipal {
+    /// Parses `https://issuer.example/alice`, `https://issuer.example/*`, `*/alice`, `*` for any verified token.
+    ///
+    /// # Errors
+    /// If a `*` stands anywhere but at an end.
+    pub fn new(pattern: &str) -> Result<Self, PatternError> {
+        // Issuers have slashes, subjects should not.
+        let whole = Text::new(pattern)?;
+        let (issuer, subject) = match (pattern.rsplit_once('/'), &whole) {
+            (_, Text::Present) => (Text::Present, Text::Present),
+            (Some(("*", subject)), _) => (Text::Present, Text::exact(subject)),
+            (Some((issuer, "*")), _) => (Text::exact(issuer), Text::Present),
+            (Some((issuer, subject)), Text::Suffix(_)) => (Text::Suffix(issuer[1..].into()), Text::exact(subject)),
+            (Some((issuer, subject)), Text::Prefix(_)) => {
+                (Text::exact(issuer), Text::Prefix(subject[..subject.len() - 1].into()))
+            }
+            (Some((issuer, subject)), _) => (Text::exact(issuer), Text::exact(subject)),
+            (None, Text::Suffix(subject)) => (Text::Present, Text::Suffix(subject.clone())),
+            (None, Text::Prefix(issuer)) => (Text::Prefix(issuer.clone()), Text::Present),
+            (None, _) => (whole, Text::exact("")),
+        };
+        Ok(Self { text: pattern.into(), issuer, subject })
+    }
+
+    pub(super) fn matches(&self, issuer: &str, subject: &str) -> bool {
+        self.issuer.matches(issuer) && self.subject.matches(subject)
+    }
+}
+
+impl fmt::Display for RequestPrincipal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
     }
 }
 
@@ -282,4 +333,10 @@ pub enum WhenKey {
     Header(HeaderName),
     /// The name that the client asked for in its TLS handshake.
     ServerName,
+    /// A claim of the verified token, and claims inside of it: a text, a number or a truth value, or a list that holds one.
+    Claim(Vec<Arc<str>>),
+    /// The audiences of the verified token.
+    Audience,
+    /// To whom the verified token was given: `azp`.
+    Presenter,
 }

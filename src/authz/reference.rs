@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::matching::IpBlock;
 use http::Method;
 
-use super::{Action, HostText, Operation, Policy, Rule, Source, Text, When, WhenKey};
+use super::{Action, HostText, Operation, Policy, RequestPrincipal, Rule, Source, Text, When, WhenKey};
 use crate::canon::View;
 
 /// Whether the policies allow it; `None` if no rule was there to decide.
@@ -33,7 +33,7 @@ pub(super) fn allows(policies: &[&Policy], view: &View<'_>, all: bool) -> Option
 
 fn holds(rule: &Rule, view: &View<'_>) -> bool {
     let denies = rule.action != Action::Allow;
-    (rule.from.is_empty() || rule.from.iter().any(|source| source_holds(source, view)))
+    (rule.from.is_empty() || rule.from.iter().any(|source| source_holds(source, view, denies)))
         && (rule.to.is_empty() || rule.to.iter().any(|operation| operation_holds(operation, view, denies)))
         && rule.when.iter().all(|when| when_holds(when, view, denies))
 }
@@ -57,12 +57,38 @@ fn parts(view: &View<'_>) -> (Option<String>, Option<String>, Option<String>) {
     (domain, find("ns"), find("sa"))
 }
 
-fn source_holds(source: &Source, view: &View<'_>) -> bool {
+fn source_holds(source: &Source, view: &View<'_>, denies: bool) -> bool {
+    // A connection has no token: what denies ignores it, what allows does not hold.
+    let about_requests = !source.request_principals.is_empty()
+        || !source.not_request_principals.is_empty()
+        || !source.api_keys.is_empty()
+        || !source.not_api_keys.is_empty();
+    if view.http.is_none() && about_requests && !denies {
+        return false;
+    }
+    let principal = |set: &[RequestPrincipal]| {
+        view.token.is_some_and(|token| {
+            let whole = format!("{}/{}", token.issuer(), token.subject().unwrap_or_default());
+            set.iter().any(|principal| match principal.to_string().as_str() {
+                "*" => token.subject().is_some_and(|subject| !subject.is_empty()),
+                pattern => match (pattern.strip_prefix("*/"), pattern.strip_suffix("/*")) {
+                    (Some(subject), _) => token.subject() == Some(subject),
+                    (_, Some(issuer)) => token.issuer() == issuer && token.subject().is_some_and(|sub| !sub.is_empty()),
+                    _ => whole == pattern,
+                },
+            })
+        })
+    };
+    let request = view.http.is_none()
+        || (source.request_principals.is_empty() || principal(&source.request_principals))
+            && !principal(&source.not_request_principals)
+            && text(&source.api_keys, &source.not_api_keys, view.api_key);
     let (domain, namespace, account) = parts(view);
     let accounts = |set: &[(std::sync::Arc<str>, std::sync::Arc<str>)]| {
         set.iter().any(|(ns, sa)| namespace.as_deref() == Some(ns) && account.as_deref() == Some(sa))
     };
-    text(&source.principals, &source.not_principals, view.principal)
+    request
+        && text(&source.principals, &source.not_principals, view.principal)
         && text(&source.namespaces, &source.not_namespaces, namespace.as_deref())
         && text(&source.trust_domains, &source.not_trust_domains, domain.as_deref())
         && (source.service_accounts.is_empty() || accounts(&source.service_accounts))
@@ -118,11 +144,40 @@ fn operation_holds(operation: &Operation, view: &View<'_>, denies: bool) -> bool
 fn when_holds(when: &When, view: &View<'_>, denies: bool) -> bool {
     match &when.key {
         WhenKey::ServerName => text(&when.values, &when.not_values, view.server_name),
-        WhenKey::Header(_) if view.http.is_none() => denies || when.values.is_empty() && when.not_values.is_empty(),
+        WhenKey::Header(_) | WhenKey::Claim(_) | WhenKey::Audience | WhenKey::Presenter if view.http.is_none() => {
+            denies || when.values.is_empty() && when.not_values.is_empty()
+        }
+        WhenKey::Claim(path) => {
+            let mut value = view.token.map(|token| serde_json::Value::Object(token.claims().clone()));
+            for name in path {
+                value = value.and_then(|value| value.get(&**name).cloned());
+            }
+            let values: Vec<String> = match value {
+                Some(serde_json::Value::String(text)) => vec![text],
+                Some(serde_json::Value::Array(list)) => {
+                    list.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned)).collect()
+                }
+                Some(serde_json::Value::Object(_) | serde_json::Value::Null) | None => vec![],
+                Some(other) => vec![other.to_string()],
+            };
+            list(when, &values)
+        }
+        WhenKey::Audience => {
+            let values: Vec<String> =
+                view.token.map(|token| token.audiences().map(str::to_owned).collect()).unwrap_or_default();
+            list(when, &values)
+        }
+        WhenKey::Presenter => text(&when.values, &when.not_values, view.token.and_then(|token| token.presenter())),
         WhenKey::Header(name) => {
             let value =
                 view.http.as_ref().and_then(|http| http.headers.get(name)).and_then(|value| value.to_str().ok());
             text(&when.values, &when.not_values, value)
         }
     }
+}
+
+/// One of several values.
+fn list(when: &When, values: &[String]) -> bool {
+    let any = |set: &[Text]| values.iter().any(|value| set.iter().any(|text| text.matches(value)));
+    (when.values.is_empty() || any(&when.values)) && !any(&when.not_values)
 }

@@ -1,14 +1,19 @@
 //! Rules against requests: tables, and random ones against the reference.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use serde_json::json;
 
 use super::{
-    Action, Authorizer, Baseline, HostText, Operation, PathText, Policy, Rule, Source, Text, When, WhenKey, Why,
-    reference,
+    Action, Authorizer, Baseline, HostText, Operation, PathText, Policy, RequestPrincipal, Rule, Source, Text, When,
+    WhenKey, Why, reference,
 };
 use crate::{
+    caller::Token,
     canon::{Authority, HttpView, View},
     enforcement::Percent,
     instrument::Registry,
@@ -31,6 +36,8 @@ struct Sample {
     headers: HeaderMap,
     draw: u32,
     http: bool,
+    token: Option<Arc<Token>>,
+    api_key: Option<&'static str>,
 }
 
 impl Default for Sample {
@@ -47,6 +54,8 @@ impl Default for Sample {
             headers: HeaderMap::new(),
             draw: 0,
             http: true,
+            token: None,
+            api_key: None,
         }
     }
 }
@@ -62,6 +71,8 @@ impl Sample {
             in_process: false,
             peer: self.peer,
             client: self.client,
+            token: self.token.as_deref(),
+            api_key: self.api_key,
             local: Some(SocketAddr::from(([127, 0, 0, 1], self.port))),
             server_name: self.server_name.as_deref(),
             http: self.http.then(|| HttpView {
@@ -448,7 +459,7 @@ mod properties {
     const PATHS: &[&str] =
         &["/", "/a", "/a/b", "/a/b/c", "/admin", "/a.b", "/pkg.S/M", "/pkg.S/N", "/a//b", "/x/y/z/b"];
     const HOSTS: &[&str] = &["a.example", "b.example", "b.example:8080", "a.b.example", "reviews"];
-    const ROLES: &[&str] = &["", "user", "admin", "user,admin"];
+    const ROLES: &[&str] = &["", "user", "admin", "user,admin", "a", "7"];
 
     fn texts(values: &'static [&'static str]) -> impl Strategy<Value = Vec<Text>> {
         let cut = (select(values), any::<prop::sample::Index>(), 0..5u8).prop_map(|(value, at, form)| {
@@ -474,7 +485,7 @@ mod properties {
 
     fn source() -> impl Strategy<Value = Source> {
         let account = (select(vec!["prod", "dev"]), select(vec!["web", "api"]))
-            .prop_map(|(ns, sa)| (std::sync::Arc::from(ns), std::sync::Arc::from(sa)));
+            .prop_map(|(ns, sa)| (Arc::from(ns), Arc::from(sa)));
         (
             texts(PRINCIPALS),
             texts(PRINCIPALS),
@@ -483,9 +494,10 @@ mod properties {
             texts(&["td.example", "other.example"]),
             sometimes(account.clone()),
             sometimes(account),
-            sometimes(net()),
-            sometimes(net()),
-            sometimes(net()),
+            (sometimes(net()), sometimes(net()), sometimes(net())),
+            sometimes(request_principal()),
+            sometimes(request_principal()),
+            texts(&["alice", "bob"]),
         )
             .prop_map(
                 |(
@@ -496,9 +508,10 @@ mod properties {
                     trust_domains,
                     accounts,
                     not,
-                    ip,
-                    not_ip,
-                    remote,
+                    (ip, not_ip, remote),
+                    request,
+                    not_request,
+                    keys,
                 )| Source {
                     principals,
                     not_principals,
@@ -510,6 +523,9 @@ mod properties {
                     ip_blocks: ip,
                     not_ip_blocks: not_ip,
                     remote_ip_blocks: remote,
+                    request_principals: request,
+                    not_request_principals: not_request,
+                    api_keys: keys,
                     ..Source::default()
                 },
             )
@@ -553,8 +569,33 @@ mod properties {
             })
     }
 
+    fn token() -> impl Strategy<Value = Arc<Token>> {
+        let claims = select(vec![
+            json!({"sub": "alice", "aud": "a", "role": "user"}),
+            json!({"sub": "bob", "aud": ["a", "b"], "azp": "user", "role": ["user", "admin", 7]}),
+            json!({"aud": [], "role": {"inner": "user"}, "n": 7, "on": true}),
+            json!({"sub": "", "role": ""}),
+        ]);
+        let issuers = select(vec!["https://i", "https://i/sub"]);
+        (claims, issuers)
+            .prop_map(|(claims, issuer)| Arc::new(Token::new(issuer.into(), claims.as_object().unwrap().clone())))
+    }
+
+    fn request_principal() -> impl Strategy<Value = RequestPrincipal> {
+        select(vec!["*", "https://i/alice", "https://i/*", "*/alice", "https://i/sub/bob", "https://i/sub/*", "*/bob"])
+            .prop_map(|text| RequestPrincipal::new(text).unwrap())
+    }
+
     fn when() -> impl Strategy<Value = When> {
-        let key = select(vec![WhenKey::Header(HeaderName::from_static("x-role")), WhenKey::ServerName]);
+        let key = select(vec![
+            WhenKey::Header(HeaderName::from_static("x-role")),
+            WhenKey::ServerName,
+            WhenKey::Audience,
+            WhenKey::Presenter,
+            WhenKey::Claim(vec!["role".into()]),
+            WhenKey::Claim(vec!["role".into(), "inner".into()]),
+            WhenKey::Claim(vec!["n".into()]),
+        ]);
         (key, texts(ROLES), texts(ROLES)).prop_map(|(key, values, not_values)| When { key, values, not_values })
     }
 
@@ -580,27 +621,36 @@ mod properties {
             select(PATHS),
             option::of(select(ROLES)),
             option::of(select(ROLES)),
-            (0..1_000_000u32, prop::bool::weighted(0.85)),
+            (
+                0..1_000_000u32,
+                prop::bool::weighted(0.85),
+                option::of(token()),
+                option::of(select(vec!["alice", "bob"])),
+            ),
         )
-            .prop_map(|(principal, (a, b, c, d), port, host, method, path, role, name, (draw, http))| {
-                let mut headers = HeaderMap::new();
-                if let Some(role) = role {
-                    headers.insert("x-role", HeaderValue::from_static(role));
-                }
-                Sample {
-                    principal: principal.map(Into::into),
-                    peer: Some([10, a, 0, b].into()),
-                    client: Some([10, c, 0, d].into()),
-                    port,
-                    server_name: name.map(Into::into),
-                    host: host.map(Into::into),
-                    method,
-                    path: path.into(),
-                    headers,
-                    draw,
-                    http,
-                }
-            })
+            .prop_map(
+                |(principal, (a, b, c, d), port, host, method, path, role, name, (draw, http, token, key))| {
+                    let mut headers = HeaderMap::new();
+                    if let Some(role) = role {
+                        headers.insert("x-role", HeaderValue::from_static(role));
+                    }
+                    Sample {
+                        principal: principal.map(Into::into),
+                        peer: Some([10, a, 0, b].into()),
+                        client: Some([10, c, 0, d].into()),
+                        port,
+                        server_name: name.map(Into::into),
+                        host: host.map(Into::into),
+                        method,
+                        path: path.into(),
+                        headers,
+                        draw,
+                        http,
+                        token: token.filter(|_| http),
+                        api_key: key.filter(|_| http),
+                    }
+                },
+            )
     }
 
     /// How many requests meet each policy.
@@ -632,4 +682,32 @@ mod properties {
             }
         }
     }
+}
+
+#[test]
+fn request_principals_are_issuer_and_subject_as_istio_splits_them() {
+    let matches =
+        |pattern: &str, issuer: &str, subject: &str| RequestPrincipal::new(pattern).unwrap().matches(issuer, subject);
+    let rows = [
+        ("*", "https://i", "a", true),
+        ("*", "https://i", "", false),
+        ("https://i/a", "https://i", "a", true),
+        ("https://i/a", "https://i", "ab", false),
+        ("https://i/a", "https:", "i/a", false),
+        ("https://i/*", "https://i", "a", true),
+        ("https://i/*", "https://i", "", false),
+        ("https://i/*", "https://i.evil", "a", false),
+        ("https://i/a*", "https://i", "ab", true),
+        ("*/a", "anything", "a", true),
+        ("*/a", "", "a", false),
+        ("*.example/a", "https://i.example", "a", true),
+        ("*.example/a", "https://i.other", "a", false),
+        ("*-admin", "https://i", "x-admin", true),
+        ("https*", "https://i", "a", true),
+        ("https://i", "https:", "i", false),
+    ];
+    for (pattern, issuer, subject, expected) in rows {
+        assert_eq!(matches(pattern, issuer, subject), expected, "{pattern} {issuer} {subject}");
+    }
+    assert!(RequestPrincipal::new("a*b/c").is_err() && RequestPrincipal::new("").is_err());
 }

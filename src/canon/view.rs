@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use http::{HeaderMap, Method};
 
 use super::Authority;
+use crate::caller::Token;
 
 /// The attributes of one request, or of one connection where `http` is `None`. Borrowed: making one allocates nothing.
 #[derive(Clone, Debug)]
@@ -17,6 +18,10 @@ pub(crate) struct View<'a> {
     pub(crate) peer: Option<IpAddr>,
     /// Where the request came from, behind trusted proxies; the peer without them.
     pub(crate) client: Option<IpAddr>,
+    /// The token that was verified.
+    pub(crate) token: Option<&'a Token>,
+    /// The name of the API key.
+    pub(crate) api_key: Option<&'a str>,
     /// Where the connection arrived.
     pub(crate) local: Option<SocketAddr>,
     /// The name that the client asked for in its handshake.

@@ -30,7 +30,7 @@ pub(crate) use self::{
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use crate::{peer::Peer, rt::Instant};
+use crate::{caller::Caller, peer::Peer, rt::Instant};
 
 /// The context of the request that is being served or made. Cheap to clone.
 #[derive(Clone)]
@@ -159,6 +159,7 @@ impl fmt::Debug for Context {
 pub(crate) struct Inbound {
     pub(crate) context: Context,
     pub(crate) peer: Peer,
+    pub(crate) caller: Caller,
 }
 
 impl Inbound {

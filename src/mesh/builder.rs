@@ -15,10 +15,11 @@ use tower_layer::Layer;
 use super::{
     Mesh,
     control::{Inner, Origins, Seats},
+    fetch::HttpsFetch,
     security::{DevOptions, Security},
 };
 use crate::{
-    authz,
+    authn, authz,
     canon::PathNormalization,
     client::{ServiceHandle, ServiceRuntime, Services},
     discover::{Discover, DnsSettings, Sources},
@@ -183,6 +184,13 @@ impl Builder {
         self
     }
 
+    /// What callers prove besides a certificate: tokens, API keys, addresses that proxies vouch for. A default that the
+    /// file may change.
+    pub fn authn(mut self, policy: authn::Authn) -> Self {
+        self.document.authn(policy);
+        self
+    }
+
     /// Who may ask for what: a default that the file may change, list by list.
     pub fn authz(mut self, policy: authz::Policy) -> Self {
         self.document.authz(policy);
@@ -340,6 +348,8 @@ impl Builder {
             policies,
             services,
             running: Mutex::default(),
+            issuers: Mutex::default(),
+            fetch: Arc::new(HttpsFetch::default()),
             server: ServerShared::new(CallSeries::new(&registry, Direction::Inbound, service.as_str(), "_inbound")),
             acceptor: Acceptor::new("mesh", ListenerLimits::default(), drain.clone(), tasks.clone(), &registry),
             drain,

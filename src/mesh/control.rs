@@ -12,8 +12,9 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use super::{file::Followed, reconcile::Running, security::Security, status::SourceStatus};
+use super::{file::Followed, issuers::RunningIssuer, reconcile::Running, security::Security, status::SourceStatus};
 use crate::{
+    authn::Fetch,
     client::{Join, Services},
     cluster::Home,
     discover,
@@ -44,6 +45,8 @@ pub(crate) struct Inner {
     pub(super) policies: PolicyRegistry,
     pub(super) services: Services,
     pub(super) running: Mutex<BTreeMap<ServiceName, Running>>,
+    pub(super) issuers: Mutex<Vec<RunningIssuer>>,
+    pub(super) fetch: Arc<dyn Fetch>,
     pub(super) server: Arc<ServerShared>,
     pub(super) acceptor: Acceptor,
     pub(super) drain: Drain,
@@ -112,6 +115,7 @@ impl Inner {
         }
         self.tasks.bind(handle);
         this.subscribe_all();
+        this.start_issuers();
         this.follow_file();
         if let Err(error) = this.serve_ops() {
             tracing::error!("the ops listener does not run: {error}");

@@ -6,11 +6,13 @@
 mod builder;
 #[cfg_attr(not(feature = "file"), allow(dead_code))]
 mod control;
+mod fetch;
 #[cfg(feature = "file")]
 mod file;
 #[cfg(not(feature = "file"))]
 #[path = "file_off.rs"]
 mod file;
+mod issuers;
 mod reconcile;
 mod security;
 mod serve;

@@ -65,6 +65,7 @@ impl Inner {
         let seats = self.seats.server.iter().chain(next.inbound.policies.seats(Position::Server)).cloned();
         self.server.set_seat(chain(seats));
         self.server.set_normalization(next.inbound.path_normalization);
+        self.set_callers(&next);
         self.server.set_access(server::Access::new(&next, &self.registry));
         self.server.set_rate_limit(next.inbound.rate_limit.as_ref(), &self.registry);
         let generation = next.generation;
@@ -164,7 +165,7 @@ impl Inner {
         running.get(name).and_then(|service| service.error.load_full()).map(|error| error.to_string())
     }
 
-    fn has_started(&self) -> bool {
+    pub(super) fn has_started(&self) -> bool {
         self.started.load(std::sync::atomic::Ordering::Relaxed)
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use super::{EndpointSpec, Labels, PolicySet, SetKind, TlsMode};
 use crate::{
-    authz,
+    authn, authz,
     balance::{BalancePolicy, FailoverPolicy, LocalityPolicy},
     breaker::BreakerPolicy,
     canon::PathNormalization,
@@ -200,6 +200,8 @@ pub enum SourceKind {
 pub struct InboundSpec {
     /// How paths are made to have one meaning. Default [`PathNormalization::Strict`].
     pub path_normalization: PathNormalization,
+    /// What callers prove besides a certificate.
+    pub authn: authn::Authn,
     /// Who may ask for what.
     pub authz: authz::Policy,
     /// What code pinned of that: it has to allow as well, whatever the rest says.

@@ -2,13 +2,13 @@
 
 use http::{
     HeaderName, HeaderValue, Response,
-    header::{CONTENT_TYPE, RETRY_AFTER},
+    header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 
 use crate::{
     body::Body,
     classify::{GRPC_STATUS, Refusal},
-    error::Error,
+    error::{Code, Error},
 };
 
 const SINEW_ERROR: HeaderName = HeaderName::from_static("sinew-error");
@@ -54,6 +54,10 @@ pub(crate) fn answer(error: &Error, grpc: bool, reader: Reader) -> Response<Body
     if let Ok(value) = HeaderValue::from_str(&format!("{code}; {reason}")) {
         headers.insert(SINEW_ERROR, value);
     }
+    if code == Code::Unauthenticated && !grpc {
+        // RFC 9110 §15.5.2: a 401 says how to do better.
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     if let Some(after) = error.retry_after() {
         // Rounded up, at least 1: a caller that comes back early is refused again.
         headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs_f64().ceil().max(1.0) as u64));
@@ -76,7 +80,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::error::Code;
 
     #[test]
     fn http_callers_get_a_status_and_the_code() {

@@ -124,7 +124,9 @@ fn view(served: &Served, draw: u32) -> View<'_> {
         principal: peer.id().map(|id| id.as_str()),
         in_process: peer.is_in_process(),
         peer: remote,
-        client: remote,
+        client: served.cx.caller.client_ip().or(remote),
+        token: served.cx.caller.token(),
+        api_key: served.cx.caller.api_key(),
         local: address(peer.local_addr()),
         server_name: None,
         http: Some(HttpView {

@@ -4,9 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, Request};
 
-use super::access::Audience;
+use super::{
+    access::Audience,
+    callers::{ClientCertValues, XFCC},
+};
 use crate::{
     body::Body,
+    caller::Caller,
     canon::Canonical,
     classify::is_grpc,
     context::{self, Context, GRPC_PREVIOUS_ATTEMPTS, Inbound, Inner, SINEW_CTX, TraceContext, Tree, Wire},
@@ -35,13 +39,17 @@ pub(crate) struct ServerContext {
     pub(crate) grpc: bool,
     /// What patterns see; set once the request is known to have one meaning.
     pub(crate) canonical: Canonical,
+    /// Set once what the request brings has been verified.
+    pub(crate) caller: Caller,
+    pub(super) client_cert: ClientCertValues,
 }
 
 impl Carrier for Served {
     type Context = ServerContext;
 
     fn open(mut self) -> (Request<Body>, ServerContext) {
-        let inbound = Inbound { context: self.cx.context.clone(), peer: self.cx.peer.clone() };
+        let inbound =
+            Inbound { context: self.cx.context.clone(), peer: self.cx.peer.clone(), caller: self.cx.caller.clone() };
         self.request.extensions_mut().insert(inbound);
         (self.request, self.cx)
     }
@@ -67,11 +75,21 @@ impl Served {
     pub(crate) fn new(mut request: Request<Body>, peer: Peer, audience: Audience, started: Instant) -> Self {
         let grpc = is_grpc(request.headers());
         let inner = decode(request.headers_mut(), &peer, started);
+        let client_cert = strip(request.headers_mut());
         let deadline = inner.deadline;
-        let canonical = Canonical::default();
         Self {
             request,
-            cx: ServerContext { context: Context::new(inner), peer, audience, started, deadline, grpc, canonical },
+            cx: ServerContext {
+                context: Context::new(inner),
+                peer,
+                audience,
+                started,
+                deadline,
+                grpc,
+                canonical: Canonical::default(),
+                caller: Caller::default(),
+                client_cert,
+            },
         }
     }
 }
@@ -116,7 +134,6 @@ fn decode(headers: &mut HeaderMap, peer: &Peer, now: Instant) -> Inner {
         inner.attempt = previous_attempts(headers);
     }
     inner.tree = Some(Tree::new(peer.may_set_context().then(|| grant(headers))));
-    strip(headers);
     inner
 }
 
@@ -133,12 +150,23 @@ fn previous_attempts(headers: &HeaderMap) -> u32 {
     value.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-/// Everything of ours is `sinew-*` and ends at this hop.
-fn strip(headers: &mut HeaderMap) {
-    let ours = |name: &HeaderName| name.as_str().starts_with("sinew-");
-    while let Some(name) = headers.keys().find(|name| ours(name)).cloned() {
+/// Everything of ours is `sinew-*` and ends at this hop, and what only proxies of the inside say is not believed just
+/// because somebody says it. Returns what was said of client certificates.
+fn strip(headers: &mut HeaderMap) -> ClientCertValues {
+    const INNER: [&str; 3] = ["sinew-", "x-envoy-", "x-sinew-"];
+    let inner = |name: &HeaderName| {
+        let name = name.as_str();
+        matches!(name.as_bytes()[0], b's' | b'x')
+            && (INNER.iter().any(|prefix| name.starts_with(prefix)) || name == XFCC)
+    };
+    let mut client_cert = None;
+    while let Some(name) = headers.keys().find(|name| inner(name)).cloned() {
+        if name == XFCC {
+            client_cert = Some(Box::new(headers.get_all(&name).iter().cloned().collect()));
+        }
         headers.remove(name);
     }
+    client_cert
 }
 
 #[cfg(test)]
@@ -213,7 +241,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn our_headers_do_not_reach_the_application() {
-        let request = served(&[("sinew-ctx", "d=1"), ("sinew-anything", "x"), ("x-own", "y")], stranger());
+        let request = served(
+            &[
+                ("sinew-ctx", "d=1"),
+                ("sinew-anything", "x"),
+                ("x-sinew-user", "root"),
+                ("x-envoy-peer-metadata", "x"),
+                ("x-forwarded-client-cert", "URI=spiffe://td/root"),
+                ("x-own", "y"),
+            ],
+            stranger(),
+        );
         let names: Vec<_> = request.request.headers().keys().map(|name| name.as_str()).collect();
         assert_eq!(names, ["x-own"]);
     }

@@ -2,7 +2,9 @@
 
 mod access;
 mod app;
+mod authenticate;
 mod authorize;
+mod callers;
 mod canonical;
 mod deadline;
 mod inbound;
@@ -16,5 +18,6 @@ pub(crate) use self::layer::RequestBody;
 pub use self::layer::{ServerLayer, ServerService};
 pub(crate) use self::{
     access::{Access, Audience},
+    callers::Callers,
     stack::{ServerShared, connection},
 };

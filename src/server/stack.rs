@@ -18,7 +18,9 @@ use tower_service::Service;
 use super::{
     access::{Access, Audience},
     app::App,
+    authenticate::AuthenticateLayer,
     authorize::AuthorizeLayer,
+    callers::Callers,
     canonical::CanonicalLayer,
     deadline::{CallersDeadline, ExpiredLayer},
     inbound::Served,
@@ -54,6 +56,8 @@ pub(crate) struct ServerShared {
     rate_limit: ArcSwapOption<RateLimiter>,
     /// How many of the requests are repetitions of others.
     pub(super) arrivals: Arrivals,
+    /// What is asked of callers; nothing while nothing is.
+    callers: ArcSwapOption<Callers>,
 }
 
 impl ServerShared {
@@ -66,6 +70,7 @@ impl ServerShared {
             limited: AtomicBool::new(false),
             rate_limit: ArcSwapOption::empty(),
             arrivals: Arrivals::default(),
+            callers: ArcSwapOption::empty(),
         })
     }
 
@@ -97,6 +102,15 @@ impl ServerShared {
 impl ServerShared {
     pub(crate) fn set_access(&self, access: Access) {
         self.access.store((!access.is_open()).then(|| Arc::new(access)));
+    }
+
+    pub(crate) fn set_callers(&self, callers: Option<Callers>) {
+        self.callers.store(callers.map(Arc::new));
+    }
+
+    #[inline]
+    pub(super) fn callers(&self) -> Option<Arc<Callers>> {
+        self.callers.load_full()
     }
 
     /// Whether this request may go on.
@@ -172,6 +186,8 @@ where
     let app = RateLimitLayer::with(Arc::clone(&shared)).layer(app);
     // Below everything that learns who asks, above user code, which sees only what is allowed.
     let app = AuthorizeLayer::new(Arc::clone(&shared)).layer(app);
+    // Above the rules, which ask who it is.
+    let app = AuthenticateLayer::new(Arc::clone(&shared)).layer(app);
     // Below the refusal of expired work, above user code: what it may not exceed is the caller's deadline.
     let app = TimeoutLayer::with(CallersDeadline).layer(app);
     let app = ErasableLayer.layer(app);

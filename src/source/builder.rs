@@ -18,7 +18,7 @@ use super::{
     unnamed_route,
 };
 use crate::{
-    authz,
+    authn, authz,
     balance::{BalancePolicy, FailoverPolicy, LocalityPolicy},
     breaker::BreakerPolicy,
     canon::PathNormalization,
@@ -153,6 +153,11 @@ impl DocumentBuilder {
     /// `inbound.path_normalization`.
     pub(crate) fn path_normalization(&mut self, level: PathNormalization) {
         self.document.inbound.path_normalization = Some(Set::new(level, Origin::Builder));
+    }
+
+    /// `inbound.authn`.
+    pub(crate) fn authn(&mut self, policy: authn::Authn) {
+        self.document.inbound.authn.set(policy, &Origin::Builder);
     }
 
     /// `inbound.authz`.

@@ -8,7 +8,7 @@ mod retries;
 use std::collections::HashMap;
 
 use super::{
-    authz,
+    authn, authz,
     document::{PartialRoute, place_of},
     duration, failover,
     order::shadows,
@@ -35,6 +35,7 @@ pub(super) fn check(resolution: &Resolution) -> Findings {
     let services = &resolution.services;
     let mut findings = Findings::default();
     security::check(resolution, &mut findings);
+    authn::check(resolution, &mut findings);
     authz::check(resolution, &mut findings);
     let mut hosts: HashMap<&HostPattern, (&Resolved, &Origin)> = HashMap::new();
     for service in services {

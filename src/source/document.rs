@@ -13,6 +13,7 @@ use super::{
     retry::PartialRetries,
 };
 use crate::{
+    authn::{ApiKeys, Authn, ClientAddress, ClientCert, JwtIssuer},
     authz::{Action, Policy, Rule},
     balance::BalancePolicy,
     canon::PathNormalization,
@@ -160,6 +161,33 @@ impl PartialDrain {
     }
 }
 
+/// `inbound.authn`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PartialAuthn {
+    pub(crate) jwt: Field<Vec<Set<JwtIssuer>>>,
+    pub(crate) api_keys: Field<ApiKeys>,
+    pub(crate) client_address: Field<ClientAddress>,
+    pub(crate) forward_client_cert: Field<ClientCert>,
+    pub(crate) forward_client_cert_from: Field<Vec<SpiffeId>>,
+}
+
+impl PartialAuthn {
+    fn over(self, lower: Self) -> Self {
+        over!(self, lower;
+            fields: jwt, api_keys, client_address, forward_client_cert, forward_client_cert_from; groups: ; maps: )
+    }
+
+    /// Says everything that a policy says.
+    pub(crate) fn set(&mut self, policy: Authn, origin: &Origin) {
+        let issuers = policy.jwt.into_iter().map(|issuer| Set::new(issuer, origin.clone())).collect::<Vec<_>>();
+        self.jwt = (!issuers.is_empty()).then(|| Set::new(issuers, origin.clone()));
+        self.api_keys = policy.api_keys.map(|keys| Set::new(keys, origin.clone()));
+        self.client_address = policy.client_address.map(|client| Set::new(client, origin.clone()));
+        self.forward_client_cert = Some(Set::new(policy.forward_client_cert, origin.clone()));
+        self.forward_client_cert_from = Some(Set::new(policy.forward_client_cert_from, origin.clone()));
+    }
+}
+
 /// `inbound.authz`. A rule without a name is named by its place.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PartialAuthz {
@@ -194,6 +222,7 @@ impl PartialAuthz {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PartialInbound {
     pub(crate) path_normalization: Field<PathNormalization>,
+    pub(crate) authn: PartialAuthn,
     pub(crate) authz: PartialAuthz,
     pub(crate) rate_limit: Field<RateLimitPolicy>,
     /// Policies at the server seat.
@@ -202,7 +231,7 @@ pub(crate) struct PartialInbound {
 
 impl PartialInbound {
     fn over(self, lower: Self) -> Self {
-        over!(self, lower; fields: path_normalization, rate_limit; groups: authz; maps: policies)
+        over!(self, lower; fields: path_normalization, rate_limit; groups: authn, authz; maps: policies)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Each source translates its wire form into a partial document; the store lays them over each other. Nothing outside
 //! this room knows where a value came from, except as data (`model::Provenance`).
 
+mod authn;
 mod authz;
 pub(crate) mod builder;
 mod check;
@@ -37,6 +38,7 @@ fn suggest_or_list(_word: &str, known: &[&str], what: &str, none: &str) -> Strin
 
 /// Keys of the document that a policy of the user's own cannot have as its name.
 pub(crate) const RESERVED: &[&str] = &[
+    "authn",
     "authz",
     "circuit_breakers",
     "direct_response",

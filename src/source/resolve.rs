@@ -6,9 +6,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    authz,
+    authn, authz,
     document::{
-        Document, Drafts, Field, PartialAuthz, PartialInbound, PartialRoute, PartialService, PartialTimeouts, Tunables,
+        Document, Drafts, Field, PartialAuthn, PartialAuthz, PartialInbound, PartialRoute, PartialService,
+        PartialTimeouts, Tunables,
     },
     order,
     security::{self, SecurityOrigins},
@@ -38,6 +39,7 @@ pub(super) struct Resolution {
     pub(super) security: SecurityOrigins,
     /// The rules of `inbound.authz` without those that code pinned.
     pub(super) authz: PartialAuthz,
+    pub(super) authn: PartialAuthn,
     pub(super) services: Vec<Resolved>,
 }
 
@@ -61,6 +63,7 @@ pub(super) fn resolve(base: &Snapshot, merged: Document, pins: &Document, previo
     take(&mut provenance, "drain.deadline", document.drain.deadline, |value| snapshot.drain.deadline = value);
 
     let mut inbound = inbound(&document.inbound, &previous.inbound, &mut provenance);
+    inbound.authn = authn::resolve(&document.inbound.authn, &mut provenance);
     // Pinned rules do not replace others: each policy has to allow on its own.
     let authz = merged.inbound.authz.clone();
     inbound.pinned_authz = authz::resolve(&pins.inbound.authz, &mut Provenance::default());
@@ -83,7 +86,7 @@ pub(super) fn resolve(base: &Snapshot, merged: Document, pins: &Document, previo
         services.push(Resolved { spec, partial, tunables, indices });
     }
     snapshot.provenance = Arc::new(provenance);
-    Resolution { snapshot, security, authz, services }
+    Resolution { snapshot, security, authz, authn: document.inbound.authn, services }
 }
 
 fn take<T>(provenance: &mut Provenance, path: &str, field: Field<T>, set: impl FnOnce(T)) {

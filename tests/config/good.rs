@@ -73,16 +73,37 @@ services:
   batch: { retry: off, hedge: off, endpoints: { custom: registry } }
 inbound:
   path_normalization: merge_slashes
+  authn:
+    jwt:
+    - issuer: https://issuer.example
+      audiences: [reviews, ratings]
+      jwks_networks: [10.0.0.0/8]
+      from_headers: [{ name: x-jwt, prefix: "Bearer " }]
+      from_params: token
+      from_cookies: [session]
+      output_claim_to_headers: { x-user: sub }
+      output_payload_to_header: x-payload
+      require_expiration: false
+      allow_eddsa: true
+    - { issuer: local, audiences: a, jwks: '{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}', forward_original_token: true, clock_skew: 1m }
+    - { trust_domain: bookinfo.example, audiences: reviews, jwks_file: bundle.json }
+    api_keys: { header: x-key, keys: { alice: "sha256:26594ba2c73ebc172047f2305663bc2c5e6ff60a88182eef43e353f48fc95b94" } }
+    client_address: { header: forwarded, trusted_hops: 2, trusted_proxies: [10.0.0.0/8] }
+    forward_client_cert: append_forward
+    forward_client_cert_from: spiffe://bookinfo.example/ns/edge/sa/gateway
   authz:
     allow:
     - { name: web, from: ["spiffe://bookinfo.example/ns/default/sa/web", "spiffe://bookinfo.example/ns/ops/*"], methods: [GET], paths: ["/reviews/*"] }
     - from:
-      - { namespaces: [prod], not_principals: ["*/sa/guest"], trust_domains: bookinfo.example, not_ip_blocks: 10.1.0.0/16 }
+      - { namespaces: [prod], not_principals: ["*/sa/guest"], trust_domains: bookinfo.example, not_ip_blocks: 10.1.0.0/16, request_principals: "https://issuer.example/*", api_keys: alice }
       - { service_accounts: default/web, remote_ip_blocks: [10.0.0.0/8, "2001:db8::1"] }
       to:
       - { hosts: ["*.example", "a.example:8080"], ports: 9080, not_methods: [DELETE], not_paths: ["/a/{*}", "/b/{**}"] }
       - grpc: [{ service: pkg.Service, method: Get }, { method: List }]
       headers: { x-role: [user, "admin*"], x-tenant: { not_values: ["*"] } }
+      claims: { org.tenant: [a, "b*"], banned: { not_values: "true" } }
+      audiences: reviews
+      presenters: [web]
       server_name: reviews
     - { name: rest, enforced: 12.5% }
     deny: [{ name: no-admin, paths: /admin, shadow: true }]
@@ -99,6 +120,16 @@ inbound:
 
 fn load(text: &str) -> Snapshot {
     Loader::new().env(|name| (name == "PORT").then(|| "9080".into())).load_str("sinew.yaml", text).unwrap()
+}
+
+#[test]
+fn a_shared_secret_is_not_shown() {
+    let secret = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY";
+    let snapshot = load(&format!(
+        "inbound: {{ authn: {{ jwt: [{{ issuer: a, audiences: b, jwks: '{{\"kty\": \"oct\", \"k\": \"{secret}\"}}' }}] }} }}"
+    ));
+    assert!(show(&snapshot).contains("hidden: a shared secret"));
+    assert!(!show(&snapshot).contains(secret) && !format!("{snapshot:?}").contains(secret));
 }
 
 #[test]
@@ -123,7 +154,7 @@ fn every_part_reaches_the_snapshot() {
     assert!(snapshot.services["ratings"].routes.is_empty());
     let authz = &snapshot.inbound.authz;
     assert_eq!(authz.rules.len(), 5);
-    assert_eq!((authz.rules[1].from.len(), authz.rules[1].to.len(), authz.rules[1].when.len()), (2, 2, 3));
+    assert_eq!((authz.rules[1].from.len(), authz.rules[1].to.len(), authz.rules[1].when.len()), (2, 2, 7));
     assert_eq!(authz.rules[0].from[0].principals.len(), 2);
     assert_eq!(&*authz.rules[1].name, "allow[1]");
     // Without `identity` these two can never match.

@@ -1,5 +1,6 @@
 //! Whole meshes on real sockets and in memory.
 
+mod authn;
 mod authz;
 mod calls;
 mod canonical;

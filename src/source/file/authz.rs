@@ -10,7 +10,7 @@ use super::{
     node::Kind,
 };
 use crate::{
-    authz::{Action, GrpcMethod, HostText, Operation, PathText, Rule, Source, Text, When, WhenKey},
+    authz::{Action, GrpcMethod, HostText, Operation, PathText, RequestPrincipal, Rule, Source, Text, When, WhenKey},
     enforcement::Percent,
     matching::IpBlock,
     source::document::PartialAuthz,
@@ -58,6 +58,11 @@ fn rule(at: Cursor<'_, '_, '_>, action: &Action) -> Option<Rule> {
         let headers = fields.group("headers", "All of these: a header, and one or several patterns.", |at| {
             at.keyed("a map from header names to patterns", super::routes::header_name, values)
         });
+        let claims = fields.group("claims", "All of these: a claim, such as `org.tenant`, and patterns.", |at| {
+            at.keyed("a map from claims to patterns", claim, values)
+        });
+        let audiences = fields.field("audiences", "Audiences of the verified token: one of these.", texts);
+        let presenters = fields.field("presenters", "`azp` of the verified token: one of these.", texts);
         let server_name = fields.field("server_name", "The name asked for in the TLS handshake: one of these.", texts);
         let shadow = fields.field("shadow", "Evaluated and counted only. Default `false`.", |at| at.boolean());
         let enforced = fields.field(
@@ -75,6 +80,10 @@ fn rule(at: Cursor<'_, '_, '_>, action: &Action) -> Option<Rule> {
         };
         let header = |(name, (values, not_values))| When { key: WhenKey::Header(name), values, not_values };
         rule.when.extend(headers.into_iter().map(|(name, set)| header((name, set.value))));
+        let claim = |(path, (values, not_values))| When { key: WhenKey::Claim(path), values, not_values };
+        rule.when.extend(claims.into_iter().map(|(path, set)| claim((path, set.value))));
+        rule.when.extend(audiences.map(|set| When::new(WhenKey::Audience, set.value)));
+        rule.when.extend(presenters.map(|set| When::new(WhenKey::Presenter, set.value)));
         rule.when.extend(server_name.map(|set| When::new(WhenKey::ServerName, set.value)));
         if let Some(share) = enforced {
             rule.enforced = Percent::of_millionths(share.value);
@@ -133,6 +142,20 @@ fn source(at: Cursor<'_, '_, '_>) -> Option<Caller> {
                     not_trust_domains: texts(fields, "not_trust_domains", "None of these."),
                     service_accounts: accounts(fields, "service_accounts", "`namespace/name`: one of these."),
                     not_service_accounts: accounts(fields, "not_service_accounts", "None of these."),
+                    request_principals: field(
+                        fields,
+                        "request_principals",
+                        "Issuer and subject of a verified token, `https://issuer.example/alice`; `*` for any: one of these.",
+                        request_principal,
+                    ),
+                    not_request_principals: field(
+                        fields,
+                        "not_request_principals",
+                        "None of these.",
+                        request_principal,
+                    ),
+                    api_keys: texts(fields, "api_keys", "Names of API keys: one of these."),
+                    not_api_keys: texts(fields, "not_api_keys", "None of these."),
                     ip_blocks: nets(fields, "ip_blocks", "Networks of the peer: one of these."),
                     not_ip_blocks: nets(fields, "not_ip_blocks", "None of these."),
                     remote_ip_blocks: nets(
@@ -184,7 +207,11 @@ fn field<T>(
 }
 
 /// One value, or a list of at least one: nothing to match reads as "any" to some and as "none" to others.
-fn one_or_some<T>(at: Cursor<'_, '_, '_>, what: &str, read: fn(Cursor<'_, '_, '_>) -> Option<T>) -> Option<Vec<T>> {
+pub(super) fn one_or_some<T>(
+    at: Cursor<'_, '_, '_>,
+    what: &str,
+    read: fn(Cursor<'_, '_, '_>) -> Option<T>,
+) -> Option<Vec<T>> {
     if let Some(node) = at.node
         && matches!(&node.kind, Kind::List(items) if items.is_empty())
     {
@@ -243,6 +270,21 @@ fn principal(at: Cursor<'_, '_, '_>) -> Option<Text> {
     parsed(at, "a SPIFFE ID", help, |text| said(crate::authz::principal(text)))
 }
 
+fn request_principal(at: Cursor<'_, '_, '_>) -> Option<RequestPrincipal> {
+    parsed(at, "a request principal", "write `ISSUER/SUBJECT`, `ISSUER/*`, `*/SUBJECT` or `*`", |text| {
+        said(RequestPrincipal::new(text))
+    })
+}
+
+/// A claim, or claims inside of claims: `org.tenant`.
+fn claim(key: &str) -> Result<Vec<Arc<str>>, Wrong> {
+    let path: Vec<Arc<str>> = key.split('.').map(Arc::from).collect();
+    if path.iter().any(|name| name.is_empty()) {
+        return Err(Wrong::new(format!("`{}` names no claim", key.escape_debug()), "write `role` or `org.tenant`"));
+    }
+    Ok(path)
+}
+
 fn service_account(at: Cursor<'_, '_, '_>) -> Option<(Arc<str>, Arc<str>)> {
     parsed(at, "a service account", "write `namespace/name`", |text| match text.split_once('/') {
         Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
@@ -252,7 +294,7 @@ fn service_account(at: Cursor<'_, '_, '_>) -> Option<(Arc<str>, Arc<str>)> {
     })
 }
 
-fn net(at: Cursor<'_, '_, '_>) -> Option<IpBlock> {
+pub(super) fn net(at: Cursor<'_, '_, '_>) -> Option<IpBlock> {
     parsed(at, "a network", "write `10.0.0.0/8`, `2001:db8::/32` or one address", |text| {
         text.parse().map_err(|_| format!("`{}` is not a network", text.escape_debug()))
     })
@@ -298,20 +340,24 @@ pub(super) fn show(rule: &Rule) -> String {
         [one] if *one != Operation::default() => parts.extend(operation_parts(one)),
         many => parts.push(("to".into(), list(many.iter().map(|one| map(operation_parts(one)))))),
     }
-    let headers: Vec<_> = rule
-        .when
-        .iter()
-        .filter_map(|when| match &when.key {
-            WhenKey::Header(name) => Some((quoted(name.as_str()), show_when(when))),
-            WhenKey::ServerName => None,
-        })
-        .collect();
+    let (mut headers, mut claims, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+    for when in &rule.when {
+        let values = || list(when.values.iter().map(quoted));
+        match &when.key {
+            WhenKey::Header(name) => headers.push((quoted(name.as_str()), show_when(when))),
+            WhenKey::Claim(path) => claims.push((quoted(path.join(".")), show_when(when))),
+            WhenKey::ServerName => rest.push(("server_name".to_owned(), values())),
+            WhenKey::Audience => rest.push(("audiences".to_owned(), values())),
+            WhenKey::Presenter => rest.push(("presenters".to_owned(), values())),
+        }
+    }
     if !headers.is_empty() {
         parts.push(("headers".into(), map(headers)));
     }
-    for when in rule.when.iter().filter(|when| when.key == WhenKey::ServerName) {
-        parts.push(("server_name".into(), list(when.values.iter().map(quoted))));
+    if !claims.is_empty() {
+        parts.push(("claims".into(), map(claims)));
     }
+    parts.append(&mut rest);
     match rule.enforced {
         Percent::ALL => {}
         Percent::NONE => parts.push(("shadow".into(), "true".into())),
@@ -341,6 +387,10 @@ fn show_source(source: &Source) -> String {
     push(&mut parts, "not_trust_domains", source.not_trust_domains.iter().map(quoted));
     push(&mut parts, "service_accounts", source.service_accounts.iter().map(account));
     push(&mut parts, "not_service_accounts", source.not_service_accounts.iter().map(account));
+    push(&mut parts, "request_principals", source.request_principals.iter().map(quoted));
+    push(&mut parts, "not_request_principals", source.not_request_principals.iter().map(quoted));
+    push(&mut parts, "api_keys", source.api_keys.iter().map(quoted));
+    push(&mut parts, "not_api_keys", source.not_api_keys.iter().map(quoted));
     push(&mut parts, "ip_blocks", source.ip_blocks.iter().map(quoted));
     push(&mut parts, "not_ip_blocks", source.not_ip_blocks.iter().map(quoted));
     push(&mut parts, "remote_ip_blocks", source.remote_ip_blocks.iter().map(quoted));

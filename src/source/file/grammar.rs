@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use serde_json::json;
 
 use super::{
-    authz,
+    authn, authz,
     cursor::{Cursor, Fields, Wrong},
     endpoints, failover,
     limits::{self, Side},
@@ -58,6 +58,11 @@ pub(super) fn document(at: Cursor<'_, '_, '_>) -> Option<Document> {
                         let words = PathNormalization::ALL.map(|level| (level.as_str(), level));
                         at.choice("a level of `path_normalization`", &words, &[])
                     },
+                ),
+                authn: fields.group(
+                    "authn",
+                    "What callers prove besides a certificate. Default: nothing.",
+                    authn::authn,
                 ),
                 authz: fields.group("authz", "Who may ask for what. Default: the listener's own rule.", authz::authz),
                 policies: fields.policies(&[Position::Server], "`inbound`"),

@@ -9,6 +9,7 @@ use http::HeaderName;
 
 use super::{limits, traffic};
 use crate::{
+    authn::Authn,
     authz::{Action, Policy as AuthzPolicy},
     balance::{BalancePolicy, LocalityMode, LocalityPolicy},
     enforcement::Percent,
@@ -64,6 +65,7 @@ pub fn show(snapshot: &Snapshot) -> String {
     out.line(0, "inbound:", None);
     let level = snapshot.inbound.path_normalization.as_str();
     out.value(2, "path_normalization", level, "inbound.path_normalization");
+    out.authn(&snapshot.inbound.authn);
     out.authz(&snapshot.inbound);
     if let Some(limit) = &snapshot.inbound.rate_limit {
         out.value(2, "rate_limit", &limits::shown(limit), "inbound.rate_limit");
@@ -227,6 +229,16 @@ impl Printer<'_> {
                     self.policies(8, policies, &path);
                 }
             }
+        }
+    }
+
+    fn authn(&mut self, authn: &Authn) {
+        let lines = super::authn::show(authn);
+        if !lines.is_empty() {
+            self.line(2, "authn:", None);
+        }
+        for (key, value) in lines {
+            self.value(4, key, &value, &format!("inbound.authn.{key}"));
         }
     }
 
