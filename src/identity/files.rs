@@ -33,6 +33,8 @@ use crate::{name::TrustDomain, rt};
 
 /// How soon files that do not fit each other are read again: a writer may be between two of them.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How often a directory of revocation lists is read: that a file in it was written in place changes nothing outside of it.
+const LISTS: Duration = Duration::from_secs(30);
 /// Largest file.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
 /// How much of a certificate's life passes before it is said that nobody renews it.
@@ -55,7 +57,10 @@ impl Files {
         // Watching begins before the first reading, so that nothing is missed in between.
         let mut watches: Vec<Watch> = self.layout.paths().map(Watch::new).collect();
         loop {
-            let look = self.round();
+            let mut look = self.round();
+            if self.layout.crl.as_deref().is_some_and(Path::is_dir) {
+                look = look.min(LISTS);
+            }
             tokio::select! {
                 () = any_changed(&mut watches) => {}
                 () = rt::sleep(look) => {}

@@ -6,6 +6,7 @@ mod bad_certificates;
 mod fixtures;
 mod forge;
 mod from_files;
+mod mutations;
 mod outside;
 mod paths;
 mod revoked;
