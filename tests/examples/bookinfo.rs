@@ -25,11 +25,11 @@ async fn every_task_passes() {
             "✓ Delay fault",
             "✓ Abort fault",
             "✓ Mirroring",
+            "✓ Mutual TLS migration",
+            "✓ Authorization for HTTP traffic",
             "✓ Rolling restart",
             "0 of",
             "and 0 calls between services",
-            "✓ Mutual TLS migration",
-            "✓ Authorization for HTTP traffic",
             "8 tasks passed, 0 failed",
         ],
     );
