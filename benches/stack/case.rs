@@ -10,13 +10,14 @@ use super::{
     side::{Rig, Side, Variant},
 };
 
-/// `{h1|h2|grpc}/{0|1024}/c{1|64|256}/{ct|mt}`
+/// `{h1|h2|grpc}/{0|1024}/c{1|64|256}/{ct|mt}[/mtls]`
 #[derive(Clone, Copy)]
 pub(crate) struct Case {
     wire: Wire,
     bytes: usize,
     callers: usize,
     runtime: Runtime,
+    mtls: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -39,7 +40,9 @@ impl Case {
             for bytes in [0, 1024] {
                 for callers in [1, 64, 256] {
                     for runtime in [Runtime::CurrentThread, Runtime::MultiThread] {
-                        all.push(Case { wire, bytes, callers, runtime });
+                        for mtls in [false, true] {
+                            all.push(Case { wire, bytes, callers, runtime, mtls });
+                        }
                     }
                 }
             }
@@ -50,14 +53,14 @@ impl Case {
     /// Connects one side, in a runtime of its own.
     pub(crate) fn side(&self, variant: Variant) -> Box<dyn Side> {
         let payload = Bytes::from(vec![b'x'; self.bytes]);
-        let (runtime, callers) = (self.runtime, self.callers);
+        let (runtime, callers, mtls) = (self.runtime, self.callers, self.mtls);
         match (self.wire, variant) {
-            (Wire::H1, Variant::Bare) => Rig::boxed(runtime, payload, echo::bare_http1(callers)),
-            (Wire::H1, Variant::Sinew) => Rig::boxed(runtime, payload, echo::mesh_http(Protocol::Http1, callers)),
-            (Wire::H2, Variant::Bare) => Rig::boxed(runtime, payload, echo::bare_http2(callers)),
-            (Wire::H2, Variant::Sinew) => Rig::boxed(runtime, payload, echo::mesh_http(Protocol::Http2, callers)),
-            (Wire::Grpc, Variant::Bare) => Rig::boxed(runtime, payload, echo::bare_grpc(callers)),
-            (Wire::Grpc, Variant::Sinew) => Rig::boxed(runtime, payload, echo::mesh_grpc(callers)),
+            (Wire::H1, Variant::Bare) => Rig::boxed(runtime, payload, echo::bare_http1(callers, mtls)),
+            (Wire::H1, Variant::Sinew) => Rig::boxed(runtime, payload, echo::mesh_http(Protocol::Http1, callers, mtls)),
+            (Wire::H2, Variant::Bare) => Rig::boxed(runtime, payload, echo::bare_http2(callers, mtls)),
+            (Wire::H2, Variant::Sinew) => Rig::boxed(runtime, payload, echo::mesh_http(Protocol::Http2, callers, mtls)),
+            (Wire::Grpc, Variant::Bare) => Rig::boxed(runtime, payload, echo::bare_grpc(callers, mtls)),
+            (Wire::Grpc, Variant::Sinew) => Rig::boxed(runtime, payload, echo::mesh_grpc(callers, mtls)),
         }
     }
 
@@ -89,6 +92,7 @@ impl fmt::Display for Case {
             Runtime::CurrentThread => "ct",
             Runtime::MultiThread => "mt",
         };
-        f.pad(&format!("{wire}/{}/c{}/{runtime}", self.bytes, self.callers))
+        let mtls = if self.mtls { "/mtls" } else { "" };
+        f.pad(&format!("{wire}/{}/c{}/{runtime}{mtls}", self.bytes, self.callers))
     }
 }

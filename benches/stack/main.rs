@@ -8,8 +8,8 @@
 //! cargo bench --bench stack -- --case h2/1024/c64/ct --profile sinew    # one side alone, for a profiler
 //! ```
 //!
-//! A case is `{h1|h2|grpc}/{0|1024}/c{1|64|256}/{ct|mt}`: protocol, bytes each way, callers in a closed loop, and the
-//! runtime (`ct` current_thread, `mt` multi_thread with two workers). Client and server share the process, so CPU per
+//! A case is `{h1|h2|grpc}/{0|1024}/c{1|64|256}/{ct|mt}[/mtls]`: protocol, bytes each way, callers in a closed loop, the
+//! runtime (`ct` current_thread, `mt` multi_thread with two workers), and mutual TLS (`bare`: rustls as it comes). Client and server share the process, so CPU per
 //! call is that of both. Absolute figures move twofold with the machine's load: read the ratios. Each is the median over
 //! rounds, the two variants of a round run one right after the other, and their order alternates (ABBA).
 //!

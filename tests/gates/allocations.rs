@@ -19,8 +19,8 @@ const CALLS: usize = 2000;
 #[test]
 fn grpc_calls_allocate_no_more_than_with_bare_tonic() {
     for bytes in [0, 1024] {
-        let bare = per_call(bytes, echo::bare_grpc(1));
-        let sinew = per_call(bytes, echo::mesh_grpc(1));
+        let bare = per_call(bytes, echo::bare_grpc(1, false));
+        let sinew = per_call(bytes, echo::mesh_grpc(1, false));
         judge("tonic", bytes, bare, sinew, 0.0);
     }
 }
@@ -28,8 +28,8 @@ fn grpc_calls_allocate_no_more_than_with_bare_tonic() {
 #[test]
 fn http2_calls_allocate_at_most_four_times_more_than_over_a_bare_connection() {
     for bytes in [0, 1024] {
-        let bare = per_call(bytes, echo::bare_http2(1));
-        let sinew = per_call(bytes, echo::mesh_http(Protocol::Http2, 1));
+        let bare = per_call(bytes, echo::bare_http2(1, false));
+        let sinew = per_call(bytes, echo::mesh_http(Protocol::Http2, 1, false));
         judge("a hyper HTTP/2 connection", bytes, bare, sinew, 4.0);
     }
 }
@@ -37,8 +37,8 @@ fn http2_calls_allocate_at_most_four_times_more_than_over_a_bare_connection() {
 #[test]
 fn http1_calls_allocate_at_most_seven_times_more_than_over_a_bare_connection() {
     for bytes in [0, 1024] {
-        let bare = per_call(bytes, echo::bare_http1(1));
-        let sinew = per_call(bytes, echo::mesh_http(Protocol::Http1, 1));
+        let bare = per_call(bytes, echo::bare_http1(1, false));
+        let sinew = per_call(bytes, echo::mesh_http(Protocol::Http1, 1, false));
         judge("a hyper HTTP/1.1 connection", bytes, bare, sinew, 7.0);
     }
 }
@@ -50,7 +50,7 @@ fn calls_leave_nothing_behind() {
     const TURN: usize = 3_000;
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let runtime = runtime();
-        let mut caller = connect(&runtime, echo::mesh_http(protocol, 1));
+        let mut caller = connect(&runtime, echo::mesh_http(protocol, 1, false));
         alloc::count(true);
         run(&runtime, &mut caller, 1024, CALLS);
         // Longer than an HTTP/1.1 connection idles: what waits for that must not cost the calls anything.
@@ -95,7 +95,7 @@ fn rules_decide_without_allocating() {
     };
     let policy = Policy::new((0..500).map(rule).chain((0..500).map(deny)));
     for protocol in [Protocol::Http1, Protocol::Http2] {
-        let without = per_call(0, echo::mesh_http(protocol, 1));
+        let without = per_call(0, echo::mesh_http(protocol, 1, false));
         let policy = policy.clone();
         let with =
             per_call(

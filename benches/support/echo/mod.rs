@@ -8,6 +8,7 @@
 mod bare;
 mod grpc;
 mod mesh;
+mod tls;
 
 use std::future::Future;
 
