@@ -114,6 +114,7 @@ impl Inner {
             return;
         }
         self.tasks.bind(handle);
+        this.start_security();
         this.subscribe_all();
         this.start_issuers();
         this.follow_file();

@@ -1,8 +1,10 @@
 //! From configuration to identity in use: what listeners ask, how services are dialled, and what a change ends.
 
 use std::{
+    future::Future,
     net::SocketAddr,
     path::PathBuf,
+    pin::Pin,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -36,7 +38,11 @@ pub(super) struct Security {
     condition: Condition,
     dev: DevOptions,
     edge: AtomicBool,
+    /// Tasks of a mesh that was built outside of a runtime.
+    waiting: Mutex<Vec<(TaskSet, Task)>>,
 }
+
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What code says about a development identity.
 #[derive(Clone, Default)]
@@ -66,6 +72,7 @@ impl Security {
             condition,
             dev,
             edge: AtomicBool::new(false),
+            waiting: Mutex::default(),
         })
     }
 
@@ -161,13 +168,43 @@ impl Inner {
                 if let Some(trouble) = identity.trouble() {
                     tracing::warn!("no identity from files yet, it is waited for: {}", trouble.why);
                 }
-                tasks.spawn(files.run());
+                self.in_background(tasks, files.run());
                 Ok(())
             }
-            other @ IdentitySource::WorkloadApi(_) => {
-                let message = format!("identity.source: this build does not have `{}` yet", other.as_str());
-                Err(Error::new(Code::Internal, message))
-            }
+            IdentitySource::WorkloadApi(address) => self.start_workload_api(address, identity, tasks),
+        }
+    }
+
+    #[cfg(feature = "tonic")]
+    fn start_workload_api(&self, address: &str, identity: &Arc<Identity>, tasks: &TaskSet) -> Result<(), Error> {
+        use crate::identity::workload_api::{Endpoint, WorkloadApi};
+        let endpoint = Endpoint::parse(address)
+            .map_err(|why| Error::new(Code::BadRequest, format!("identity.source.workload_api: {why}")))?;
+        let api = WorkloadApi::new(endpoint.connect(), Identity::clone(identity), None);
+        self.in_background(tasks, api.run());
+        Ok(())
+    }
+
+    #[cfg(not(feature = "tonic"))]
+    fn start_workload_api(&self, _address: &str, _identity: &Arc<Identity>, _tasks: &TaskSet) -> Result<(), Error> {
+        Err(Error::new(Code::Internal, "identity.source.workload_api needs the feature `tonic`"))
+    }
+
+    /// Runs a task of the identity, once there is a runtime.
+    fn in_background(&self, tasks: &TaskSet, task: impl Future<Output = ()> + Send + 'static) {
+        if self.has_started() || tokio::runtime::Handle::try_current().is_ok() {
+            tasks.spawn(task);
+        } else {
+            let mut waiting = self.security.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.push((tasks.clone(), Box::pin(task)));
+        }
+    }
+
+    /// Runs what has waited for a runtime.
+    pub(super) fn start_security(&self) {
+        let waiting = std::mem::take(&mut *self.security.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        for (tasks, task) in waiting {
+            tasks.spawn(task);
         }
     }
 
@@ -203,7 +240,7 @@ impl Inner {
             tracing::warn!(id = %own.id(), "a DEVELOPMENT identity: anyone who can read this user's files can be anyone");
         }
         let identity = Arc::clone(identity);
-        tasks.spawn(async move {
+        self.in_background(tasks, async move {
             loop {
                 let wait = identity.own().map_or(RETRY, |own| dev::renewal(&own, rt::wall()).max(RETRY));
                 rt::sleep(wait).await;
@@ -226,7 +263,7 @@ impl Inner {
         let mut changes = identity.changes();
         let mut seen = *changes.borrow_and_update();
         self.report_identity(&identity);
-        tasks.spawn(async move {
+        self.in_background(tasks, async move {
             // The sender lives in `identity`.
             while changes.changed().await.is_ok() {
                 let change = *changes.borrow_and_update();

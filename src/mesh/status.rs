@@ -45,6 +45,8 @@ pub struct IdentityStatus {
     pub id: Option<String>,
     /// When that certificate ends.
     pub expires: Option<std::time::SystemTime>,
+    /// Why its source has nothing new, if it should have.
+    pub error: Option<String>,
     /// Grows with each change of certificate, bundles or revocations.
     pub generation: u64,
 }
@@ -109,6 +111,7 @@ pub(super) fn collect(inner: &Inner) -> MeshStatus {
             source: snapshot.identity.as_ref().map_or("-", |source| source.as_str()),
             id: identity.own().map(|own| own.id().to_string()),
             expires: identity.own().map(|own| own.not_after()),
+            error: identity.trouble().map(|trouble| trouble.why),
             generation: identity.changes().borrow().generation,
         }),
         generation: snapshot.generation,
