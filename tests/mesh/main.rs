@@ -11,6 +11,7 @@ mod grpc;
 mod identity;
 mod limits;
 mod mirrors;
+mod outliers;
 mod quiet;
 mod rate_limits;
 mod reload;
