@@ -67,7 +67,7 @@ fn files(at: Cursor<'_, '_, '_>) -> Option<IdentityFiles> {
 fn workload_api(at: Cursor<'_, '_, '_>) -> Option<Arc<str>> {
     at.scalar("the address of a Workload API", json!({ "type": "string" }), |text| {
         let known =
-            text.strip_prefix("unix:").is_some_and(|path| path.starts_with('/') && path.trim_matches('/') != "")
+            text.strip_prefix("unix:").is_some_and(|path| path.starts_with('/') && !path.trim_matches('/').is_empty())
                 || text.strip_prefix("tcp://").is_some_and(|address| address.parse::<std::net::SocketAddr>().is_ok());
         match known {
             true => Ok(text.into()),
