@@ -141,7 +141,7 @@ pub use self::{
 };
 pub use self::{
     client::{Client, RequestBuilder, ResponseExt, ResponseFuture, StatusError},
-    cluster::{ClusterStatus, EndpointStatus, PriorityStatus},
+    cluster::{CheckStatus, ClusterStatus, EndpointStatus, PriorityStatus},
     mesh::{
         BuildError, Builder, IdentityStatus, Listen, Listener, Mesh, MeshStatus, Network, Serve, ServiceStatus,
         SourceStatus,

@@ -7,23 +7,26 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-use super::Cluster;
+use super::{Cluster, check::Checks};
 use crate::{
     balance::Whereabouts,
     model::{Labels, MeshSpec},
     name::{Locality, ServiceName},
+    transport::Dial,
 };
 
 /// Instances of a service by zone.
 pub(super) type ByZone = BTreeMap<Arc<str>, usize>;
 
 /// Shared by the clusters of a mesh.
-#[derive(Default)]
 pub(crate) struct Home {
     place: ArcSwap<Place>,
     /// What discovery says of the service that this process is an instance of, if it is asked.
     peers: ArcSwap<ByZone>,
     clusters: Mutex<Vec<Weak<Cluster>>>,
+    checks: Arc<Checks>,
+    /// Makes connections without TLS.
+    plain: Arc<dyn Dial>,
 }
 
 #[derive(Default)]
@@ -34,6 +37,21 @@ struct Place {
 }
 
 impl Home {
+    /// Nowhere yet. `plain` makes connections without TLS.
+    pub(crate) fn new(plain: Arc<dyn Dial>) -> Arc<Self> {
+        Arc::new(Self {
+            place: ArcSwap::default(),
+            peers: ArcSwap::default(),
+            clusters: Mutex::default(),
+            checks: Arc::default(),
+            plain,
+        })
+    }
+
+    pub(super) fn plain(&self) -> &Arc<dyn Dial> {
+        &self.plain
+    }
+
     /// Takes what the configuration says of this process. True if it says something else than before.
     pub(crate) fn set(&self, mesh: &MeshSpec) -> bool {
         let before = self.place.load();
@@ -55,6 +73,11 @@ impl Home {
         let mut clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
         clusters.retain(|cluster| cluster.strong_count() > 0);
         clusters.push(cluster);
+    }
+
+    /// Who asks endpoints how they are.
+    pub(super) fn checks(&self) -> &Arc<Checks> {
+        &self.checks
     }
 
     /// Whether that is the service this process is an instance of.

@@ -12,6 +12,7 @@
 //! (`max_pending_requests`); when all have failed it fails at once with the last cause.
 
 mod asked;
+mod check;
 mod dispatch;
 mod endpoint;
 mod health;
@@ -26,6 +27,7 @@ mod update;
 mod wait;
 mod watch;
 
+pub use self::check::CheckStatus;
 pub use self::status::{ClusterStatus, EndpointStatus, PriorityStatus};
 pub(crate) use self::{
     asked::Asked,
@@ -46,7 +48,14 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Notify;
 
-use self::{observe::AttemptSeries, outlier::OutlierSeries, table::Table, update::Members, watch::Watch};
+use self::{
+    check::{Boards, CheckSeries},
+    observe::AttemptSeries,
+    outlier::OutlierSeries,
+    table::Table,
+    update::Members,
+    watch::Watch,
+};
 use crate::{
     balance::Cursor,
     breaker::Limit,
@@ -97,6 +106,8 @@ pub(crate) struct Cluster {
     refresh: ArcSwapOption<Arc<dyn Refresh>>,
     attempts: AttemptSeries,
     outliers: OutlierSeries,
+    boards: Boards,
+    check_series: CheckSeries,
     watch: Watch,
     /// What retries and hedges of all routes draw on.
     pub(crate) retries: Arc<Budget>,
@@ -139,6 +150,8 @@ impl Cluster {
             refresh: ArcSwapOption::empty(),
             attempts: AttemptSeries::new(registry, spec.name.as_str()),
             outliers: OutlierSeries::new(registry, spec.name.as_str()),
+            boards: Boards::default(),
+            check_series: CheckSeries::new(registry, spec.name.as_str()),
             watch: Watch::default(),
             retries: Budget::new(rt::now()),
             member: AtomicBool::new(false),
@@ -206,6 +219,7 @@ impl Cluster {
     pub(crate) fn close(&self) {
         let members = std::mem::take(&mut *self.members.lock().unwrap_or_else(PoisonError::into_inner));
         members.close();
+        self.boards.clear();
         if self.home.is(&self.name) {
             self.home.set_peers(Default::default());
         }

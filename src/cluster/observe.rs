@@ -41,12 +41,16 @@ impl AttemptSeries {
         self.counters.iter().flatten().map(Counter::get).sum()
     }
 
-    fn record(&self, kind: AttemptKind, outcome: Outcome) {
+    pub(super) fn record(&self, kind: AttemptKind, outcome: Outcome) {
         if let Some(counter) = self.counters.get(kind as usize).and_then(|of| of.get(outcome as usize)) {
             counter.inc();
         }
     }
 }
+
+/// By this header of any answer an endpoint says that it is not well, as to Envoy. Heeded where it is checked, and until
+/// checks pass again.
+const IMMEDIATE_FAIL: &str = "x-envoy-immediate-health-check-fail";
 
 /// When an attempt was sent.
 #[derive(Clone, Copy)]
@@ -101,6 +105,12 @@ impl Observe {
         self.heard();
         let verdict = classify::response(parts, self.grpc);
         self.verdict = Some(verdict);
+        if self.cluster.boards.are_any()
+            && parts.headers.contains_key(IMMEDIATE_FAIL)
+            && let Some(picked) = &self.picked
+        {
+            self.cluster.failed_by_its_word(picked);
+        }
         if let Some(probe) = self.probe.take() {
             // A stream that may last for hours has shown by its headers that the endpoint works.
             probe.found(match verdict {

@@ -202,6 +202,15 @@ impl Cluster {
         }
     }
 
+    /// What an endpoint was ejected for holds no longer: it can be connected to.
+    pub(super) fn readmit(&self, endpoint: &Endpoint) {
+        let now = rt::now();
+        let change = endpoint.ejection().lift(now);
+        if let Some(change) = change {
+            self.follow(endpoint, change, now);
+        }
+    }
+
     /// What the probe of an endpoint on probation found.
     fn probed(self: &Arc<Self>, endpoint: &Endpoint, found: Sample) {
         let (spec, now) = (self.policy.load(), rt::now());

@@ -7,7 +7,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Cluster, level::Level};
+use super::{Cluster, check::CheckStatus, level::Level};
 use crate::{health::Flag, model::SetKind, rt, transport::Readiness};
 
 /// A backend, as [`Mesh::status`](crate::Mesh::status) shows it.
@@ -66,6 +66,8 @@ pub struct EndpointStatus {
     pub health_account: Option<String>,
     /// The average of its last fifty calls or so: 1 if all went well, or if there were none for long.
     pub success_rate: f64,
+    /// What active health checks say of it.
+    pub health_checks: Vec<CheckStatus>,
     /// Attempts in flight.
     pub in_flight: u32,
     /// Relative share of traffic.
@@ -84,7 +86,7 @@ impl Cluster {
     pub(crate) fn status(&self) -> ClusterStatus {
         let now = rt::now();
         let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
-        let endpoints = members
+        let mut endpoints: Vec<EndpointStatus> = members
             .iter()
             .map(|(spec, member)| EndpointStatus {
                 id: spec.id.to_string(),
@@ -92,6 +94,7 @@ impl Cluster {
                 health: member.availability.names().collect(),
                 health_account: member.account(now),
                 success_rate: member.success_rate(self.watch.since_begun(now)),
+                health_checks: Vec::new(),
                 in_flight: member.in_flight(),
                 weight: spec.weight,
                 priority: spec.priority,
@@ -100,9 +103,17 @@ impl Cluster {
                 last_error: member.pool.last_error().map(|(text, _)| text.to_string()),
             })
             .collect();
+        let (known, kind) = (members.known(), members.kind());
+        // What checks say is under a lock that is taken before this one.
+        drop(members);
+        if self.boards.are_any() {
+            for endpoint in &mut endpoints {
+                endpoint.health_checks = self.boards.status(&endpoint.id);
+            }
+        }
         ClusterStatus {
-            known: members.known(),
-            kind: match members.kind() {
+            known,
+            kind: match kind {
                 SetKind::Replicas => "replicas",
                 SetKind::Vip => "vip",
             },

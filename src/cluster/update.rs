@@ -47,6 +47,10 @@ impl Members {
         self.by_id.values().map(|entry| (&entry.spec, &entry.member))
     }
 
+    pub(super) fn get(&self, id: &EndpointId) -> Option<&Member<Endpoint>> {
+        self.by_id.get(id).map(|entry| &entry.member)
+    }
+
     pub(super) fn kind(&self) -> SetKind {
         self.kind
     }
@@ -114,6 +118,7 @@ impl Cluster {
         }
         drop(members);
         self.publish();
+        self.check_endpoints();
     }
 
     /// The endpoint of a spec: the one there is, if it listens at the same addresses.
@@ -158,6 +163,7 @@ impl Cluster {
             self.pardon();
         }
         self.publish();
+        self.check_endpoints();
     }
 
     /// Builds the table of this moment and swaps it in.

@@ -155,6 +155,12 @@ impl Ejection {
         Self { state, ..*self }
     }
 
+    /// Takes it back if it was ejected for want of answers.
+    pub(crate) fn lift(&mut self, now: Instant) -> Option<Change> {
+        let local = matches!(self.state, State::Ejected { cause: Cause::ConsecutiveLocalOriginFailure, .. });
+        local.then(|| self.back(now))
+    }
+
     /// Takes it back without asking: detection was switched off.
     pub(crate) fn pardon(&mut self) -> bool {
         std::mem::take(self).state != State::Usable

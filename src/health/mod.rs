@@ -13,9 +13,13 @@
 //! [`Cause`]; [`judge`] asks whether the others do better and whether enough of them are left; [`Ejection`] says for how
 //! long, and how the endpoint comes back. All of it takes time and dice as arguments, and knows neither calls nor
 //! connections.
+//!
+//! # Active checks
+//! [`HealthCheck`] says what endpoints are asked and how often, [`CheckState`] what follows from their answers.
 
 mod availability;
 mod cause;
+mod check;
 mod ejection;
 mod history;
 mod median;
@@ -28,10 +32,10 @@ mod unanswered;
 mod verdict;
 mod vitals;
 
-pub use self::policy::{OutlierPolicy, Recovery};
 pub(crate) use self::{
     availability::{Availability, Flag},
     cause::Cause,
+    check::{CheckState, Expected, Finding, Messages, SHORTEST, ServingStatus, Status, grpc_request},
     ejection::{Account, Change, Ejection},
     history::Recent,
     median::Median,
@@ -42,6 +46,10 @@ pub(crate) use self::{
     unanswered::{Ages, Buckets, Sent, Unanswered},
     verdict::{Peer, Verdict, judge},
     vitals::{Vitals, Window},
+};
+pub use self::{
+    check::{CheckKind, GrpcCheck, HealthCheck, HttpCheck, Payload, StatusRange, TcpCheck},
+    policy::{OutlierPolicy, Recovery},
 };
 
 #[cfg(test)]

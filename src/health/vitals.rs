@@ -27,6 +27,9 @@ struct InARow {
     any_5xx: AtomicU32,
     gateway: AtomicU32,
     local: AtomicU32,
+    /// Of those without a connection. A success leaves it alone, so it may be more than `local`, and is never more if one
+    /// of those had one.
+    connects: AtomicU32,
 }
 
 /// The counts of one interval.
@@ -43,7 +46,7 @@ impl Vitals {
     pub(crate) fn succeeded(&self) {
         self.answers.fetch_add(1, Relaxed);
         self.history.push(false);
-        let InARow { any_5xx, gateway, local } = &self.in_a_row;
+        let InARow { any_5xx, gateway, local, .. } = &self.in_a_row;
         for count in [any_5xx, gateway, local] {
             reset(count);
         }
@@ -54,7 +57,7 @@ impl Vitals {
         if sample.is_failure() {
             self.history.push(true);
         }
-        let InARow { any_5xx, gateway, local } = &self.in_a_row;
+        let InARow { any_5xx, gateway, local, connects } = &self.in_a_row;
         let answered = || {
             self.answers.fetch_add(1, Relaxed);
             self.failures.fetch_add(1, Relaxed);
@@ -81,6 +84,10 @@ impl Vitals {
             }
             Sample::Local | Sample::Connect => {
                 self.unanswered.fetch_add(1, Relaxed);
+                match sample {
+                    Sample::Connect => drop(connects.fetch_add(1, Relaxed)),
+                    _ => reset(connects),
+                }
                 if policy.split_external_local_origin_errors {
                     one_more(local, policy.consecutive_local_origin_failure)
                         .then_some(Cause::ConsecutiveLocalOriginFailure)
@@ -132,9 +139,17 @@ impl Vitals {
         self.take_window();
         self.take_window();
         self.history.clear();
-        for count in [&self.in_a_row.any_5xx, &self.in_a_row.gateway, &self.in_a_row.local] {
+        let InARow { any_5xx, gateway, local, connects } = &self.in_a_row;
+        for count in [any_5xx, gateway, local, connects] {
             reset(count);
         }
+    }
+
+    /// Whether its last calls failed because there was no connection, all of those that got no answer in a row.
+    pub(crate) fn failed_to_connect(&self) -> bool {
+        let InARow { local, connects, .. } = &self.in_a_row;
+        let local = local.load(Relaxed);
+        local > 0 && connects.load(Relaxed) >= local
     }
 }
 

@@ -22,6 +22,7 @@ use crate::{
     authn, authz,
     canon::PathNormalization,
     client::{ServiceHandle, ServiceRuntime, Services},
+    cluster::Home,
     discover::{Discover, DnsSettings, Sources},
     error::{Code, Error},
     instrument::Registry,
@@ -38,7 +39,7 @@ use crate::{
     },
     telemetry::{CallSeries, Direction},
     transport::{
-        Dialer,
+        Dial, Dialer,
         accept::{Acceptor, Drain, ListenerLimits},
         memory::MemoryNetwork,
     },
@@ -341,6 +342,7 @@ impl Builder {
         for (name, source) in discovery {
             discover.insert(name, source);
         }
+        let dial: Arc<dyn Dial> = Dialer::new(network.inner.clone());
         let inner = Arc::new_cyclic(|this| Inner {
             snapshot: ArcSwap::new(Arc::clone(store.snapshot())),
             generation: watch::Sender::new(0),
@@ -359,11 +361,11 @@ impl Builder {
             readiness,
             security,
             memory: network.inner.clone(),
-            dial: Dialer::new(network.inner.clone()),
+            dial: Arc::clone(&dial),
             tasks,
             registry,
             seats,
-            home: Arc::default(),
+            home: Home::new(dial),
             discovery: discover,
             followed: Mutex::default(),
             started: AtomicBool::new(false),

@@ -1,6 +1,6 @@
 //! What discovery says about endpoints.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, str::FromStr, sync::Arc};
+use std::{borrow::Borrow, collections::BTreeMap, fmt, net::SocketAddr, str::FromStr, sync::Arc};
 
 use crate::name::Locality;
 
@@ -66,6 +66,12 @@ impl EndpointId {
 
     /// The id as text.
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for EndpointId {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }

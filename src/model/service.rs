@@ -9,7 +9,7 @@ use crate::{
     breaker::BreakerPolicy,
     canon::PathNormalization,
     fault::FaultPolicy,
-    health::OutlierPolicy,
+    health::{HealthCheck, OutlierPolicy},
     limit::RateLimitPolicy,
     matching::HostPattern,
     mirror::MirrorPolicy,
@@ -47,6 +47,8 @@ pub struct ServiceSpec {
     pub circuit_breakers: BreakerPolicy,
     /// When an endpoint is taken out because of what its calls show.
     pub outlier_detection: OutlierPolicy,
+    /// What endpoints are asked, to know how they are; all of it has to pass.
+    pub health_checks: Vec<HealthCheck>,
     /// Timeouts.
     pub timeouts: TimeoutPolicy,
     /// What is sent again, and what is asked twice.
@@ -102,6 +104,7 @@ impl ServiceSpec {
             subsets: BTreeMap::new(),
             circuit_breakers: BreakerPolicy::default(),
             outlier_detection: OutlierPolicy::default(),
+            health_checks: Vec::new(),
             timeouts: TimeoutPolicy::default(),
             retries: RetrySpec::default(),
             rate_limit: None,

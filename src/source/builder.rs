@@ -23,7 +23,7 @@ use crate::{
     breaker::BreakerPolicy,
     canon::PathNormalization,
     fault::FaultPolicy,
-    health::OutlierPolicy,
+    health::{HealthCheck, OutlierPolicy},
     limit::RateLimitPolicy,
     matching::HostPattern,
     model::{
@@ -408,6 +408,17 @@ impl ServiceBuilder {
     pub fn locality(mut self, policy: LocalityPolicy) -> Self {
         let partial = PartialLocality::of(&policy, &self.origin());
         self.target().tunables.locality = partial;
+        self
+    }
+
+    /// Adds a check of every endpoint: `health_checks`.
+    pub fn health_check(mut self, check: HealthCheck) -> Self {
+        for (key, reason) in check.faults() {
+            self.reject(&format!("health_checks.{key}"), reason);
+        }
+        let origin = self.origin();
+        let checks = &mut self.target().tunables.health_checks;
+        checks.get_or_insert_with(|| Set::new(Vec::new(), origin)).value.push(check);
         self
     }
 

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use super::{
     authn, authz,
     document::{PartialRoute, place_of},
-    duration, failover,
+    duration, failover, health,
     order::shadows,
     resolve::{Resolution, Resolved, route_name},
     security,
@@ -63,6 +63,7 @@ pub(super) fn check(resolution: &Resolution) -> Findings {
             findings.endpoints(service);
             findings.subsets(service);
             findings.timeouts(service);
+            health::check(service, &mut findings);
             failover::check(&resolution.snapshot, service, &mut findings);
             findings.outliers(service);
             findings.service_retries(service);

@@ -17,6 +17,7 @@ use crate::{
     authz::{Action, Policy, Rule},
     balance::BalancePolicy,
     canon::PathNormalization,
+    health::HealthCheck,
     limit::RateLimitPolicy,
     matching::HostPattern,
     model::{
@@ -246,13 +247,14 @@ pub(crate) struct Tunables {
     pub(crate) circuit_breakers: PartialBreakers,
     pub(crate) outlier_detection: PartialOutlier,
     pub(crate) retries: PartialRetries,
+    pub(crate) health_checks: Field<Vec<HealthCheck>>,
     pub(crate) policies: Drafts,
 }
 
 impl Tunables {
     pub(crate) fn over(self, lower: Self) -> Self {
         over!(self, lower;
-            fields: load_balancer, rate_limit;
+            fields: load_balancer, rate_limit, health_checks;
             groups: failover, locality, timeouts, circuit_breakers, outlier_detection, retries;
             maps: policies)
     }

@@ -12,6 +12,7 @@ pub(crate) mod duration;
 mod failover;
 #[cfg(feature = "file")]
 pub(crate) mod file;
+mod health;
 mod order;
 mod outlier;
 mod resolve;

@@ -7,6 +7,7 @@ use sinew::{
     balance::{BalancePolicy, Failover, LocalityMode},
     config::{Loader, show},
     enforcement::Mode,
+    health::CheckKind,
     limit::{KeySource, RateLimitPolicy},
     model::{Origin, Protocol, Snapshot, SourceKind},
     retry::{HedgeMode, RetrySpec},
@@ -385,4 +386,54 @@ fn what_is_said_of_zones_and_cannot_come_true_is_a_lint() {
     let unsaid = lints("services: {a: {endpoints: {custom: x}, locality: {failover_priority: [zone, rack, a=b]}}}");
     assert!(unsaid.contains("set mesh.zone") && unsaid.contains("set mesh.labels.rack"), "{unsaid}");
     assert_eq!(unsaid.lines().count(), 2, "{unsaid}");
+}
+
+const CHECKS: &str = r#"
+defaults:
+  health_checks: { grpc: { service: all }, alt_port: 9901, tls: off, unhealthy_interval: 1s, initial_jitter: 0s }
+services:
+  a:
+    endpoints: { custom: registry }
+    health_checks:
+    - http: { path: "/readyz?full=1", host: a.example, method: HEAD, expected_statuses: [200, 300-399], retriable_statuses: 5xx }
+      timeout: 500ms
+      interval: 10s
+      unhealthy_threshold: 2
+      healthy_threshold: 1
+      interval_jitter: 1s
+      interval_jitter_percent: 0
+      no_traffic_interval: 30s
+      unhealthy_edge_interval: 100ms
+      healthy_edge_interval: 200ms
+      reuse_connection: false
+      ignore_new_hosts_until_first_hc: true
+    - tcp: { send: "PING\r\n", receive: ["+PONG", "hex:0d0a"] }
+  b:
+    endpoints: { custom: registry }
+  c:
+    endpoints: { custom: registry }
+    health_checks: []
+"#;
+
+#[test]
+fn health_checks_reach_the_snapshot_and_are_shown() {
+    let snapshot = load(CHECKS);
+    let kinds = |service: &str| {
+        let checks = &snapshot.services[service].health_checks;
+        checks.iter().map(|check| check.kind.as_str()).collect::<Vec<_>>()
+    };
+    assert_eq!((kinds("a"), kinds("b"), kinds("c")), (vec!["http", "tcp"], vec!["grpc"], vec![]));
+    let [http, tcp] = snapshot.services["a"].health_checks.as_slice() else { panic!("not two") };
+    assert_eq!((http.timeout, http.interval), (Duration::from_millis(500), Duration::from_secs(10)));
+    assert_eq!((http.unhealthy_threshold, http.healthy_threshold, http.reuse_connection), (2, 1, false));
+    let CheckKind::Http(asked) = &http.kind else { panic!("not http") };
+    assert!(asked.expected_statuses.iter().any(|range| range.contains(301)));
+    let CheckKind::Tcp(said) = &tcp.kind else { panic!("not tcp") };
+    assert_eq!((said.send.as_bytes(), said.receive[1].as_bytes()), (&b"PING\r\n"[..], &b"\r\n"[..]));
+    let grpc = &snapshot.services["b"].health_checks[0];
+    assert_eq!((grpc.alt_port, grpc.plaintext, grpc.initial_jitter), (Some(9901), true, Some(Duration::ZERO)));
+    let shown = show(&snapshot);
+    assert_eq!(snapshot.services, load(&shown).services, "{shown}");
+    let alone = load("services: {a: {endpoints: {static: [\"127.0.0.1:1\"]}, health_checks: {tcp: {}}}}");
+    assert!(alone.lints[0].to_string().contains("only report"), "{:?}", alone.lints);
 }

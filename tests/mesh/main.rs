@@ -4,6 +4,7 @@ mod authn;
 mod authz;
 mod calls;
 mod canonical;
+mod checks;
 #[path = "../support/echo.rs"]
 mod echo;
 mod faults;

@@ -2,6 +2,7 @@
 
 mod availability;
 mod balance;
+mod checks;
 mod failover;
 mod outlier;
 
@@ -64,7 +65,7 @@ impl Bench {
         let mut spec = ServiceSpec::new(ServiceName::new("target").unwrap());
         spec.protocol = Protocol::Http1;
         with(&mut spec);
-        let (home, dial) = (Arc::default(), Arc::new(Everywhere));
+        let (home, dial) = (crate::cluster::Home::new(Arc::new(Everywhere)), Arc::new(Everywhere));
         let cluster = Cluster::new(&Arc::new(spec), &home, dial, TaskSet::new(), &Registry::default());
         cluster.apply(EndpointUpdate::Reset { endpoints, kind: SetKind::Replicas });
         let bench = Self { cluster };

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{
     authn, authz,
     cursor::{Cursor, Fields, Wrong},
-    endpoints, failover,
+    endpoints, failover, health,
     limits::{self, Side},
     routes, security,
 };
@@ -145,7 +145,14 @@ fn tunables(fields: &mut Fields<'_, '_, '_>, place: &str) -> Tunables {
         super::outlier::outlier,
     );
     let retries = super::retry::retries(fields);
-    fields.later(&["health_checks"]);
+    let health_checks = fields.field(
+        "health_checks",
+        "What endpoints are asked, calls or not; all of it has to pass. One check or a list. Default none.",
+        |at| at.one_or_list("a check, or a list of checks", health::check),
+    );
+    let health_checks = health_checks.map(|set| {
+        crate::source::document::Set::new(set.value.into_iter().map(|check| check.value).collect(), set.origin)
+    });
     let policies = fields.policies(&[Position::Outer, Position::Attempt], place);
     Tunables {
         load_balancer: balancer.policy,
@@ -156,6 +163,7 @@ fn tunables(fields: &mut Fields<'_, '_, '_>, place: &str) -> Tunables {
         circuit_breakers,
         outlier_detection,
         retries,
+        health_checks,
         policies,
     }
 }

@@ -9,6 +9,7 @@ mod cursor;
 mod endpoints;
 mod failover;
 mod grammar;
+mod health;
 mod interpolate;
 mod limits;
 mod loader;

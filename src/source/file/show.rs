@@ -200,6 +200,15 @@ impl Printer<'_> {
             self.value(6, key, &value, &format!("{path}.outlier_detection.{key}"));
         }
         self.retries(4, &service.retries, &path);
+        let checks = &service.health_checks;
+        if checks.is_empty() {
+            self.value(4, "health_checks", "[]", &format!("{path}.health_checks"));
+        } else {
+            self.line(4, "health_checks:", Some(&format!("{path}.health_checks")));
+        }
+        for check in checks {
+            self.line(6, &format!("- {}", super::health::shown(check)), None);
+        }
         let timeouts = &service.timeouts;
         self.line(4, "timeouts:", None);
         for (key, value) in [

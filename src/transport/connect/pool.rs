@@ -22,7 +22,7 @@ use super::{
     slot::{Slot, Way},
 };
 use crate::{
-    error::{Code, Error},
+    error::{Code, Delivery, Error},
     model::{Address, Protocol, SetKind},
     rt::{self, Instant, Rng, TaskSet},
     transport::{Alpn, Dial, error},
@@ -137,6 +137,8 @@ struct State {
     /// Connections that the new one is to take the place of.
     renewing: Vec<Arc<H2Connection>>,
     last_error: Option<(Arc<str>, Instant, Code)>,
+    /// The last attempt to connect failed by our own credential.
+    refused: bool,
     closed: bool,
 }
 
@@ -155,6 +157,7 @@ impl State {
     fn note(&mut self, error: &Error) {
         let since = self.last_error.as_ref().map_or_else(rt::now, |(_, since, _)| *since);
         self.last_error = Some((error.message().into(), since, error.code()));
+        self.refused = error.delivery() == Delivery::TlsRefused;
     }
 }
 
@@ -197,6 +200,12 @@ impl Pool {
     /// Why the last attempt to connect failed, and since when attempts have failed, unless one has succeeded since.
     pub(crate) fn last_error(&self) -> Option<(Arc<str>, Instant)> {
         self.lock().last_error.clone().map(|(text, since, _)| (text, since))
+    }
+
+    /// Whether what [`last_error`](Self::last_error) tells is the peer's refusal of our own credential.
+    pub(crate) fn is_refused(&self) -> bool {
+        let state = self.lock();
+        state.refused && state.last_error.is_some()
     }
 
     /// The code of what [`last_error`](Self::last_error) tells.
