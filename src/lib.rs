@@ -99,7 +99,15 @@ mod rt;
 pub mod seat;
 mod transport;
 
+#[cfg_attr(
+    not(all(feature = "file", any(feature = "aws-lc", feature = "ring"))),
+    allow(dead_code, unused_imports, clippy::match_like_matches_macro)
+)]
 pub mod authn;
+#[cfg_attr(
+    not(all(feature = "file", any(feature = "aws-lc", feature = "ring"))),
+    allow(dead_code, unused_imports, clippy::match_like_matches_macro)
+)]
 pub mod authz;
 pub mod balance;
 pub mod breaker;

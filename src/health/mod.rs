@@ -32,10 +32,12 @@ mod unanswered;
 mod verdict;
 mod vitals;
 
+#[cfg(feature = "file")]
+pub(crate) use self::check::SHORTEST;
 pub(crate) use self::{
     availability::{Availability, Flag},
     cause::Cause,
-    check::{CheckState, Expected, Finding, Messages, SHORTEST, ServingStatus, Status, grpc_request},
+    check::{CheckState, Expected, Finding, Messages, ServingStatus, Status, grpc_request},
     ejection::{Account, Change, Ejection},
     history::Recent,
     median::Median,

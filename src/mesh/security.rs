@@ -21,7 +21,7 @@ use crate::{
     model::{EdgeSpec, IdentitySource, Mtls, Origin, ServiceSpec, Snapshot, TlsMode},
     name::TrustDomain,
     ops::{Condition, Readiness},
-    rt::{self, TaskSet},
+    rt::TaskSet,
     transport::{
         Dial, ProxyDialer, ProxySettings, Roll, TlsDialer,
         accept::{InboundTls, Plaintext},
@@ -242,8 +242,8 @@ impl Inner {
         let identity = Arc::clone(identity);
         self.in_background(tasks, async move {
             loop {
-                let wait = identity.own().map_or(RETRY, |own| dev::renewal(&own, rt::wall()).max(RETRY));
-                rt::sleep(wait).await;
+                let wait = identity.own().map_or(RETRY, |own| dev::renewal(&own, crate::rt::wall()).max(RETRY));
+                crate::rt::sleep(wait).await;
                 if let Err(error) = issue() {
                     tracing::warn!("the development identity was not renewed: {error}");
                 }
@@ -429,6 +429,7 @@ pub(super) fn edge(spec: &EdgeSpec) -> Result<InboundTls, Error> {
 }
 
 /// The least wait before a certificate is made again.
+#[cfg(all(feature = "dev-ca", any(feature = "aws-lc", feature = "ring")))]
 const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 
 fn gone() -> Error {

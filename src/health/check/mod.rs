@@ -17,10 +17,11 @@ mod payload;
 mod policy;
 mod state;
 
+#[cfg(feature = "file")]
+pub(crate) use self::policy::SHORTEST;
 pub(crate) use self::{
     grpc::{Messages, ServingStatus, request as grpc_request},
     payload::Expected,
-    policy::SHORTEST,
     state::{CheckState, Finding, Status},
 };
 pub use self::{
