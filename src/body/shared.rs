@@ -5,6 +5,8 @@
 //! and only where a policy may send the call again.
 
 use std::{
+    cell::RefCell,
+    mem,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
@@ -18,9 +20,12 @@ use super::Body;
 use crate::error::{Code, Error, Origin};
 
 /// What is kept of a body. Dropped, nothing more is kept and the attempt that reads goes on alone.
+///
+/// What it is made of is used again by the calls of the same thread.
 #[derive(Debug)]
 pub(crate) struct Kept {
-    state: Arc<Mutex<State>>,
+    /// `None` once it was given back.
+    state: Option<Arc<Mutex<State>>>,
 }
 
 /// One attempt's view of the body: from the first byte, whoever read it before.
@@ -34,7 +39,7 @@ pub(super) struct Reader {
     trailers: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     /// What nobody has read yet.
     rest: Body,
@@ -50,61 +55,86 @@ struct State {
     attempt: u32,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum Keeping {
     /// Everything that was read is kept.
     All,
     /// Over the limit, failed, or committed.
+    #[default]
     Nothing,
 }
+
+thread_local! {
+    static SPARE: RefCell<Vec<Arc<Mutex<State>>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How many a thread keeps, and with room for how many chunks.
+const SPARES: usize = 64;
+const SPARE_CHUNKS: usize = 16;
 
 impl Kept {
     /// Takes the body of a request; the second is for the first attempt. At most `limit` bytes of it are kept.
     pub(crate) fn new(rest: Body, limit: usize) -> (Self, Body) {
-        let state = State {
-            rest,
-            chunks: Vec::new(),
-            trailers: None,
-            bytes: 0,
-            limit,
-            keeping: Keeping::All,
-            ended: false,
-            attempt: 0,
+        let mut state = SPARE.try_with(|spare| spare.try_borrow_mut().ok()?.pop()).ok().flatten().unwrap_or_default();
+        let chunks = match Arc::get_mut(&mut state) {
+            Some(spare) => mem::take(&mut spare.get_mut().unwrap_or_else(PoisonError::into_inner).chunks),
+            None => Vec::new(),
         };
-        let state = Arc::new(Mutex::new(state));
+        *state.lock().unwrap_or_else(PoisonError::into_inner) =
+            State { rest, chunks, limit, keeping: Keeping::All, ..State::default() };
         let reader = Reader { state: Arc::clone(&state), attempt: 0, at: 0, trailers: false };
-        (Self { state }, Body::shared(reader))
+        (Self { state: Some(state) }, Body::shared(reader))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Option<MutexGuard<'_, State>> {
+        self.state.as_ref().map(|state| state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether it can be sent again.
     pub(crate) fn is_replayable(&self) -> bool {
-        self.lock().keeping == Keeping::All
+        self.lock().is_some_and(|state| state.keeping == Keeping::All)
     }
 
     /// Whether all of it was read and is kept, so that attempts may send it at the same time.
     pub(crate) fn is_complete(&self) -> bool {
-        let state = self.lock();
-        state.keeping == Keeping::All && state.ended
+        self.lock().is_some_and(|state| state.keeping == Keeping::All && state.ended)
     }
 
     /// The body for another attempt. Those before it can read no further than they have.
     pub(crate) fn again(&self) -> Body {
-        let mut state = self.lock();
-        state.attempt += 1;
-        let attempt = state.attempt;
-        drop(state);
-        Body::shared(Reader { state: Arc::clone(&self.state), attempt, at: 0, trailers: false })
+        let Some(state) = &self.state else { return Body::empty() };
+        let attempt = {
+            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.attempt += 1;
+            state.attempt
+        };
+        Body::shared(Reader { state: Arc::clone(state), attempt, at: 0, trailers: false })
     }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        // What the attempt in flight has yet to repeat is still needed; its reader forgets it.
-        self.lock().keeping = Keeping::Nothing;
+        let Some(mut state) = self.state.take() else { return };
+        let Some(own) = Arc::get_mut(&mut state) else {
+            // What the attempt in flight has yet to repeat is still needed; its reader forgets it.
+            state.lock().unwrap_or_else(PoisonError::into_inner).keeping = Keeping::Nothing;
+            return;
+        };
+        let own = own.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut chunks = mem::take(&mut own.chunks);
+        chunks.clear();
+        if chunks.capacity() > SPARE_CHUNKS {
+            return;
+        }
+        // The rest of the body may end other calls: not while the spares are borrowed.
+        *own = State { chunks, ..State::default() };
+        let _ = SPARE.try_with(|spare| {
+            if let Ok(mut spare) = spare.try_borrow_mut()
+                && spare.len() < SPARES
+            {
+                spare.push(state);
+            }
+        });
     }
 }
 

@@ -8,7 +8,7 @@ use super::runtime::RouteEntry;
 use crate::{
     body::Body,
     classify::is_grpc,
-    cluster::{Asked, SubsetId},
+    cluster::{Note, SubsetId},
     context::{Call, Context, with_current},
     fault::Injection,
     limit::{Limited, Subject},
@@ -49,8 +49,8 @@ pub(crate) struct CallContext {
     pub(crate) mirrored: bool,
     /// Endpoints that failed this call already, by id. Empty on the first attempt.
     pub(crate) tried: Vec<Arc<str>>,
-    /// Who was asked so far, where an answer or silence may lead elsewhere.
-    pub(crate) asked: Option<Arc<Asked>>,
+    /// Where this attempt's endpoint is noted, if an answer or silence may lead elsewhere.
+    pub(crate) asked: Option<Arc<Note>>,
 }
 
 impl CallContext {

@@ -36,10 +36,11 @@ impl Repeat<Outbound> for CallRetry {
     #[inline]
     fn keep(&self, call: &mut Outbound) -> Option<KeptCall> {
         let handle = call.cx.entry.retry.as_ref()?;
-        if handle.asks_who_was_asked(&call.cx.call) {
-            call.cx.asked = Some(Asked::new());
-        }
-        Some(KeptCall { head: Head::of(&call.request), handle: Arc::clone(handle), cx: call.cx.clone() })
+        let asked = handle.asks_who_was_asked(&call.cx.call).then(Asked::new);
+        let cx = call.cx.clone();
+        let kept = KeptCall { head: Head::of(&call.request), handle: Arc::clone(handle), cx, asked };
+        call.cx.asked = kept.asked.as_ref().and_then(Asked::note);
+        Some(kept)
     }
 }
 
@@ -48,6 +49,8 @@ pub(crate) struct KeptCall {
     head: Head,
     handle: Arc<Handle>,
     cx: CallContext,
+    /// Who was asked so far.
+    asked: Option<Asked>,
 }
 
 impl KeptCall {
@@ -123,7 +126,7 @@ impl Kept<Outbound> for KeptCall {
     }
 
     fn avoid_asked(&mut self, failed: Option<&Error>) {
-        if let Some(asked) = &self.cx.asked {
+        if let Some(asked) = &self.asked {
             asked.add_to(&mut self.cx.tried);
         } else if let Some(endpoint) = failed.and_then(Error::endpoint) {
             self.cx.tried.push(Arc::from(endpoint));
@@ -141,6 +144,7 @@ impl Kept<Outbound> for KeptCall {
 
     fn again(&mut self, next: Next, body: Body) -> Outbound {
         let mut cx = self.cx.clone();
+        cx.asked = self.asked.as_ref().and_then(Asked::note);
         (cx.kind, cx.attempt, cx.grant) = (next.kind, next.before, self.is_of_the_mesh().then_some(next.grant));
         Outbound { request: self.head.request(body), cx }
     }

@@ -11,7 +11,7 @@ use std::{
 use http::{Method, Request, Response, header::UPGRADE};
 
 use super::{
-    Asked, Cluster, SubsetId,
+    Cluster, Note, SubsetId,
     observe::{Begun, Observe},
     wait::{Ask, Chosen, Ready},
 };
@@ -34,7 +34,7 @@ pub(crate) struct DispatchContext {
     pub(crate) per_try: Option<Duration>,
     pub(crate) tried: Vec<Arc<str>>,
     /// Where to note the endpoint.
-    pub(crate) asked: Option<Arc<Asked>>,
+    pub(crate) asked: Option<Arc<Note>>,
     /// When the call began.
     pub(crate) started: Instant,
     /// Whether the call said that its answer may take long.

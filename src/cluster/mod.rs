@@ -30,7 +30,7 @@ mod watch;
 pub use self::check::CheckStatus;
 pub use self::status::{ClusterStatus, EndpointStatus, PriorityStatus};
 pub(crate) use self::{
-    asked::Asked,
+    asked::{Asked, Note},
     dispatch::{DispatchContext, DispatchFuture},
     home::Home,
     observe::Observe,

@@ -146,6 +146,16 @@ pub(crate) fn trailers(trailers: &HeaderMap, policy: &RetryPolicy) -> Finding {
     })
 }
 
+/// Whether the peer says that it has too much to do.
+pub(super) fn is_overloaded(status: StatusCode, headers: &HeaderMap) -> bool {
+    let refuses = match status.as_u16() {
+        429 | 503 => true,
+        200 => headers.get(GRPC_STATUS).is_some_and(|status| status == "8" || status == "14"),
+        _ => false,
+    };
+    refuses && (headers.contains_key(SINEW_SHED) || push_back::read(headers).is_some())
+}
+
 fn by_header(headers: &HeaderMap, policy: &RetryPolicy) -> Option<Failure> {
     if policy.retriable_headers.is_empty() || !policy.retry_on.contains(Condition::RetriableHeaders) {
         return None;

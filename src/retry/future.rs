@@ -181,7 +181,7 @@ where
                 }
             });
         }
-        plan.over(&result);
+        plan.over();
         let response = result?;
         Ok(RetryBody::answer(response, frame, plan.counts(), plan.is_grpc()))
     }

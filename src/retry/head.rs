@@ -1,18 +1,20 @@
 //! The head of a request, kept so that the request can be made again.
 
+use std::{cell::RefCell, mem};
+
 use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 
 use super::decision;
 use crate::{body::Body, matching::StringMatch};
 
-/// Method, URI, version and headers; extensions are not sent. Headers are kept as a list: it is copied in one piece, and
-/// a call that succeeds never asks it anything.
+/// Method, URI, version and headers; extensions are not sent. Headers are kept as a list, since a call that succeeds never
+/// asks it anything; lists are used again by the calls of the same thread, so that keeping one allocates nothing.
 #[derive(Debug)]
 pub(crate) struct Head {
     method: Method,
     uri: Uri,
     version: Version,
-    headers: Vec<(HeaderName, HeaderValue)>,
+    headers: Headers,
 }
 
 impl Head {
@@ -22,7 +24,12 @@ impl Head {
             method: request.method().clone(),
             uri: request.uri().clone(),
             version: request.version(),
-            headers: request.headers().iter().map(pair).collect(),
+            headers: {
+                let mut headers =
+                    SPARE.try_with(|spare| spare.try_borrow_mut().ok()?.pop()).ok().flatten().unwrap_or_default();
+                headers.extend(request.headers().iter().map(pair));
+                headers
+            },
         }
     }
 
@@ -52,6 +59,33 @@ impl Head {
     /// Whether any of these headers is as it is said; true if there are none.
     pub(crate) fn is_eligible(&self, wanted: &[(HeaderName, StringMatch)]) -> bool {
         wanted.is_empty() || decision::holds_any(wanted, |name| self.get(name.as_str()))
+    }
+}
+
+type Headers = Vec<(HeaderName, HeaderValue)>;
+
+thread_local! {
+    static SPARE: RefCell<Vec<Headers>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How many lists a thread keeps, and how long one of them may be.
+const SPARE_LISTS: usize = 64;
+const LONGEST: usize = 64;
+
+impl Drop for Head {
+    fn drop(&mut self) {
+        let mut headers = mem::take(&mut self.headers);
+        headers.clear();
+        if (1..=LONGEST).contains(&headers.capacity()) {
+            // A thread that ends has nothing to keep it in.
+            let _ = SPARE.try_with(|spare| {
+                if let Ok(mut spare) = spare.try_borrow_mut()
+                    && spare.len() < SPARE_LISTS
+                {
+                    spare.push(headers);
+                }
+            });
+        }
     }
 }
 

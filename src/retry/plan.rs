@@ -56,6 +56,8 @@ pub(super) struct Plan<S, M: Repeat<R>, R, B> {
     /// Retries and hedges that were sent.
     sent: u32,
     hedges: u8,
+    /// Whether the attempt that ended last failed.
+    failed: bool,
     back_off: Duration,
     pub(super) decided: Option<Decided>,
     pub(super) hedge_at: Option<Instant>,
@@ -103,6 +105,7 @@ impl<S, M: Repeat<R>, R, B> Plan<S, M, R, B> {
             retries: 0,
             sent: 0,
             hedges: 0,
+            failed: false,
             back_off: Duration::ZERO,
             decided: None,
             hedge_at: hedge.map(|after| begun + after),
@@ -145,6 +148,9 @@ impl<S, M: Repeat<R>, R, B> Plan<S, M, R, B> {
                 decision::error(error, &handle.policy)
             }
             Ok(response) => {
+                if handle.hedge.is_on() && decision::is_overloaded(response.status(), response.headers()) {
+                    handle.overloaded(rt::now());
+                }
                 let (status, headers, grpc) = (response.status(), response.headers(), self.kept.is_grpc());
                 match decision::response(status, headers, grpc, &handle.policy) {
                     Reading::AtTrailers if handle.policy.peeks() && self.source.is_complete() => {
@@ -202,6 +208,7 @@ impl<S, M: Repeat<R>, R, B> Plan<S, M, R, B> {
         others: bool,
         frame: Option<Frame<Bytes>>,
     ) -> Step<B> {
+        self.failed = finding != Finding::Final || result.is_err();
         let failure = match finding {
             Finding::Final if others && result.is_err() => return self.wait_for_others(result),
             Finding::Final => return self.answer(result, frame),
@@ -349,11 +356,11 @@ impl<S, M: Repeat<R>, R, B> Plan<S, M, R, B> {
     }
 
     /// The call has its answer.
-    pub(super) fn over(&self, answer: &Result<Response<B>, Error>) {
+    pub(super) fn over(&self) {
         if self.kept.reports() {
             self.kept.spent(self.allowance.spent());
         }
-        if self.sent > 0 && answer.as_ref().is_ok_and(|response| !response.status().is_server_error()) {
+        if self.sent > 0 && !self.failed {
             self.kept.handle().recovered();
         }
     }

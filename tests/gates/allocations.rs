@@ -6,7 +6,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use sinew::model::Protocol;
+use sinew::{
+    model::Protocol,
+    retry::{HedgePolicy, RetryPolicy, RetrySpec},
+};
 use tokio::runtime::{Builder, Runtime};
 
 use super::{
@@ -45,6 +48,25 @@ fn http1_calls_allocate_at_most_seven_times_more_than_over_a_bare_connection() {
 
 /// The first flush of the metrics keeps what it told, a kilobyte for each histogram; HPACK's tables remember a new date
 /// every second until they are full. Both are over some time, and what stays behind each call is not.
+/// What a retry or a hedge would need is kept, and nothing of it is needed.
+#[test]
+fn calls_that_could_be_retried_and_hedged_allocate_no_more() {
+    let retries = || {
+        let mut policy = RetryPolicy::idempotent();
+        policy.require_idempotent = false;
+        let mut hedge = HedgePolicy::after(Duration::from_secs(10));
+        hedge.require_idempotent = false;
+        RetrySpec::new(policy).hedge(hedge)
+    };
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        for bytes in [0, 1024] {
+            let plain = per_call(bytes, echo::mesh_http(protocol, 1));
+            let ready = per_call(bytes, echo::http_with(protocol, |service| service.retries(retries())));
+            judge("the same without retries", bytes, plain, ready, 0.0);
+        }
+    }
+}
+
 #[test]
 fn calls_leave_nothing_behind() {
     const TURN: usize = 3_000;

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use sinew::{
-    Body, Client, Mesh,
+    Body, Client, Mesh, ServiceBuilder,
     model::{IdentitySource, Mtls, Protocol},
 };
 use tonic::service::Routes;
@@ -50,6 +50,16 @@ pub(crate) async fn http_of(server: Mesh, protocol: Protocol) -> Result<Vec<Http
     Ok(vec![Http(client_of(server, protocol, false).await?)])
 }
 
+/// As [`mesh_http`], with a service that says more.
+#[allow(dead_code, reason = "gates use it, benches do not")]
+pub(crate) async fn http_with(
+    protocol: Protocol,
+    more: impl FnOnce(ServiceBuilder) -> ServiceBuilder,
+) -> Result<Vec<Http>, BoxError> {
+    let addr = serve_http(Mesh::builder("echo").build().await?).await?;
+    Ok(vec![Http(client_with(addr, protocol, false, more).await?)])
+}
+
 /// The client of [`mesh_http`].
 pub(crate) async fn raw_client(protocol: Protocol) -> Result<Client, BoxError> {
     client_of(Mesh::builder("echo").build().await?, protocol, false).await
@@ -57,12 +67,16 @@ pub(crate) async fn raw_client(protocol: Protocol) -> Result<Client, BoxError> {
 
 /// The client of a server with this mesh.
 pub(crate) async fn client_of(server: Mesh, protocol: Protocol, mtls: bool) -> Result<Client, BoxError> {
+    client(serve_http(server).await?, protocol, mtls).await
+}
+
+async fn serve_http(server: Mesh) -> Result<SocketAddr, BoxError> {
     let listener = server.listen("127.0.0.1:0").await?;
     let addr = listener.local_addr();
     let app = service_fn(|request: http::Request<Body>| answer(request));
     // Never drains: a signal ends the process at once, as it does with the bare servers.
     tokio::spawn(hold(server, listener.serve(app).with_graceful_shutdown(pending()).into_future()));
-    client(addr, protocol, mtls).await
+    Ok(addr)
 }
 
 /// tonic's client and server code over both stacks.
@@ -77,7 +91,16 @@ pub(crate) async fn mesh_grpc(callers: usize, mtls: bool) -> Result<Vec<Grpc<Cli
 }
 
 async fn client(addr: SocketAddr, protocol: Protocol, mtls: bool) -> Result<Client, BoxError> {
-    let service = |s: sinew::ServiceBuilder| s.endpoints([addr.to_string()]).protocol(protocol);
+    client_with(addr, protocol, mtls, |service| service).await
+}
+
+async fn client_with(
+    addr: SocketAddr,
+    protocol: Protocol,
+    mtls: bool,
+    more: impl FnOnce(ServiceBuilder) -> ServiceBuilder,
+) -> Result<Client, BoxError> {
+    let service = |service: ServiceBuilder| more(service.endpoints([addr.to_string()]).protocol(protocol));
     let mesh = builder("bench", mtls).service("echo", service).build().await?;
     let client = mesh.client("echo");
     // The last handle that is dropped ends the mesh's background work.

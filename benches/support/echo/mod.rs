@@ -18,7 +18,7 @@ use http_body_util::{BodyExt, Full};
 
 pub(crate) use self::{
     bare::{bare_grpc, bare_http1, bare_http2},
-    mesh::{http_of, mesh_grpc, mesh_http, raw_client},
+    mesh::{http_of, http_with, mesh_grpc, mesh_http, raw_client},
 };
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
