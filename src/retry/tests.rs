@@ -405,3 +405,146 @@ fn policies_out_of_bounds_are_refused() {
     );
     assert!(many.unwrap_err().contains("at most 10"));
 }
+
+struct Running(Arc<AtomicUsize>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A service whose n-th attempt, from 0, answers after `after(n)` with `answer(n)`. Counts all attempts, and those that are
+/// running.
+fn timed<T, A>(
+    seen: &Arc<AtomicUsize>,
+    running: &Arc<AtomicUsize>,
+    after: T,
+    answer: A,
+) -> impl Service<Request<Body>, Response = Response<Body>, Error = Error, Future: Send> + Clone + use<T, A>
+where
+    T: Fn(usize) -> Duration + Clone + Send + 'static,
+    A: Fn(usize) -> Result<Response<Body>, Error> + Clone + Send + 'static,
+{
+    let (seen, running) = (Arc::clone(seen), Arc::clone(running));
+    service_fn(move |_: Request<Body>| {
+        let nth = seen.fetch_add(1, Relaxed);
+        running.fetch_add(1, Relaxed);
+        let running = Running(Arc::clone(&running));
+        let (after, answer) = (after(nth), answer.clone());
+        async move {
+            let _running = running;
+            rt::sleep(after).await;
+            answer(nth)
+        }
+    })
+}
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+/// A layer that may hedge every call after 50 ms, its share saved up.
+async fn hedged(policy: RetryPolicy, hedge: HedgePolicy) -> RetryLayer {
+    let layer = RetryLayer::hedged(policy, HedgePolicy { max_extra_load_percent: 99, ..hedge }).unwrap();
+    let fast = layer.layer(service_fn(|_: Request<Body>| async { status(200) }));
+    for _ in 0..10 {
+        fast.clone().oneshot(get()).await.unwrap();
+    }
+    layer
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_answers_first_ends_the_others() {
+    let layer = hedged(RetryPolicy::default(), HedgePolicy::after(MS(50))).await;
+    for (first, second, took) in [(1000, 10, 60), (55, 10, 55), (40, 10, 40), (1000, 1000, 1000)] {
+        let (seen, running) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
+        let after = move |n| MS(if n == 0 { first } else { second });
+        let begun = rt::now();
+        let response = layer.layer(timed(&seen, &running, after, |_| status(200))).oneshot(get()).await;
+        assert_eq!((response.unwrap().status().as_u16(), begun.elapsed()), (200, MS(took)));
+        assert_eq!((seen.load(Relaxed), running.load(Relaxed)), (if first < 50 { 1 } else { 2 }, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_waits_for_the_other_attempt_and_lets_the_next_begin() {
+    // The hedge fails, the first succeeds later.
+    let layer = hedged(RetryPolicy::idempotent(), HedgePolicy::after(MS(50))).await;
+    let (seen, running) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
+    let answer = |n| if n == 0 { status(200) } else { status(503) };
+    let service = layer.layer(timed(&seen, &running, |n| MS(if n == 0 { 200 } else { 10 }), answer));
+    let begun = rt::now();
+    assert_eq!(service.oneshot(get()).await.unwrap().status(), 200);
+    assert_eq!((begun.elapsed(), seen.load(Relaxed)), (MS(200), 2));
+    // The first fails while its hedge runs: a second hedge begins at once, and wins.
+    let two = HedgePolicy { max_hedged_attempts: 2, ..HedgePolicy::after(MS(50)) };
+    let layer = hedged(RetryPolicy { tree_allowance: 5, ..RetryPolicy::idempotent() }, two).await;
+    let (seen, running) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
+    let answer = |n| if n == 2 { status(200) } else { status(503) };
+    let after = |n| MS([60, 500, 10][n]);
+    let begun = rt::now();
+    let response = layer.layer(timed(&seen, &running, after, answer)).oneshot(get()).await.unwrap();
+    assert_eq!((response.status().as_u16(), begun.elapsed(), running.load(Relaxed)), (200, MS(70), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_hedged_without_reason_or_right() {
+    let hang = |_| Duration::from_secs(1);
+    let attempts = |layer: RetryLayer, request: Request<Body>| async move {
+        let (seen, running) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
+        let _ = layer.layer(timed(&seen, &running, hang, |_| status(200))).oneshot(request).await;
+        seen.load(Relaxed)
+    };
+    let after = HedgePolicy::after(MS(50));
+    assert_eq!(attempts(hedged(RetryPolicy::default(), after).await, get()).await, 2);
+    // The tree's allowance is used up.
+    let poor = RetryPolicy { tree_allowance: 0, ..RetryPolicy::default() };
+    assert_eq!(attempts(hedged(poor, after).await, get()).await, 1);
+    // A POST, unless it says that twice is as good as once.
+    let post = || Request::post("/").body(Body::from("x")).unwrap();
+    assert_eq!(attempts(hedged(RetryPolicy::default(), after).await, post()).await, 1);
+    let mut idempotent = post();
+    idempotent.extensions_mut().insert(Call::new().idempotent(true));
+    assert_eq!(attempts(hedged(RetryPolicy::default(), after).await, idempotent).await, 2);
+    // An upload that is still on its way.
+    let endless = tokio_stream::pending::<Result<Frame<Bytes>, Error>>();
+    let request = Request::put("/").body(Body::new(StreamBody::new(endless))).unwrap();
+    assert_eq!(attempts(hedged(RetryPolicy::default(), after).await, request).await, 1);
+    // A server pushed back within the last second.
+    let layer = hedged(RetryPolicy::default(), after).await;
+    let busy = layer.layer(service_fn(|_: Request<Body>| async { with(503, &[("retry-after", "1")]) }));
+    busy.oneshot(get()).await.unwrap();
+    assert_eq!(attempts(layer.clone(), get()).await, 1);
+    rt::sleep(Duration::from_secs(1)).await;
+    assert_eq!(attempts(layer, get()).await, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_percentile_hedges_the_slowest_calls_within_its_share_and_follows_a_shift() {
+    let layer = RetryLayer::hedged(RetryPolicy::default(), HedgePolicy::percentile(90.0)).unwrap();
+    let (seen, running) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
+    let usual = Arc::new(AtomicUsize::new(10));
+    let scale = Arc::clone(&usual);
+    // One of twenty attempts hangs for a second.
+    let after = move |n: usize| MS(if n % 20 == 19 { 1000 } else { scale.load(Relaxed) as u64 });
+    let service = layer.layer(timed(&seen, &running, after, |_| status(200)));
+    let mut slow = Vec::new();
+    for usual_ms in [10, 40] {
+        usual.store(usual_ms, Relaxed);
+        // A window of its own.
+        rt::sleep(Duration::from_secs(120)).await;
+        let (before, mut late) = (seen.load(Relaxed), 0);
+        for n in 0..1_000 {
+            let begun = rt::now();
+            service.clone().oneshot(get()).await.unwrap();
+            let took = begun.elapsed();
+            // Hedged about when nine of ten are over.
+            late += usize::from(n >= 100 && took > MS(usual_ms as u64 * 5 / 2));
+        }
+        let attempts = seen.load(Relaxed) - before;
+        assert!(attempts <= 1_050 + 10, "{attempts} attempts of 1,000 calls: at most 5 % more");
+        slow.push(late);
+    }
+    // What its share of 5 % does not bear is all that is late.
+    assert!(slow.iter().all(|late| *late <= 15), "{slow:?}");
+    assert_eq!(running.load(Relaxed), 0);
+}

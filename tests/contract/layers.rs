@@ -11,6 +11,7 @@ use sinew::{
     limit::{BucketPolicy, RateLimitLayer, RateLimitPolicy},
     mirror::{MirrorLayer, MirrorPolicy},
     provide::Fixed,
+    retry::{Condition, Handle, HedgePolicy, RetryLayer, RetryPolicy},
     seat::{LayerSeat, Next, Seat, SeatFuture},
     timeout::TimeoutLayer,
 };
@@ -72,6 +73,72 @@ async fn a_mirror_gets_a_copy_once_it_is_ready() {
     };
     tokio::time::timeout(Duration::from_secs(10), copied).await.expect("the copy is sent and read");
     assert_eq!(counts[0].calls.load(std::sync::atomic::Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_retry_layer() {
+    let layer = RetryLayer::new(RetryPolicy::idempotent()).unwrap();
+    probe::check(|strict| layer.layer(strict), || 0);
+    let hedged = RetryLayer::hedged(RetryPolicy::idempotent(), HedgePolicy::after(Duration::from_secs(1))).unwrap();
+    probe::check(|strict| hedged.layer(strict), || 0);
+    // A policy that is found for each request.
+    let found = RetryLayer::with(Fixed(Handle::new(RetryPolicy::default(), HedgePolicy::default()).unwrap()));
+    probe::check(|strict| found.layer(strict), || 0);
+}
+
+/// Answers 503 from a service that insists on readiness.
+#[derive(Clone)]
+struct Failing(Strict);
+
+impl Service<Request<Body>> for Failing {
+    type Response = http::Response<Body>;
+    type Error = sinew::Error;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, sinew::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), sinew::Error>> {
+        Service::<Request<Body>>::poll_ready(&mut self.0, cx).map(|ready| {
+            ready.unwrap();
+            Ok(())
+        })
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let asked = self.0.call(request);
+        Box::pin(async move {
+            drop(asked.await.unwrap());
+            let mut response = http::Response::new(Body::from("busy"));
+            *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+            Ok(response)
+        })
+    }
+}
+
+/// Every attempt asks for readiness, and a call that is dropped between its attempts, or in any of them, leaves nothing.
+#[tokio::test(start_paused = true)]
+async fn each_attempt_is_made_on_a_service_that_is_ready_and_may_be_dropped_anywhere() {
+    let policy = RetryPolicy::default().on([Condition::GatewayError]);
+    for drop_after in 0..60 {
+        let strict = Strict::new(1);
+        let counts = Arc::clone(&strict.counts);
+        let mut service = RetryLayer::new(policy.clone()).unwrap().layer(Failing(strict));
+        probe::make_ready::<_, Request<Body>>(&mut service);
+        let mut call = Box::pin(service.call(Request::<Body>::default()));
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        let mut response = None;
+        for _ in 0..drop_after {
+            if let std::task::Poll::Ready(result) = call.as_mut().poll(&mut cx) {
+                response = Some(result.unwrap());
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let ended = response.is_some();
+        drop((call, response, service));
+        assert_eq!(counts.held(), (0, 0, 0), "dropped after {drop_after} polls");
+        let calls = counts.calls.load(std::sync::atomic::Ordering::Relaxed);
+        assert!(!ended || calls == 3, "{calls} attempts after {drop_after} polls");
+        assert!(drop_after < 59 || ended, "the call ends");
+    }
 }
 
 #[test]

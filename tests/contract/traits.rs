@@ -28,15 +28,16 @@ promise!(Send, Sync, Clone, Unpin:
     mirror::MirrorLayer<()>, mirror::Mirror<(), ()>, mirror::MirrorPolicy,
     fault::FaultLayer, fault::Fault<()>, fault::FaultPolicy,
     limit::RateLimitLayer, limit::RateLimit<()>, limit::RateLimitPolicy,
+    retry::RetryLayer, retry::Retry<()>, retry::RetryPolicy, retry::HedgePolicy, retry::RetrySpec,
     timeout::Deadline, timeout::TimeoutPolicy, breaker::BreakerPolicy, provide::Fixed<()>, provide::Live<()>,
     seat::NextService, model::Snapshot,
 );
-promise!(Send, Sync, Unpin: seat::LayerSeat<()>, breaker::Limit, breaker::Permit);
+promise!(Send, Sync, Unpin: retry::Handle, seat::LayerSeat<()>, breaker::Limit, breaker::Permit);
 promise!(std::error::Error, Send, Sync: Error, BuildError, StatusError, TaskError, discover::DiscoverError);
 promise!(UnwindSafe, RefUnwindSafe: Code, Kind, Origin, Delivery, Outcome, Criticality, Call);
 promise!(Copy: Code, Kind, Origin, Delivery, Outcome, Criticality, Call);
 promise!(seat::Seat: seat::LayerSeat<seat::NextService>);
-promise!(tower::Layer<()>: ServerLayer, fault::FaultLayer, timeout::TimeoutLayer, breaker::LimitLayer, limit::RateLimitLayer);
+promise!(tower::Layer<()>: ServerLayer, fault::FaultLayer, retry::RetryLayer, timeout::TimeoutLayer, breaker::LimitLayer, limit::RateLimitLayer);
 promise!(tower::Service<http::Request<Body>>: Client);
 promise!(tower::Service<http::Request<http_body_util::Full<bytes::Bytes>>>: Client);
 
@@ -62,6 +63,8 @@ fn sizes_do_not_grow_unnoticed() {
         ("LimitLayer", size_of::<breaker::LimitLayer>(), 1),
         ("LimitService<()>", size_of::<breaker::LimitService<()>>(), 1),
         ("RateLimit<()>", size_of::<limit::RateLimit<()>>(), 1),
+        ("RetryLayer", size_of::<retry::RetryLayer>(), 1),
+        ("Retry<()>", size_of::<retry::Retry<()>>(), 1),
         ("ServerLayer", size_of::<ServerLayer>(), 1),
         ("ServerService<()>", size_of::<ServerService<()>>(), 1),
         ("TimeoutLayer", size_of::<timeout::TimeoutLayer>(), 2),

@@ -272,6 +272,115 @@ async fn attempts_are_counted_for_grpc_servers() {
     assert_eq!((attempt.to_str().unwrap(), world.seen()), ("1", vec![1, 1]));
 }
 
+/// Answers the first attempt at once, its body unread, and the second with what it got.
+async fn early(State(seen): State<Arc<AtomicUsize>>, body: AxumBody) -> Response {
+    if seen.fetch_add(1, Relaxed) % 2 == 0 {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    body.collect().await.unwrap().to_bytes().into_response()
+}
+
+/// A body in pieces, each after a pause, so that it is being sent when the answer comes.
+fn slowly(pieces: Vec<Bytes>) -> sinew::Body {
+    let pieces = tokio_stream::StreamExt::then(tokio_stream::iter(pieces), |piece| async {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        Ok::<_, std::convert::Infallible>(http_body::Frame::data(piece))
+    });
+    sinew::Body::new(http_body_util::StreamBody::new(Box::pin(pieces)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_follows_an_early_answer_sends_the_same_bytes() {
+    for protocol in ["http1", "http2"] {
+        let network = Network::new();
+        let server = Mesh::builder("s").network(&network).build().await.unwrap();
+        let listener = server.listen("memory:s").await.unwrap();
+        let seen = Arc::new(AtomicUsize::new(0));
+        let app = Router::new().fallback(any(early)).with_state(Arc::clone(&seen));
+        tokio::spawn(listener.serve(app).with_graceful_shutdown(std::future::pending()).into_future());
+        let yaml = format!(
+            "services: {{ s: {{ endpoints: {{ static: [\"memory:s\"] }}, outlier_detection: off, protocol: {protocol}, {GATEWAY} }} }}"
+        );
+        let mesh = Mesh::builder("c").network(&network).config_str(&yaml).build().await.unwrap();
+        let client = mesh.client("s");
+        client.wait_ready(Duration::from_secs(1)).await.unwrap();
+        let mut dice: u64 = 7;
+        let mut below = |most: usize| {
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (dice >> 33) as usize % most
+        };
+        for case in 0..60 {
+            let size = [0, 1, 100, 10_000, 64 * 1024][below(5)];
+            let whole: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
+            let mut pieces = Vec::new();
+            let mut rest = &whole[..];
+            while !rest.is_empty() {
+                let (piece, after) = rest.split_at((1 + below(rest.len())).min(16 * 1024));
+                pieces.push(Bytes::copy_from_slice(piece));
+                rest = after;
+            }
+            seen.store(0, Relaxed);
+            let response = client.put("/").body(slowly(pieces)).send().await.unwrap();
+            assert_eq!(response.status(), 200, "{protocol}, case {case}, {size} bytes");
+            let got = response.into_body().collect().await.unwrap().to_bytes();
+            assert!(got == whole, "{protocol}, case {case}: {} of {size} bytes", got.len());
+            // The budget bears one retry each ten seconds.
+            tokio::time::sleep(Duration::from_secs(10)).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_longer_than_what_is_kept_is_sent_once() {
+    let service = format!("{GATEWAY}, protocol: http2");
+    let world = World::new(&[Does::Fail(503)], &service).await;
+    for (bytes, attempts) in [(64 * 1024, 3), (64 * 1024 + 1, 1)] {
+        let before = world.seen()[0];
+        let pieces = vec![7; bytes].chunks(4096).map(Bytes::copy_from_slice).collect();
+        assert_eq!(world.client.put("/").body(slowly(pieces)).send().await.unwrap().status(), 503);
+        assert_eq!(world.seen()[0] - before, attempts, "{bytes} bytes");
+    }
+}
+
+/// The sum of a counter's series whose labels have all of these.
+async fn counted(ops: std::net::SocketAddr, name: &str, labels: &[&str]) -> u64 {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut socket = tokio::net::TcpStream::connect(ops).await.unwrap();
+    socket.write_all(b"GET /metrics HTTP/1.1\r\nhost: ops\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut text = String::new();
+    socket.read_to_string(&mut text).await.unwrap();
+    let of = |line: &&str| line.starts_with(name) && labels.iter().all(|label| line.contains(label));
+    text.lines().filter(of).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+}
+
+#[cfg(feature = "prometheus")]
+#[tokio::test]
+async fn a_backend_that_refuses_connections_is_not_asked_more_than_it_is_called() {
+    for protocol in ["http1", "http2"] {
+        let instance =
+            crate::world::Instance::start("s", "127.0.0.1:0", Router::new().route("/", any(|| async { "x" }))).await;
+        let ops = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let yaml = format!(
+            "services: {{ s: {{ endpoints: {{ static: [\"{}\"] }}, outlier_detection: off, protocol: {protocol}, \
+             retry: {{ retry_on: [connect-failure, reset, 5xx], num_retries: 3 }} }} }}",
+            instance.addr
+        );
+        let mesh = Mesh::builder("c").config_str(&yaml).ops(ops).build().await.unwrap();
+        let client = mesh.client("s");
+        assert_eq!(client.get("/").send().await.unwrap().text().await.unwrap(), "x");
+        instance.stop().await;
+        let begun = std::time::Instant::now();
+        for _ in 0..500 {
+            let error = client.get("/").send().await.unwrap_err();
+            assert!(error.never_processed(), "{error}");
+        }
+        let again = counted(ops, "sinew_attempts_total", &["kind=\"transparent\""]).await
+            + counted(ops, "sinew_attempts_total", &["kind=\"retry\""]).await;
+        let bound = 10 + begun.elapsed().as_secs() / 10;
+        assert!(again <= bound, "{protocol}: {again} repetitions of 500 calls, at most {bound}");
+    }
+}
+
 const HEDGED: &str = "hedge: { delay: 50ms, max_extra_load_percent: 99 }";
 
 /// Every call may be hedged once the share is saved up.
