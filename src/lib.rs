@@ -187,6 +187,7 @@ mod documents {
         OwnPolicy = "../docs/guides/own-policy.md";
         RateLimits = "../docs/guides/rate-limits.md";
         Requests = "../docs/guides/requests.md";
+        Retries = "../docs/guides/retries.md";
         Routing = "../docs/guides/routing.md";
         Streams = "../docs/guides/streams.md";
         Testing = "../docs/guides/testing.md";

@@ -93,6 +93,22 @@ async fn config_reload_takes_good_changes_and_refuses_bad_ones() {
 }
 
 #[tokio::test]
+async fn retries_repeat_what_may_be_repeated_within_a_budget() {
+    let output = run("retries", &[]).await;
+    expect(
+        &output,
+        &[
+            "read: 12 in stock",
+            "read: 12 in stock",
+            "ordered once each: 2 of 4 refused",
+            "ordered by number: 0 of 4 refused",
+            "less than 10 s: true",
+            "retries: true",
+        ],
+    );
+}
+
+#[tokio::test]
 async fn one_layer_works_around_a_foreign_service() {
     let output = run("one_layer", &[]).await;
     expect(&output, &["refused: SINEW-E030", "read: hello", "late: SINEW-E020"]);
