@@ -60,7 +60,7 @@ fn calls_that_could_be_retried_and_hedged_allocate_no_more() {
     };
     for protocol in [Protocol::Http1, Protocol::Http2] {
         for bytes in [0, 1024] {
-            let plain = per_call(bytes, echo::mesh_http(protocol, 1));
+            let plain = per_call(bytes, echo::mesh_http(protocol, 1, false));
             let ready = per_call(bytes, echo::http_with(protocol, |service| service.retries(retries())));
             judge("the same without retries", bytes, plain, ready, 0.0);
         }
