@@ -12,11 +12,12 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use axum::{Router, http::StatusCode, routing::any};
 use sinew::{Call, Mesh, ResponseExt};
+use tokio::time::Instant;
 
 type Error = Box<dyn std::error::Error>;
 

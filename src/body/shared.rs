@@ -362,7 +362,7 @@ mod tests {
                 let next = kept.again();
                 // The old one may still be polled, by an upload that has not noticed.
                 let _ = Pin::new(&mut attempt).poll_frame(&mut Context::from_waker(std::task::Waker::noop()));
-                before.push(std::mem::replace(&mut attempt, next));
+                before.push(mem::replace(&mut attempt, next));
             }
             let hint = HttpBody::size_hint(&attempt);
             prop_assert!(hint.lower() <= whole.len() as u64 && hint.upper().is_none_or(|most| most >= whole.len() as u64));
