@@ -64,11 +64,18 @@ impl fmt::Debug for Caller {
 pub struct Token {
     issuer: Arc<str>,
     claims: Map<String, Value>,
+    /// Claims whose text is a list, with spaces between its items.
+    spaced: Arc<[Arc<str>]>,
 }
 
 impl Token {
-    pub(crate) fn new(issuer: Arc<str>, claims: Map<String, Value>) -> Self {
-        Self { issuer, claims }
+    pub(crate) fn new(issuer: Arc<str>, claims: Map<String, Value>, spaced: Arc<[Arc<str>]>) -> Self {
+        Self { issuer, claims, spaced }
+    }
+
+    /// Whether the text of this claim is a list (RFC 8693 §4.2).
+    pub(crate) fn is_spaced(&self, name: &str) -> bool {
+        matches!(name, "scope" | "permission") || self.spaced.iter().any(|other| **other == *name)
     }
 
     /// Who issued it: `iss`.

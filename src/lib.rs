@@ -142,6 +142,12 @@ pub mod config {
     pub use crate::source::file::{Diagnostic, Loader, Report, show};
 }
 
+/// Policies of other systems, read as ours: Istio, Envoy's RBAC, gRPC's authorization policies.
+#[cfg(feature = "file")]
+pub mod import {
+    pub use crate::source::import::{ImportError, Istio, Workload, envoy_rbac, grpc_authz, istio};
+}
+
 pub use self::{
     body::Body,
     caller::{Caller, Token},

@@ -270,7 +270,11 @@ impl Tokens {
             allow_missing_exp: issuer.policy.allow_missing_exp,
         };
         claims::check(&claims, &expected, unix)?;
-        let token = Arc::new(Token::new(Arc::clone(&issuer.policy.issuer), claims));
+        let token = Arc::new(Token::new(
+            Arc::clone(&issuer.policy.issuer),
+            claims,
+            Arc::clone(&issuer.policy.space_delimited_claims),
+        ));
         Ok(Verdict::Token(Found { token, issuer: number, location, payload }))
     }
 

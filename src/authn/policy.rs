@@ -44,6 +44,8 @@ pub struct JwtIssuer {
     pub output_payload_to_header: Option<HeaderName>,
     /// Claims that the application finds in headers. These are taken out of every request first.
     pub output_claim_to_headers: Vec<(HeaderName, Arc<str>)>,
+    /// Claims whose text is a list with spaces between its items, besides `scope` and `permission`.
+    pub space_delimited_claims: Arc<[Arc<str>]>,
     /// What clocks may differ by. Default 30 s, at most 5 min.
     pub clock_skew: Duration,
     /// Whether a token may be without `exp`. Default no.
@@ -82,6 +84,7 @@ impl JwtIssuer {
             forward_original_token: false,
             output_payload_to_header: None,
             output_claim_to_headers: Vec::new(),
+            space_delimited_claims: Arc::default(),
             clock_skew: Duration::from_secs(30),
             allow_missing_exp: false,
             allow_eddsa: false,

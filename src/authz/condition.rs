@@ -1,11 +1,12 @@
 //! One rule, compiled: a tree of conditions over the view.
 
-use std::{io::Write, net::IpAddr, sync::Arc};
+use std::{borrow::Cow, io::Write, net::IpAddr, sync::Arc};
 
 use http::{HeaderName, Method};
 use serde_json::Value;
 
 use super::{
+    expr::{Expr, HeaderPart, HeaderTest, ValueTest},
     path::PathSet,
     policy::{Action, GrpcMethod, HostText, Operation, RequestPrincipal, Rule, Source, When, WhenKey},
     prefix::NetMap,
@@ -29,7 +30,12 @@ pub(super) enum Condition {
     ServiceAccount(Box<[(Arc<str>, Arc<str>)]>),
     Peer(NetMap<()>),
     Client(NetMap<()>),
+    Local(NetMap<()>),
     Port(Box<[u16]>),
+    Ports(u16, u32),
+    Test(Box<HeaderTest>),
+    PathFolded(Text),
+    ServerNameOrEmpty(Text),
     Host(HostSet),
     Method(Box<[Method]>),
     Path(PathSet),
@@ -61,6 +67,15 @@ impl Condition {
             }
             Self::Peer(nets) => holds_address(nets, view.peer),
             Self::Client(nets) => holds_address(nets, view.client),
+            Self::Local(nets) => holds_address(nets, view.local.map(|local| local.ip())),
+            Self::Ports(from, to) => {
+                view.local.is_some_and(|local| local.port() >= *from && u32::from(local.port()) < *to)
+            }
+            Self::Test(test) => http(&|http| test_holds(test, http)),
+            Self::ServerNameOrEmpty(text) => text.matches(view.server_name.unwrap_or_default()),
+            Self::PathFolded(text) => {
+                http(&|http| http.path.is_some_and(|path| text.matches(&path.to_ascii_lowercase())))
+            }
             Self::Port(ports) => view.local.is_some_and(|local| ports.contains(&local.port())),
             Self::Host(hosts) => http(&|http| hosts.matches(http)),
             Self::Method(methods) => http(&|http| methods.contains(http.method)),
@@ -78,7 +93,12 @@ impl Condition {
                 any.iter().any(|principal| principal.matches(token.issuer(), subject))
             }),
             Self::ApiKey(set) => view.api_key.is_some_and(|name| set.matches(name)),
-            Self::Claim(path, set) => view.token.is_some_and(|token| claim_matches(token.nested(path), set)),
+            Self::Claim(path, set) => view.token.is_some_and(|token| match (token.nested(path), &**path) {
+                (Some(Value::String(text)), [name]) if token.is_spaced(name) => {
+                    set.matches(text) || text.split(' ').any(|item| set.matches(item))
+                }
+                (value, _) => claim_matches(value, set),
+            }),
             Self::Audience(set) => view.token.is_some_and(|token| token.audiences().any(|text| set.matches(text))),
             Self::Presenter(set) => view.token.and_then(Token::presenter).is_some_and(|text| set.matches(text)),
         }
@@ -87,6 +107,39 @@ impl Condition {
 
 fn holds_address(nets: &NetMap<()>, address: Option<IpAddr>) -> bool {
     address.is_some_and(|address| nets.walk(address).next().is_some())
+}
+
+/// What Envoy's RBAC never sees: these end at a hop (gRFC A41).
+const HOP_BY_HOP: [&str; 8] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+fn test_holds(test: &HeaderTest, http: &HttpView<'_>) -> bool {
+    let value: Option<Cow<'_, str>> = match &test.name {
+        HeaderPart::Method => Some(http.method.as_str().into()),
+        HeaderPart::Authority => http.authority.as_ref().map(|own| match own.port {
+            Some(port) => format!("{}:{port}", own.host).into(),
+            None => Cow::Borrowed(&*own.host),
+        }),
+        HeaderPart::Path => http.target.map(Cow::Borrowed),
+        HeaderPart::Name(name) if HOP_BY_HOP.contains(&name.as_str()) => None,
+        HeaderPart::Name(name) => {
+            let mut values = http.headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+            values.next().map(|first| values.fold(first, |all, next| format!("{all},{next}").into()))
+        }
+    };
+    match (&test.test, value) {
+        (ValueTest::Present(present), value) => (value.is_some() == *present) != test.invert,
+        (_, None) if !test.missing_is_empty => false,
+        (tested, value) => tested.holds(&value.unwrap_or_default()) != test.invert,
+    }
 }
 
 /// A text, a number, a truth value, or a list that holds one that matches. Writing a number takes no allocation.
@@ -147,7 +200,7 @@ pub(super) enum Layer {
 
 /// A rule without its name. An alternative that can never hold is `Any` of nothing.
 pub(super) fn compile(rule: &Rule, layer: Layer) -> Condition {
-    let compiler = Compiler { denies: rule.action != Action::Allow, layer };
+    let compiler = Compiler { denies: rule.action != Action::Allow, exact: rule.exact, layer };
     compiler.rule(rule).unwrap_or_else(|| Condition::Any(Box::default()))
 }
 
@@ -162,6 +215,8 @@ fn any(alternatives: impl Iterator<Item = Option<Condition>>) -> Condition {
 struct Compiler {
     /// Less is known of a connection: then a rule that denies, or audits, holds more often, and one that allows never.
     denies: bool,
+    /// What is absent is absent, and nothing else follows from it.
+    exact: bool,
     layer: Layer,
 }
 
@@ -177,7 +232,27 @@ impl Compiler {
         for when in &rule.when {
             all.push(self.when(when)?);
         }
+        for expr in &rule.and {
+            all.push(self.expr(expr)?);
+        }
         Some(Condition::All(all.into()))
+    }
+
+    fn expr(&self, expr: &Expr) -> Option<Condition> {
+        let all = |exprs: &[Expr]| exprs.iter().map(|expr| self.expr(expr)).collect::<Option<Box<[_]>>>();
+        Some(match expr {
+            Expr::All(exprs) => Condition::All(all(exprs)?),
+            Expr::Any(exprs) => Condition::Any(all(exprs)?),
+            Expr::Not(expr) => Condition::Not(Box::new(self.expr(expr)?)),
+            Expr::Source(source) => self.source(source)?,
+            Expr::Operation(operation) => self.operation(operation)?,
+            Expr::When(when) => self.when(when)?,
+            Expr::Identity(texts) => Condition::Principal(TextSet::new(texts)),
+            Expr::Header(test) => Condition::Test(Box::new(test.clone())),
+            Expr::PathFolded(text) => Condition::PathFolded(text.clone()),
+            Expr::ServerName(text) => Condition::ServerNameOrEmpty(text.clone()),
+            Expr::Ports(from, to) => Condition::Ports(*from, *to),
+        })
     }
 
     fn source(&self, source: &Source) -> Option<Condition> {
@@ -191,12 +266,6 @@ impl Compiler {
         both(&mut all, &source.service_accounts, &source.not_service_accounts, |accounts| {
             Condition::ServiceAccount(accounts.into())
         });
-        let nets = |blocks: &[IpBlock]| {
-            let mut nets: Vec<_> = blocks.iter().map(|block| super::prefix::canonical(block.net())).collect();
-            nets.sort();
-            nets.dedup();
-            NetMap::new(nets.into_iter().map(|net| (net, ())))
-        };
         both(&mut all, &source.ip_blocks, &source.not_ip_blocks, |blocks| Condition::Peer(nets(blocks)));
         both(&mut all, &source.remote_ip_blocks, &source.not_remote_ip_blocks, |blocks| {
             Condition::Client(nets(blocks))
@@ -214,7 +283,7 @@ impl Compiler {
     fn http(&self, all: &mut Vec<Condition>, add: impl FnOnce(&mut Vec<Condition>)) -> Option<()> {
         let mut added = Vec::new();
         add(&mut added);
-        if self.layer == Layer::Connection && !added.is_empty() {
+        if self.layer == Layer::Connection && !added.is_empty() && !self.exact {
             return self.denies.then_some(());
         }
         all.append(&mut added);
@@ -223,13 +292,16 @@ impl Compiler {
 
     fn operation(&self, operation: &Operation) -> Option<Condition> {
         let mut all = Vec::new();
+        both(&mut all, &operation.destination_ip_blocks, &operation.not_destination_ip_blocks, |blocks| {
+            Condition::Local(nets(blocks))
+        });
         both(&mut all, &operation.ports, &operation.not_ports, |ports| Condition::Port(ports.into()));
         self.http(&mut all, |all| {
             both(all, &operation.hosts, &operation.not_hosts, |hosts| Condition::Host(HostSet::new(hosts)));
             if !operation.methods.is_empty() {
                 let mut methods = operation.methods.clone();
                 // What answers GET answers HEAD.
-                if self.denies && methods.contains(&Method::GET) {
+                if self.denies && !self.exact && methods.contains(&Method::GET) {
                     methods.push(Method::HEAD);
                 }
                 all.push(Condition::Method(methods.into()));
@@ -262,6 +334,13 @@ impl Compiler {
         }
         Some(Condition::All(all.into()))
     }
+}
+
+fn nets(blocks: &[IpBlock]) -> NetMap<()> {
+    let mut nets: Vec<_> = blocks.iter().map(|block| super::prefix::canonical(block.net())).collect();
+    nets.sort();
+    nets.dedup();
+    NetMap::new(nets.into_iter().map(|net| (net, ())))
 }
 
 /// One of `values` and none of `not`, each unless empty.

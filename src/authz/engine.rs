@@ -6,6 +6,7 @@ use http::HeaderName;
 
 use super::{
     condition::{Condition, Layer, compile},
+    expr::Expr,
     index::Index,
     policy::{Action, Policy, Rule, WhenKey},
 };
@@ -110,7 +111,8 @@ impl Authorizer {
         let policies = || policies.iter().filter(|policy| policy.exclusive || !policy.rules.is_empty());
         let rules = || policies().flat_map(|policy| &policy.rules);
         let mut headers: Vec<HeaderName> = rules()
-            .flat_map(|rule| &rule.when)
+            .filter(|rule| !rule.exact)
+            .flat_map(|rule| rule.when.iter().chain(rule.and.iter().filter_map(Expr::as_when)))
             .filter_map(|when| match &when.key {
                 WhenKey::Header(name) => Some(name.clone()),
                 _ => None,

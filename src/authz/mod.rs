@@ -18,6 +18,7 @@
 
 mod condition;
 mod engine;
+mod expr;
 mod index;
 mod path;
 mod policy;
@@ -31,6 +32,7 @@ mod tests;
 
 pub(crate) use self::{
     engine::{Authorizer, Baseline, Decision, Why},
+    expr::{Expr, HeaderPart, HeaderTest, ValueTest},
     policy::principal,
 };
 pub use self::{

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use http::{HeaderName, Method};
 
-use super::{path::PathText, text::Text};
+use super::{expr::Expr, path::PathText, text::Text};
 use crate::{
     enforcement::Percent,
     matching::{IpBlock, PatternError},
@@ -54,6 +54,10 @@ pub struct Rule {
     pub to: Vec<Operation>,
     /// Further conditions.
     pub when: Vec<When>,
+    /// What only imported rules say.
+    pub(crate) and: Vec<Expr>,
+    /// Held to the letter of the system it was imported from: `GET` is not `HEAD`, repeated headers are joined.
+    pub(crate) exact: bool,
     /// The share of requests for which it counts; for the others it is in shadow: evaluated and counted only. Default all.
     pub enforced: Percent,
 }
@@ -61,7 +65,21 @@ pub struct Rule {
 impl Rule {
     /// A rule without conditions: it matches every request.
     pub fn new(name: impl Into<Arc<str>>, action: Action) -> Self {
-        Self { name: name.into(), action, from: Vec::new(), to: Vec::new(), when: Vec::new(), enforced: Percent::ALL }
+        Self {
+            name: name.into(),
+            action,
+            from: Vec::new(),
+            to: Vec::new(),
+            when: Vec::new(),
+            and: Vec::new(),
+            exact: false,
+            enforced: Percent::ALL,
+        }
+    }
+
+    /// Whether it says what only imported rules say.
+    pub(crate) fn is_imported(&self) -> bool {
+        self.exact || !self.and.is_empty()
     }
 
     /// A rule that allows.
@@ -219,6 +237,10 @@ pub struct Operation {
     pub hosts: Vec<HostText>,
     /// None of these.
     pub not_hosts: Vec<HostText>,
+    /// Networks of the address that the connection arrived at.
+    pub destination_ip_blocks: Vec<IpBlock>,
+    /// None of these.
+    pub not_destination_ip_blocks: Vec<IpBlock>,
     /// Ports that the connection arrived at.
     pub ports: Vec<u16>,
     /// None of these.

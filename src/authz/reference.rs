@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::matching::IpBlock;
 use http::Method;
 
-use super::{Action, HostText, Operation, Policy, RequestPrincipal, Rule, Source, Text, When, WhenKey};
+use super::{Action, Expr, HostText, Operation, Policy, RequestPrincipal, Rule, Source, Text, When, WhenKey};
 use crate::canon::View;
 
 /// Whether the policies allow it; `None` if no rule was there to decide.
@@ -36,6 +36,23 @@ fn holds(rule: &Rule, view: &View<'_>) -> bool {
     (rule.from.is_empty() || rule.from.iter().any(|source| source_holds(source, view, denies)))
         && (rule.to.is_empty() || rule.to.iter().any(|operation| operation_holds(operation, view, denies)))
         && rule.when.iter().all(|when| when_holds(when, view, denies))
+        && rule.and.iter().all(|expr| expr_holds(expr, view, denies))
+}
+
+/// Imported rules, as far as requests go.
+fn expr_holds(expr: &Expr, view: &View<'_>, denies: bool) -> bool {
+    match expr {
+        Expr::All(all) => all.iter().all(|expr| expr_holds(expr, view, denies)),
+        Expr::Any(any) => any.iter().any(|expr| expr_holds(expr, view, denies)),
+        Expr::Not(not) => !expr_holds(not, view, denies),
+        Expr::Source(source) => source_holds(source, view, denies),
+        Expr::Operation(operation) => operation_holds(operation, view, denies),
+        Expr::When(when) => when_holds(when, view, denies),
+        Expr::Identity(texts) => text(texts, &[], view.principal),
+        Expr::Ports(from, to) => view.local.is_some_and(|local| (u32::from(*from)..*to).contains(&local.port().into())),
+        Expr::ServerName(text) => text.matches(view.server_name.unwrap_or_default()),
+        Expr::Header(_) | Expr::PathFolded(_) => unreachable!("compared with the system they come from instead"),
+    }
 }
 
 fn text(set: &[Text], not: &[Text], value: Option<&str>) -> bool {
@@ -108,6 +125,10 @@ fn operation_holds(operation: &Operation, view: &View<'_>, denies: bool) -> bool
         || !operation.not_paths.is_empty()
         || !operation.grpc.is_empty();
     let port = view.local.map(|local| local.port());
+    let local = view.local.map(|local| local.ip());
+    if !nets(&operation.destination_ip_blocks, &operation.not_destination_ip_blocks, local) {
+        return false;
+    }
     let any_port = |set: &[u16]| port.is_some_and(|port| set.contains(&port));
     if !(operation.ports.is_empty() || any_port(&operation.ports)) || any_port(&operation.not_ports) {
         return false;

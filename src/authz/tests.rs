@@ -79,6 +79,7 @@ impl Sample {
                 authority: self.host.as_deref().map(|host| Authority::parse(host, None).unwrap()),
                 method: &self.method,
                 path: Some(&self.path),
+                target: Some(&self.path),
                 headers: &self.headers,
             }),
             draw: self.draw,
@@ -565,7 +566,18 @@ mod properties {
             sometimes(grpc),
         )
             .prop_map(|(hosts, not_hosts, ports, not_ports, methods, not_methods, paths, not_paths, grpc)| {
-                Operation { hosts, not_hosts, ports, not_ports, methods, not_methods, paths, not_paths, grpc }
+                Operation {
+                    hosts,
+                    not_hosts,
+                    ports,
+                    not_ports,
+                    methods,
+                    not_methods,
+                    paths,
+                    not_paths,
+                    grpc,
+                    ..Operation::default()
+                }
             })
     }
 
@@ -577,8 +589,9 @@ mod properties {
             json!({"sub": "", "role": ""}),
         ]);
         let issuers = select(vec!["https://i", "https://i/sub"]);
-        (claims, issuers)
-            .prop_map(|(claims, issuer)| Arc::new(Token::new(issuer.into(), claims.as_object().unwrap().clone())))
+        (claims, issuers).prop_map(|(claims, issuer)| {
+            Arc::new(Token::new(issuer.into(), claims.as_object().unwrap().clone(), Arc::default()))
+        })
     }
 
     fn request_principal() -> impl Strategy<Value = RequestPrincipal> {

@@ -63,7 +63,7 @@ impl Text {
     }
 
     /// The same pattern for texts in lower case.
-    pub(super) fn lower(&self) -> Self {
+    pub(crate) fn lower(&self) -> Self {
         match self {
             Self::Exact(text) => Self::Exact(text.to_ascii_lowercase().into()),
             Self::Prefix(text) => Self::Prefix(text.to_ascii_lowercase().into()),

@@ -38,6 +38,8 @@ pub(crate) struct HttpView<'a> {
     pub(crate) method: &'a Method,
     /// Canonical, without query; `None` for a tunnel.
     pub(crate) path: Option<&'a str>,
+    /// Path and query, as they arrived.
+    pub(crate) target: Option<&'a str>,
     pub(crate) headers: &'a HeaderMap,
 }
 

@@ -133,6 +133,7 @@ fn view(served: &Served, draw: u32) -> View<'_> {
             authority: canon::host(request.uri(), request.headers()),
             method: method(request),
             path: path.starts_with('/').then_some(path),
+            target: request.uri().path_and_query().map(|target| target.as_str()),
             headers: request.headers(),
         }),
         draw,

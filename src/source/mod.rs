@@ -13,6 +13,8 @@ mod failover;
 #[cfg(feature = "file")]
 pub(crate) mod file;
 mod health;
+#[cfg(feature = "file")]
+pub(crate) mod import;
 mod order;
 mod outlier;
 mod resolve;

@@ -131,3 +131,34 @@ async fn what_code_pinned_has_to_allow_as_well() {
         assert_eq!(client.get(path).send().await.unwrap().status(), expected, "{path}");
     }
 }
+
+#[tokio::test]
+async fn policies_of_istio_are_read_and_held_to() {
+    let text = r#"
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: read, namespace: prod }
+spec:
+  selector: { matchLabels: { app: reviews } }
+  rules:
+  - to: [{ operation: { methods: [GET], paths: ["/reviews/*"] } }]
+    when: [{ key: source.ip, values: [127.0.0.0/8] }]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: no-admin, namespace: istio-system }
+spec: { action: DENY, rules: [{ to: [{ operation: { paths: ["*/admin"] } }] }] }
+"#;
+    let workload = sinew::import::Workload::new("prod").label("app", "reviews");
+    let imported = sinew::import::istio(text, &workload).unwrap();
+    let mesh = Mesh::builder("reviews").authz(imported.authz).build().await.unwrap();
+    let listener = mesh.listen("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr();
+    let app = Router::new().fallback(|| async {});
+    tokio::spawn(listener.serve(app).with_graceful_shutdown(std::future::pending()).into_future());
+    let (_mesh, client) = client(addr).await;
+    for (path, expected) in [("/reviews/0", 200), ("/reviews/admin", 403), ("/other", 403)] {
+        assert_eq!(client.get(path).send().await.unwrap().status(), expected, "{path}");
+    }
+    assert_eq!(client.post("/reviews/0").send().await.unwrap().status(), 403);
+}

@@ -111,6 +111,11 @@ fn issuer(at: Cursor<'_, '_, '_>) -> Option<JwtIssuer> {
         let claims = fields.group("output_claim_to_headers", "Headers that hold claims: `{x-user: sub}`.", |at| {
             at.keyed("a map from headers to claims", header_name, |at| at.text("a claim"))
         });
+        let spaced = fields.field(
+            "space_delimited_claims",
+            "Claims whose text is a list with spaces, besides `scope` and `permission`.",
+            texts,
+        );
         let skew = fields.field("clock_skew", "What clocks may differ by. Default 30s, at most 5m.", |at| {
             between(at, Duration::ZERO, MAX_SKEW)
         });
@@ -134,6 +139,7 @@ fn issuer(at: Cursor<'_, '_, '_>) -> Option<JwtIssuer> {
         policy.forward_original_token = forward.is_some_and(|set| set.value);
         policy.output_payload_to_header = payload.map(|set| set.value);
         policy.output_claim_to_headers = claims.into_iter().map(|(name, set)| (name, set.value)).collect();
+        policy.space_delimited_claims = spaced.map(|set| set.value.into()).unwrap_or_default();
         policy.clock_skew = skew.map_or(policy.clock_skew, |set| set.value);
         policy.allow_missing_exp = expiry.is_some_and(|set| !set.value);
         policy.allow_eddsa = eddsa.is_some_and(|set| set.value);
@@ -359,6 +365,7 @@ fn show_issuer(issuer: &JwtIssuer) -> String {
             issuer.output_claim_to_headers.iter().map(|(name, claim)| (name.to_string(), quoted(claim))).collect();
         parts.push(("output_claim_to_headers".into(), map(&claims)));
     }
+    push(&mut parts, "space_delimited_claims", issuer.space_delimited_claims.iter().map(|text| quoted(text)));
     parts.push(("clock_skew".into(), duration(issuer.clock_skew)));
     if issuer.allow_missing_exp {
         parts.push(("require_expiration".into(), "false".into()));

@@ -171,8 +171,19 @@ fn source(at: Cursor<'_, '_, '_>) -> Option<Caller> {
 }
 
 /// The fields of an operation.
-const OPERATION: [&str; 9] =
-    ["hosts", "not_hosts", "ports", "not_ports", "methods", "not_methods", "paths", "not_paths", "grpc"];
+const OPERATION: [&str; 11] = [
+    "destination_ip_blocks",
+    "not_destination_ip_blocks",
+    "hosts",
+    "not_hosts",
+    "ports",
+    "not_ports",
+    "methods",
+    "not_methods",
+    "paths",
+    "not_paths",
+    "grpc",
+];
 
 fn operation(fields: &mut Fields<'_, '_, '_>) -> Operation {
     let hosts = |fields: &mut Fields<'_, '_, '_>, key, doc| field(fields, key, doc, host);
@@ -182,6 +193,13 @@ fn operation(fields: &mut Fields<'_, '_, '_>) -> Operation {
     Operation {
         hosts: hosts(fields, "hosts", "`a.example`, `*.example`, `a.example:8080`: one of these."),
         not_hosts: hosts(fields, "not_hosts", "None of these."),
+        destination_ip_blocks: field(
+            fields,
+            "destination_ip_blocks",
+            "Networks of the address that the connection arrived at: one of these.",
+            net,
+        ),
+        not_destination_ip_blocks: field(fields, "not_destination_ip_blocks", "None of these.", net),
         ports: ports(fields, "ports", "Ports of this process, 1 to 65535: one of these."),
         not_ports: ports(fields, "not_ports", "None of these."),
         methods: methods(fields, "methods", "In capitals: one of these. To deny `GET` denies `HEAD` too."),
@@ -409,6 +427,8 @@ fn operation_parts(operation: &Operation) -> Vec<(String, String)> {
     };
     push(&mut parts, "hosts", operation.hosts.iter().map(quoted));
     push(&mut parts, "not_hosts", operation.not_hosts.iter().map(quoted));
+    push(&mut parts, "destination_ip_blocks", operation.destination_ip_blocks.iter().map(quoted));
+    push(&mut parts, "not_destination_ip_blocks", operation.not_destination_ip_blocks.iter().map(quoted));
     push(&mut parts, "ports", operation.ports.iter().map(u16::to_string));
     push(&mut parts, "not_ports", operation.not_ports.iter().map(u16::to_string));
     push(&mut parts, "methods", operation.methods.iter().map(method));

@@ -26,6 +26,14 @@ pub(crate) mod suggest;
 mod traffic;
 mod watch;
 
+/// One document of YAML as JSON.
+pub(super) fn yaml(text: &str) -> Result<serde_json::Value, String> {
+    match node::decode(text.as_bytes()).and_then(node::parse) {
+        Ok(node) => Ok(node.to_json()),
+        Err(wrong) => Err(format!("line {}: {} ({})", wrong.mark.line, wrong.message, wrong.help)),
+    }
+}
+
 #[cfg(all(test, feature = "schema"))]
 pub(crate) use self::schema::describe;
 #[cfg(feature = "schema")]

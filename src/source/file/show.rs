@@ -264,7 +264,11 @@ impl Printer<'_> {
                 self.line(4, &format!("{key}:"), Some(&path));
                 let listed = inbound.authz.rules.iter().filter(|rule| rule.action == *action);
                 for (index, rule) in listed.enumerate() {
-                    self.line(6, &format!("- {}", super::authz::show(rule)), Some(&format!("{path}[{index}]")));
+                    let line = format!("- {}", super::authz::show(rule));
+                    // Imported by code: what else holds is not in our words, so the line would allow more than it says.
+                    let line =
+                        if rule.is_imported() { format!("# imported, cannot be written here: {line}") } else { line };
+                    self.line(6, &line, Some(&format!("{path}[{index}]")));
                 }
             }
         }
