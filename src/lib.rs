@@ -118,6 +118,7 @@ pub mod mirror;
 mod rescue;
 pub mod retry;
 pub mod route;
+pub mod shed;
 mod telemetry;
 pub mod timeout;
 
@@ -190,6 +191,7 @@ mod documents {
         Migrating = "../docs/guides/migrating.md";
         Ops = "../docs/guides/ops.md";
         Mirroring = "../docs/guides/mirroring.md";
+        Overload = "../docs/guides/overload.md";
         OwnPolicy = "../docs/guides/own-policy.md";
         RateLimits = "../docs/guides/rate-limits.md";
         Requests = "../docs/guides/requests.md";

@@ -38,6 +38,7 @@ const SLICES: &[&str] = &[
     "mirror",
     "retry",
     "route",
+    "shed",
     "telemetry",
     "timeout",
 ];

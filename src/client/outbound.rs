@@ -15,6 +15,7 @@ use crate::{
     retry::AttemptKind,
     rt::Instant,
     seat::Carrier,
+    shed::throttle::Throttled,
     timeout::Deadline,
 };
 
@@ -106,6 +107,16 @@ pub(crate) fn is_open_ended(request: &Request<Body>) -> bool {
         || headers.contains_key(header::UPGRADE)
         || has(header::ACCEPT, "text/event-stream")
         || has(header::HeaderName::from_static("prefer"), "wait")
+}
+
+impl Throttled for Outbound {
+    fn is_grpc(&self) -> bool {
+        self.cx.grpc
+    }
+
+    fn at(&self) -> std::time::Instant {
+        self.cx.started.into_std()
+    }
 }
 
 impl Limited for Outbound {

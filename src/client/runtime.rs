@@ -9,6 +9,7 @@ use super::outbound::CallContext;
 use crate::{
     body::Body,
     cluster::{Cluster, SubsetId},
+    enforcement::Mode,
     error::Code,
     fault::{self, FaultHandle, FaultPolicy},
     instrument::Registry,
@@ -21,6 +22,7 @@ use crate::{
     route::{DirectResponse, Redirect, Route, RouteAction, RouteTable, WeightedTarget},
     rt,
     seat::{Position, Seat, chain},
+    shed::throttle::{self, ThrottleHandle, ThrottlePolicy},
     telemetry::{CallSeries, Direction},
     timeout::TimeoutPolicy,
 };
@@ -68,6 +70,7 @@ pub(crate) struct ServiceRuntime {
     entries: Vec<Arc<RouteEntry>>,
     /// For requests that no route matches.
     unmatched: Arc<RouteEntry>,
+    throttle: Option<Arc<ThrottleHandle>>,
     /// What the routes without a limit of their own share.
     rate_limit: Option<Arc<RateLimiter>>,
 }
@@ -90,8 +93,10 @@ impl ServiceRuntime {
             attempt,
             previous,
             known: BTreeMap::new(),
+            throttle: None,
             rate_limit: None,
         };
+        builder.throttle = spec.throttle.as_ref().and_then(|policy| builder.throttle(policy));
         let shared = previous.and_then(|previous| previous.rate_limit.as_ref());
         builder.rate_limit = spec.rate_limit.as_ref().map(|policy| builder.limiter("_service", policy, shared));
         let (none, plain) = (PolicySet::default(), RouteOptions::default());
@@ -109,6 +114,7 @@ impl ServiceRuntime {
             table: RouteTable::new(&spec.routes),
             entries,
             unmatched,
+            throttle: builder.throttle,
             rate_limit: builder.rate_limit,
             spec: Some(Arc::clone(spec)),
             cluster: Some(Arc::clone(cluster)),
@@ -124,6 +130,7 @@ impl ServiceRuntime {
             cluster: None,
             table: RouteTable::new(&[]),
             entries: Vec::new(),
+            throttle: None,
             rate_limit: None,
             unmatched: Arc::new(RouteEntry {
                 name: "_unknown".into(),
@@ -136,6 +143,7 @@ impl ServiceRuntime {
                 fault: None,
                 retry: None,
                 mirror: None,
+                throttle: None,
                 rate_limit: None,
                 series: CallSeries::new(registry, Direction::Outbound, name.as_str(), "_unknown"),
             }),
@@ -170,6 +178,8 @@ pub(crate) struct RouteEntry {
     /// What is sent again; `None` where nothing is sent.
     pub(crate) retry: Option<Arc<Handle>>,
     pub(crate) mirror: Option<MirrorTo>,
+    /// Shared by all routes of the service.
+    pub(crate) throttle: Option<Arc<ThrottleHandle>>,
     pub(crate) rate_limit: Option<Arc<RateLimiter>>,
     pub(crate) series: Arc<CallSeries>,
 }
@@ -218,6 +228,7 @@ struct EntryBuilder<'a> {
     previous: Option<&'a ServiceRuntime>,
     known: BTreeMap<Arc<str>, Arc<CallSeries>>,
     rate_limit: Option<Arc<RateLimiter>>,
+    throttle: Option<Arc<ThrottleHandle>>,
 }
 
 impl EntryBuilder<'_> {
@@ -280,6 +291,7 @@ impl EntryBuilder<'_> {
             fault: route.and_then(|(_, options)| self.fault(name, options.fault.as_ref()?)),
             retry: Some(self.retry(name, route.and_then(|(_, options)| options.retries.as_ref()))),
             mirror: route.and_then(|(_, options)| self.mirror(name, options.mirror.as_ref()?)),
+            throttle: self.throttle.clone(),
             rate_limit: match route.and_then(|(_, options)| options.rate_limit.as_ref()) {
                 Some(own) => {
                     let before = self.before(name).and_then(|entry| entry.rate_limit.as_ref());
@@ -307,6 +319,18 @@ impl EntryBuilder<'_> {
             MirrorHandle::new(mirror.policy.clone(), series)
         });
         Some(MirrorTo { handle, subset: mirror.to.as_ref().map(|name| self.cluster.subset(name)) })
+    }
+
+    /// A policy that did not change keeps what it remembers.
+    fn throttle(&self, policy: &ThrottlePolicy) -> Option<Arc<ThrottleHandle>> {
+        if policy.mode == Mode::Off {
+            return None;
+        }
+        let before = self.previous.and_then(|previous| previous.throttle.as_ref());
+        Some(before.filter(|before| before.policy() == policy).cloned().unwrap_or_else(|| {
+            let service = self.spec.name.as_str();
+            ThrottleHandle::new(*policy, throttle::Series::new(self.registry, service), rt::now())
+        }))
     }
 
     /// A changed limit keeps what was counted.

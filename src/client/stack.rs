@@ -21,6 +21,7 @@ use crate::{
     provide::Provide,
     rescue::{Reader, Rescue, RescueLayer},
     seat::{Seat, SeatLayer},
+    shed::throttle::{ThrottleHandle, ThrottleLayer},
     telemetry::{Record, TelemetryLayer},
     timeout::TimeoutLayer,
 };
@@ -54,6 +55,8 @@ pub(crate) fn stack() -> impl Service<
     // Once per call, whatever is injected into it and however often it is sent; below user code, which may answer
     // without asking anybody.
     let stack = RateLimitLayer::with(CallRate).layer(stack);
+    // Above the rate limit: what the service would refuse uses up nothing.
+    let stack = ThrottleLayer::with(CallThrottle).layer(stack);
     // Below the deadline: user code may not outlive it. Once per call.
     let stack = SeatLayer::with(OuterSeat).layer(stack);
     // Above everything that waits: connecting, queueing, user code, repeated attempts and the body.
@@ -93,6 +96,16 @@ impl Provide<Injected, Outbound> for CallFault {
     fn provide(&self, call: &Outbound) -> Option<Injected> {
         let injection = call.cx.fault.clone()?;
         Some(Injected { injection, grpc: call.cx.grpc })
+    }
+}
+
+#[derive(Clone)]
+struct CallThrottle;
+
+impl Provide<Arc<ThrottleHandle>, Outbound> for CallThrottle {
+    #[inline]
+    fn provide(&self, call: &Outbound) -> Option<Arc<ThrottleHandle>> {
+        call.cx.entry.throttle.clone()
     }
 }
 

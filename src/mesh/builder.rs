@@ -33,6 +33,7 @@ use crate::{
     rt::TaskSet,
     seat::{LayerSeat, NextService, Seat},
     server::ServerShared,
+    shed::{AdaptivePolicy, ShedPolicy},
     source::{
         self, Rejection, Store,
         builder::{DocumentBuilder, ServiceBuilder},
@@ -202,6 +203,18 @@ impl Builder {
     /// others.
     pub fn pin_authz(mut self, policy: authz::Policy) -> Self {
         self.document.pin_authz(policy);
+        self
+    }
+
+    /// When a request is refused because too much is asked: `inbound.load_shed`.
+    pub fn load_shed(mut self, policy: ShedPolicy) -> Self {
+        self.document.load_shed(policy);
+        self
+    }
+
+    /// A limit on what is in work that finds itself: `inbound.adaptive_concurrency`.
+    pub fn adaptive_concurrency(mut self, policy: AdaptivePolicy) -> Self {
+        self.document.adaptive_concurrency(policy);
         self
     }
 

@@ -202,6 +202,7 @@ impl Inner {
                 cluster.report();
             }
         }
+        self.server.report();
         self.registry.gauge("sinew_config_generation", &[]).set(self.snapshot().generation as i64);
         self.registry.flush();
     }

@@ -16,6 +16,7 @@ use crate::{
     rt::TaskSet,
     seat::{Position, chain},
     server,
+    shed::Policies,
 };
 
 /// A configured service while it runs.
@@ -67,6 +68,8 @@ impl Inner {
         self.server.set_normalization(next.inbound.path_normalization);
         self.set_callers(&next);
         self.server.set_access(server::Access::new(&next, &self.registry));
+        let (shed, adaptive) = (next.inbound.load_shed.as_ref(), next.inbound.adaptive_concurrency.as_ref());
+        self.server.set_admission(Policies::new(shed, adaptive), &self.tasks, &self.registry);
         self.server.set_rate_limit(next.inbound.rate_limit.as_ref(), &self.registry);
         let generation = next.generation;
         self.snapshot.store(next);

@@ -16,6 +16,7 @@ use crate::{
     name::{Locality, ServiceName, SpiffeId, SubsetName},
     retry::RetrySpec,
     route::Route,
+    shed::{AdaptivePolicy, ShedPolicy, throttle::ThrottlePolicy},
     timeout::TimeoutPolicy,
 };
 
@@ -37,6 +38,8 @@ pub struct ServiceSpec {
     pub identities: Vec<SpiffeId>,
     /// How an endpoint is chosen.
     pub load_balancer: BalancePolicy,
+    /// When calls are refused here because the service refuses many. `None`: never.
+    pub throttle: Option<ThrottlePolicy>,
     /// How priorities take over from each other, and when endpoints that are doubted are used.
     pub failover: FailoverPolicy,
     /// Which zones calls go to, and which endpoints come first.
@@ -99,6 +102,7 @@ impl ServiceSpec {
             tls: TlsMode::default(),
             identities: Vec::new(),
             load_balancer: BalancePolicy::default(),
+            throttle: None,
             failover: FailoverPolicy::default(),
             locality: LocalityPolicy::default(),
             subsets: BTreeMap::new(),
@@ -209,6 +213,10 @@ pub struct InboundSpec {
     pub authz: authz::Policy,
     /// What code pinned of that: it has to allow as well, whatever the rest says.
     pub pinned_authz: authz::Policy,
+    /// When a request is refused because too much is asked. `None`: never.
+    pub load_shed: Option<ShedPolicy>,
+    /// A limit on what is in work that finds itself. `None`: no limit.
+    pub adaptive_concurrency: Option<AdaptivePolicy>,
     /// How much may be asked for in a time. `None`: as much as one likes.
     pub rate_limit: Option<RateLimitPolicy>,
     /// Policies of the user's own at the `server` seat.

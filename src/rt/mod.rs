@@ -14,7 +14,7 @@ mod watch;
 pub(crate) use self::watch::FileWatch;
 pub(crate) use self::{
     hyper::{HyperTimer, StreamExecutor},
-    lag::Lag,
+    lag::{Lag, Watching},
     rng::Rng,
     tasks::TaskSet,
 };

@@ -13,11 +13,14 @@ use crate::{
     caller::Caller,
     canon::Canonical,
     classify::is_grpc,
-    context::{self, Context, GRPC_PREVIOUS_ATTEMPTS, Inbound, Inner, SINEW_CTX, TraceContext, Tree, Wire},
+    context::{
+        self, Context, Criticality, GRPC_PREVIOUS_ATTEMPTS, Inbound, Inner, SINEW_CTX, TraceContext, Tree, Wire,
+    },
     limit::{Limited, Subject},
     peer::Peer,
     rt::Instant,
     seat::Carrier,
+    shed::{Weighed, is_exempt},
 };
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -63,6 +66,25 @@ impl Limited for Served {
     fn subject(&self) -> Subject<'_> {
         let path = self.cx.canonical.path(self.request.uri());
         Subject::of(&self.request).from_peer(&self.cx.peer).with_path(path)
+    }
+
+    fn at(&self) -> std::time::Instant {
+        self.cx.started.into_std()
+    }
+}
+
+impl Weighed for Served {
+    fn is_exempt(&self) -> bool {
+        is_exempt(&self.request)
+    }
+
+    fn criticality(&self) -> Criticality {
+        self.cx.context.criticality()
+    }
+
+    fn user(&self) -> Option<&str> {
+        let inner = self.cx.context.inner();
+        inner.fairness_key.as_deref().or(inner.request_id.as_deref())
     }
 
     fn at(&self) -> std::time::Instant {

@@ -36,8 +36,9 @@ use crate::{
     provide::Provide,
     rescue::{Reader, Rescue, RescueLayer},
     retry::Arrivals,
-    rt,
+    rt::{self, TaskSet},
     seat::{Seat, SeatLayer},
+    shed::{self, Admission, LoadShedLayer, Policies},
     telemetry::{CallSeries, Record, TelemetryLayer},
     timeout::TimeoutLayer,
 };
@@ -58,6 +59,9 @@ pub(crate) struct ServerShared {
     pub(super) arrivals: Arrivals,
     /// What is asked of callers; nothing while nothing is.
     callers: ArcSwapOption<Callers>,
+    /// Read before `admission`.
+    shedding: AtomicBool,
+    admission: ArcSwapOption<Admission>,
 }
 
 impl ServerShared {
@@ -71,11 +75,34 @@ impl ServerShared {
             rate_limit: ArcSwapOption::empty(),
             arrivals: Arrivals::default(),
             callers: ArcSwapOption::empty(),
+            shedding: AtomicBool::new(false),
+            admission: ArcSwapOption::empty(),
         })
     }
 
     pub(crate) fn set_seat(&self, seat: Option<Arc<dyn Seat>>) {
         self.seat.store(seat.map(Arc::new));
+    }
+
+    /// What is in work stays counted, and a limit that was found is where the next begins.
+    pub(crate) fn set_admission(&self, policies: Policies, tasks: &TaskSet, registry: &Registry) {
+        let before = self.admission.load_full();
+        if before.as_ref().map(|before| *before.shedder().policies()).unwrap_or_default() == policies {
+            return;
+        }
+        let admission = (!policies.is_empty()).then(|| {
+            let series = shed::Series::new(registry, self.series.service());
+            Admission::make(policies, before.as_deref(), series, tasks)
+        });
+        self.shedding.store(admission.is_some(), Relaxed);
+        self.admission.store(admission);
+    }
+
+    /// For the gauges.
+    pub(crate) fn report(&self) {
+        if let Some(admission) = &*self.admission.load() {
+            admission.shedder().report();
+        }
     }
 
     /// A changed limit keeps what was counted.
@@ -151,6 +178,13 @@ impl Provide<Arc<RateLimiter>, Served> for Arc<ServerShared> {
     }
 }
 
+impl Provide<Arc<Admission>, Served> for Arc<ServerShared> {
+    #[inline]
+    fn provide(&self, _served: &Served) -> Option<Arc<Admission>> {
+        if self.shedding.load(Relaxed) { self.admission.load_full() } else { None }
+    }
+}
+
 /// Every peer gets an answer.
 #[derive(Clone)]
 struct Always;
@@ -193,6 +227,8 @@ where
     let app = ErasableLayer.layer(app);
     // Above everything that looks at what is asked for: rules, routes, user code and the application see one meaning.
     let app = CanonicalLayer::with(Arc::clone(&shared)).layer(app);
+    // Above everything that looks at a request, since that is work; below the refusal of what nobody waits for.
+    let app = LoadShedLayer::with(Arc::clone(&shared)).layer(app);
     // Above everything that costs: the cheapest refusal comes first.
     let app = ExpiredLayer.layer(app);
     // Above all that can fail; below the metrics, which read the cause from the answer.

@@ -34,6 +34,7 @@ use crate::{
     retry::RetrySpec,
     route::{Route, RouteAction, WeightedTarget},
     seat::Position,
+    shed::{AdaptivePolicy, ShedPolicy, throttle::ThrottlePolicy},
     timeout::TimeoutPolicy,
 };
 
@@ -168,6 +169,22 @@ impl DocumentBuilder {
     /// Rules that have to allow as well, whatever any source says.
     pub(crate) fn pin_authz(&mut self, policy: authz::Policy) {
         self.pins.inbound.authz.add(policy, &Origin::Pinned);
+    }
+
+    /// `inbound.load_shed`.
+    pub(crate) fn load_shed(&mut self, policy: ShedPolicy) {
+        match policy.check() {
+            Ok(()) => self.document.inbound.load_shed = Some(Set::new(policy, Origin::Builder)),
+            Err((field, reason)) => self.rejected.push(rejection("inbound.load_shed", field, reason.into())),
+        }
+    }
+
+    /// `inbound.adaptive_concurrency`.
+    pub(crate) fn adaptive_concurrency(&mut self, policy: AdaptivePolicy) {
+        match policy.check() {
+            Ok(()) => self.document.inbound.adaptive_concurrency = Some(Set::new(policy, Origin::Builder)),
+            Err((field, reason)) => self.rejected.push(rejection("inbound.adaptive_concurrency", field, reason.into())),
+        }
     }
 
     /// `inbound.rate_limit`.
@@ -532,6 +549,15 @@ impl ServiceBuilder {
         }
         let route = Route::new(unnamed_route(0), RouteAction::Forward(targets));
         self.partial_route(route, None, Drafts::new(), RouteOptions::default())
+    }
+
+    /// Sets when calls are refused here because the service refuses many.
+    pub fn throttle(mut self, policy: ThrottlePolicy) -> Self {
+        match policy.check() {
+            Ok(()) => self.set(policy, |service| &mut service.tunables.throttle),
+            Err((field, reason)) => self.reject(&format!("throttle.{field}"), reason.into()),
+        }
+        self
     }
 
     /// Sets how much may be called in a time.

@@ -26,6 +26,7 @@ use crate::{
     },
     name::{RouteName, ServiceName, SpiffeId, SubsetName},
     route::Route,
+    shed::{AdaptivePolicy, ShedPolicy, throttle::ThrottlePolicy},
 };
 
 /// A value and who set it.
@@ -222,6 +223,8 @@ impl PartialAuthz {
 /// `inbound`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PartialInbound {
+    pub(crate) load_shed: Field<ShedPolicy>,
+    pub(crate) adaptive_concurrency: Field<AdaptivePolicy>,
     pub(crate) path_normalization: Field<PathNormalization>,
     pub(crate) authn: PartialAuthn,
     pub(crate) authz: PartialAuthz,
@@ -232,7 +235,7 @@ pub(crate) struct PartialInbound {
 
 impl PartialInbound {
     fn over(self, lower: Self) -> Self {
-        over!(self, lower; fields: path_normalization, rate_limit; groups: authn, authz; maps: policies)
+        over!(self, lower; fields: load_shed, adaptive_concurrency, path_normalization, rate_limit; groups: authn, authz; maps: policies)
     }
 }
 
@@ -240,6 +243,7 @@ impl PartialInbound {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tunables {
     pub(crate) load_balancer: Field<BalancePolicy>,
+    pub(crate) throttle: Field<ThrottlePolicy>,
     pub(crate) rate_limit: Field<RateLimitPolicy>,
     pub(crate) failover: PartialFailover,
     pub(crate) locality: PartialLocality,
@@ -254,7 +258,7 @@ pub(crate) struct Tunables {
 impl Tunables {
     pub(crate) fn over(self, lower: Self) -> Self {
         over!(self, lower;
-            fields: load_balancer, rate_limit, health_checks;
+            fields: load_balancer, throttle, rate_limit, health_checks;
             groups: failover, locality, timeouts, circuit_breakers, outlier_detection, retries;
             maps: policies)
     }

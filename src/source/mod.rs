@@ -41,6 +41,7 @@ fn suggest_or_list(_word: &str, known: &[&str], what: &str, none: &str) -> Strin
 
 /// Keys of the document that a policy of the user's own cannot have as its name.
 pub(crate) const RESERVED: &[&str] = &[
+    "adaptive_concurrency",
     "authn",
     "authz",
     "circuit_breakers",
@@ -52,6 +53,7 @@ pub(crate) const RESERVED: &[&str] = &[
     "hosts",
     "identities",
     "load_balancer",
+    "load_shed",
     "locality",
     "match",
     "mirror",
@@ -67,6 +69,7 @@ pub(crate) const RESERVED: &[&str] = &[
     "routes",
     "split",
     "subsets",
+    "throttle",
     "timeout",
     "timeouts",
     "tls",

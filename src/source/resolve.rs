@@ -99,6 +99,12 @@ fn take<T>(provenance: &mut Provenance, path: &str, field: Field<T>, set: impl F
 fn inbound(partial: &PartialInbound, before: &InboundSpec, provenance: &mut Provenance) -> InboundSpec {
     let level = &partial.path_normalization;
     InboundSpec {
+        load_shed: optional(provenance, "inbound.load_shed".into(), &partial.load_shed),
+        adaptive_concurrency: optional(
+            provenance,
+            "inbound.adaptive_concurrency".into(),
+            &partial.adaptive_concurrency,
+        ),
         rate_limit: optional(provenance, "inbound.rate_limit".into(), &partial.rate_limit),
         path_normalization: effective(provenance, "inbound.path_normalization".into(), level, Default::default()),
         policies: seated(&partial.policies, &before.policies, provenance, "inbound"),
@@ -139,6 +145,7 @@ fn service(
     spec.failover = tunables.failover.resolve(provenance, &path);
     spec.locality = tunables.locality.resolve(provenance, &path);
     spec.timeouts = timeouts(provenance, &path, &tunables.timeouts);
+    spec.throttle = optional(provenance, format!("{path}.throttle"), &tunables.throttle);
     spec.rate_limit = optional(provenance, format!("{path}.rate_limit"), &tunables.rate_limit);
     let limits = &tunables.circuit_breakers;
     let base = BreakerPolicy::default();

@@ -58,6 +58,7 @@ services:
   ratings:
     endpoints: { custom: registry }
     rate_limit: { mode: off }
+    throttle: { multiplier: 1.1, window: 30s, max_rejection: 90% }
     retry:
       retry_on: [5xx, unavailable, retriable-status-codes]
       retriable_status_codes: [429, 409]
@@ -109,6 +110,8 @@ inbound:
     - { name: rest, enforced: 12.5% }
     deny: [{ name: no-admin, paths: /admin, shadow: true }]
     audit: [{}]
+  load_shed: { max_in_flight: 500, max_lag: 25ms, percentage: 50%, mode: shadow }
+  adaptive_concurrency: { algorithm: vegas, initial_limit: 10, min_limit: 2, max_limit: 300, percentile: 50, tolerance: 2.5 }
   rate_limit:
     token_bucket: { max_tokens: 100, tokens_per_fill: 10, fill_interval: 1s }
     key: [identity, { header: x-tenant }]

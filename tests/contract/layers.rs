@@ -13,6 +13,10 @@ use sinew::{
     provide::Fixed,
     retry::{Condition, Handle, HedgePolicy, RetryLayer, RetryPolicy},
     seat::{LayerSeat, Next, Seat, SeatFuture},
+    shed::{
+        AdaptivePolicy, LoadShedLayer, ShedPolicy,
+        throttle::{ThrottleLayer, ThrottlePolicy},
+    },
     timeout::TimeoutLayer,
 };
 use tower::{Layer, Service, ServiceExt};
@@ -145,6 +149,35 @@ async fn each_attempt_is_made_on_a_service_that_is_ready_and_may_be_dropped_anyw
 fn the_limit_layer() {
     let limit = Limit::new(100_000);
     probe::check(|strict| LimitLayer::with(Fixed(Arc::clone(&limit))).layer(strict), || limit.used());
+}
+
+#[test]
+fn the_load_shed_layer() {
+    let layer = LoadShedLayer::new(ShedPolicy::new().max_in_flight(100_000).max_lag(None)).unwrap();
+    probe::check(|strict| layer.layer(strict), || 0);
+    let layer = LoadShedLayer::adaptive(AdaptivePolicy::default()).unwrap();
+    probe::check(|strict| layer.layer(strict), || 0);
+}
+
+#[tokio::test]
+async fn what_is_shed_leaves_the_service_ready_and_what_is_given_up_makes_room() {
+    let strict = Strict::new(1);
+    let counts = Arc::clone(&strict.counts);
+    let mut service = LoadShedLayer::new(ShedPolicy::new().max_in_flight(1).max_lag(None)).unwrap().layer(strict);
+    let mut clone = service.clone();
+    probe::make_ready::<_, Request<Body>>(&mut clone);
+    let held = clone.call(Request::new(Body::empty()));
+    probe::make_ready::<_, Request<Body>>(&mut service);
+    let refused = service.call(Request::new(Body::empty())).await.map(|_| ()).unwrap_err();
+    assert_eq!((refused.code(), counts.held()), (sinew::Code::OverloadShed, (1, 1, 0)));
+    drop(held);
+    assert!(service.call(Request::new(Body::empty())).await.is_ok());
+}
+
+#[test]
+fn the_throttle_layer() {
+    let layer = ThrottleLayer::new(ThrottlePolicy::new()).unwrap();
+    probe::check(|strict| layer.layer(strict), || 0);
 }
 
 #[test]

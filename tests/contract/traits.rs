@@ -27,6 +27,8 @@ promise!(Send, Sync, Clone, Unpin:
     timeout::TimeoutLayer, timeout::Timeout<()>, breaker::LimitLayer, breaker::LimitService<()>,
     mirror::MirrorLayer<()>, mirror::Mirror<(), ()>, mirror::MirrorPolicy,
     fault::FaultLayer, fault::Fault<()>, fault::FaultPolicy,
+    shed::LoadShedLayer, shed::LoadShed<()>, shed::ShedPolicy, shed::AdaptivePolicy,
+    shed::throttle::ThrottleLayer, shed::throttle::Throttle<()>, shed::throttle::ThrottlePolicy,
     limit::RateLimitLayer, limit::RateLimit<()>, limit::RateLimitPolicy,
     retry::RetryLayer, retry::Retry<()>, retry::RetryPolicy, retry::HedgePolicy, retry::RetrySpec,
     timeout::Deadline, timeout::TimeoutPolicy, breaker::BreakerPolicy, provide::Fixed<()>, provide::Live<()>,
@@ -37,7 +39,7 @@ promise!(std::error::Error, Send, Sync: Error, BuildError, StatusError, TaskErro
 promise!(UnwindSafe, RefUnwindSafe: Code, Kind, Origin, Delivery, Outcome, Criticality, Call);
 promise!(Copy: Code, Kind, Origin, Delivery, Outcome, Criticality, Call);
 promise!(seat::Seat: seat::LayerSeat<seat::NextService>);
-promise!(tower::Layer<()>: ServerLayer, fault::FaultLayer, retry::RetryLayer, timeout::TimeoutLayer, breaker::LimitLayer, limit::RateLimitLayer);
+promise!(tower::Layer<()>: ServerLayer, fault::FaultLayer, retry::RetryLayer, timeout::TimeoutLayer, breaker::LimitLayer, limit::RateLimitLayer, shed::LoadShedLayer, shed::throttle::ThrottleLayer);
 promise!(tower::Service<http::Request<Body>>: Client);
 promise!(tower::Service<http::Request<http_body_util::Full<bytes::Bytes>>>: Client);
 

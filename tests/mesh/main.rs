@@ -13,6 +13,7 @@ mod identity;
 mod limits;
 mod mirrors;
 mod outliers;
+mod overload;
 mod quiet;
 mod rate_limits;
 mod reload;

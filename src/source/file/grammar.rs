@@ -13,7 +13,7 @@ use super::{
     cursor::{Cursor, Fields, Wrong},
     endpoints, failover, health,
     limits::{self, Side},
-    routes, security,
+    overload, routes, security,
 };
 use crate::{
     canon::PathNormalization,
@@ -49,6 +49,8 @@ pub(super) fn document(at: Cursor<'_, '_, '_>) -> Option<Document> {
         let services = fields.group("services", "What can be called, by name.", services);
         let inbound = fields.group("inbound", "What holds for everything that is served.", |at| {
             at.map("a map", |fields| PartialInbound {
+                load_shed: overload::load_shed(fields),
+                adaptive_concurrency: overload::adaptive_concurrency(fields),
                 rate_limit: limits::rate_limit(fields, Side::Served),
                 path_normalization: fields.field(
                     "path_normalization",
@@ -113,6 +115,7 @@ fn drain(at: Cursor<'_, '_, '_>) -> Option<PartialDrain> {
 
 /// The keys that `defaults` and services share.
 fn tunables(fields: &mut Fields<'_, '_, '_>, place: &str) -> Tunables {
+    let throttle = overload::throttle(fields);
     let rate_limit = limits::rate_limit(fields, Side::Called);
     let balancer = fields.group(
         "load_balancer",
@@ -156,6 +159,7 @@ fn tunables(fields: &mut Fields<'_, '_, '_>, place: &str) -> Tunables {
     let policies = fields.policies(&[Position::Outer, Position::Attempt], place);
     Tunables {
         load_balancer: balancer.policy,
+        throttle,
         rate_limit,
         failover: balancer.failover,
         locality,

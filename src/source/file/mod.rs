@@ -15,6 +15,7 @@ mod limits;
 mod loader;
 mod node;
 mod outlier;
+mod overload;
 mod report;
 mod retry;
 mod routes;

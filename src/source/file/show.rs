@@ -7,7 +7,7 @@ use std::{fmt::Write, path::Path};
 
 use http::HeaderName;
 
-use super::{limits, traffic};
+use super::{limits, overload, traffic};
 use crate::{
     authn::Authn,
     authz::{Action, Policy as AuthzPolicy},
@@ -67,6 +67,13 @@ pub fn show(snapshot: &Snapshot) -> String {
     out.value(2, "path_normalization", level, "inbound.path_normalization");
     out.authn(&snapshot.inbound.authn);
     out.authz(&snapshot.inbound);
+    if let Some(shed) = &snapshot.inbound.load_shed {
+        out.value(2, "load_shed", &overload::shown_shed(shed), "inbound.load_shed");
+    }
+    if let Some(adaptive) = &snapshot.inbound.adaptive_concurrency {
+        let shown = overload::shown_adaptive(adaptive);
+        out.value(2, "adaptive_concurrency", &shown, "inbound.adaptive_concurrency");
+    }
     if let Some(limit) = &snapshot.inbound.rate_limit {
         out.value(2, "rate_limit", &limits::shown(limit), "inbound.rate_limit");
     }
@@ -221,6 +228,9 @@ impl Printer<'_> {
         ] {
             let value = value.map_or_else(|| "off".to_owned(), duration);
             self.value(6, key, &value, &format!("{path}.timeouts.{key}"));
+        }
+        if let Some(throttle) = &service.throttle {
+            self.value(4, "throttle", &overload::shown_throttle(throttle), &format!("{path}.throttle"));
         }
         if let Some(limit) = &service.rate_limit {
             self.value(4, "rate_limit", &limits::shown(limit), &format!("{path}.rate_limit"));
