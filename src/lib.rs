@@ -97,6 +97,7 @@ mod permit;
 pub mod provide;
 mod rt;
 pub mod seat;
+mod switch;
 mod transport;
 
 #[cfg_attr(
@@ -191,6 +192,7 @@ mod documents {
         Migrating = "../docs/guides/migrating.md";
         Ops = "../docs/guides/ops.md";
         Mirroring = "../docs/guides/mirroring.md";
+        Options = "../docs/guides/options.md";
         Overload = "../docs/guides/overload.md";
         OwnPolicy = "../docs/guides/own-policy.md";
         RateLimits = "../docs/guides/rate-limits.md";

@@ -24,6 +24,7 @@ const FLOOR: &[&str] = &[
     "rescue",
     "rt",
     "seat",
+    "switch",
 ];
 
 /// Rooms of one mechanism each, which never import each other.

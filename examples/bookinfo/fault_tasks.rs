@@ -130,6 +130,46 @@ async fn aborted(system: &mut System) -> Result<Vec<Check>> {
     }])
 }
 
+pub(crate) async fn timeouts(system: &mut System) -> Result<Vec<Check>> {
+    // As in the original, where nobody below learns how long the page waits.
+    system.topology.ratings_inherit = false;
+    let checks = timed(system).await;
+    system.topology.ratings_inherit = true;
+    system.route_ratings(Routes(Vec::new())).await?;
+    checks
+}
+
+async fn timed(system: &mut System) -> Result<Vec<Check>> {
+    let mut checks = Vec::new();
+    system.route_reviews(Routes::all_to("v2")).await?;
+    system.route_ratings(Routes::fault("{ delay: { fixed_delay: 2s } }")).await?;
+    let page = visit(system, "").await?;
+    checks.push(Check {
+        must: "with 2 s in front of ratings the page takes 2 s and has stars".into(),
+        measured: page.saw(),
+        holds: page.html.contains("stars black") && !page.html.contains("unavailable") && page.within(2_000..2_900),
+    });
+
+    system.route_reviews(Routes::timed("v2", "500ms")).await?;
+    let page = visit(system, "").await?;
+    checks.push(Check {
+        must: "with 0.5 s for reviews the page takes 1 s, since it tries twice, and has no reviews".into(),
+        measured: page.saw(),
+        holds: page.html.contains(NO_REVIEWS) && page.within(900..1_500),
+    });
+
+    system.topology.ratings_inherit = true;
+    system.apply().await?;
+    let page = visit(system, "").await?;
+    checks.push(Check {
+        must: "once calls to ratings inherit what is left of the 0.5 s, the page has reviews in half a second, without ratings"
+            .into(),
+        measured: page.saw(),
+        holds: page.html.contains(NO_RATINGS) && !page.html.contains(NO_REVIEWS) && page.within(400..900),
+    });
+    Ok(checks)
+}
+
 pub(crate) async fn mirroring(system: &mut System, calls: usize) -> Result<Vec<Check>> {
     let copies = |version| {
         reviews::COPIES.lock().unwrap_or_else(PoisonError::into_inner).get(version).copied().unwrap_or_default()

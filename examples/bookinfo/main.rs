@@ -10,6 +10,7 @@
 //! two of which call `ratings`. A load generator walks through the tasks, each by an edit of `sinew.yaml`, which every
 //! service reads again while it runs.
 
+mod breaking_task;
 mod chance;
 mod cli;
 mod details;

@@ -9,7 +9,7 @@ use std::{
 use sinew::{Client, ResponseExt};
 
 use crate::{
-    FAILED_CALLS, Result, fault_tasks,
+    FAILED_CALLS, Result, breaking_task, fault_tasks,
     load::{self, Bar},
     security_tasks,
     stats::binomial_band,
@@ -41,6 +41,8 @@ pub(crate) async fn run_all(system: &mut System, calls: usize) -> (usize, usize)
     note("Traffic shifting", traffic_shifting(system, calls).await);
     note("Delay fault", fault_tasks::delay(system).await);
     note("Abort fault", fault_tasks::abort(system).await);
+    note("Request timeouts", fault_tasks::timeouts(system).await);
+    note("Circuit breaking", breaking_task::circuit_breaking().await);
     note("Mirroring", fault_tasks::mirroring(system, calls / 5).await);
     note("Mutual TLS migration", security_tasks::migration(system, calls / 50).await);
     note("Authorization for HTTP traffic", security_tasks::authorization(system).await);

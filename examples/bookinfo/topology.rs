@@ -41,6 +41,16 @@ impl Routes {
         ])
     }
 
+    /// Everybody to one version, for so long.
+    pub(crate) fn timed(version: &str, timeout: &str) -> Self {
+        Self(vec![format!("{{ name: everybody, to: {version}, timeout: {timeout} }}")])
+    }
+
+    /// A fault for everybody.
+    pub(crate) fn fault(fault: &str) -> Self {
+        Self(vec![format!("{{ name: everybody, fault: {fault} }}")])
+    }
+
     /// Everybody to one version, and a copy of each request to another.
     pub(crate) fn mirrored(version: &str, copies_to: &str) -> Self {
         Self(vec![format!("{{ name: everybody, to: {version}, mirror: {{ to: {copies_to}, percent: 100% }} }}")])
@@ -93,6 +103,8 @@ pub(crate) struct Topology {
     pub(crate) mtls: &'static str,
     /// Without rules every member may call every service.
     pub(crate) access: Option<Access>,
+    /// Whether calls to `ratings` end when the page stops waiting.
+    pub(crate) ratings_inherit: bool,
 }
 
 impl Topology {
@@ -104,6 +116,7 @@ impl Topology {
             ratings: Routes(Vec::new()),
             mtls: "permissive",
             access: None,
+            ratings_inherit: true,
         }
     }
 
@@ -158,7 +171,12 @@ impl Topology {
                     text.push_str("    subsets: { v1: { version: v1 }, v2: { version: v2 }, v3: { version: v3 } }\n");
                     &self.routes.0
                 }
-                "ratings" => &self.ratings.0,
+                "ratings" => {
+                    if !self.ratings_inherit {
+                        text.push_str("    timeouts: { honor_inbound_deadline: false }\n");
+                    }
+                    &self.ratings.0
+                }
                 _ => continue,
             };
             if !routes.is_empty() {

@@ -62,7 +62,7 @@ pub(super) fn write(cx: &CallContext, headers: &mut HeaderMap) {
         // What nobody waits for is not repeated further down either.
         wire.grant = Some(0);
     }
-    if let Some(deadline) = cx.deadline.as_ref().filter(|deadline| deadline.covers_body()) {
+    if let Some(deadline) = cx.deadline.as_ref().filter(|deadline| deadline.travels()) {
         let remaining = deadline.at.saturating_duration_since(rt::now());
         if cx.grpc {
             headers.insert(GRPC_TIMEOUT, encode_grpc_timeout(remaining));

@@ -13,7 +13,8 @@ use crate::{
     context::decode_grpc_timeout,
     provide::Provide,
     rt::{self, Instant},
-    timeout::{Cause, Deadline, RequestSent},
+    switch::Switches,
+    timeout::{Cause, Deadline, Idle, RequestSent},
 };
 
 /// The deadline in the call's context.
@@ -26,33 +27,56 @@ impl Provide<Deadline, Outbound> for CallDeadline {
     }
 }
 
-/// The nearest of: the call's own timeout, else the route's, else the service's; what the caller of the request being
-/// served still waits, less a margin for the way back. Timeouts of this hop begin after an injected delay, what the
-/// caller waits does not. A plain HTTP call without any of them gets the default for its
-/// response headers.
+/// The nearest of: the call's own timeout, else the route's, else the service's; the life of a call of any kind; what the
+/// caller of the request being served still waits, less a margin for the way back. Timeouts of this hop begin after an
+/// injected delay, what the caller waits does not. A plain HTTP call without any of them gets the default for its response
+/// headers, and one for the silence of its body. Under a debugger there is none.
 pub(crate) fn decide(cx: &CallContext, request: &mut Request<Body>) -> Option<Deadline> {
+    if Switches::of_process().debugger() {
+        return None;
+    }
     let timeouts = &cx.entry.timeouts;
+    let idle = timeouts.per_try_idle.and_then(|after| Idle::new(after, true));
     let from = cx.sent_from();
     let own = call_timeout(cx, request).map(|after| Deadline::new(from + after, Cause::Call { after })).or_else(|| {
         timeouts.request.map(|after| Deadline::new(from + after, Cause::Request { after, key: "timeouts.request" }))
     });
+    let life = timeouts.max_stream_duration.map(|after| Deadline::new(from + after, Cause::MaxDuration { after }));
     let inherited = cx
         .context
         .as_ref()
+        .filter(|_| timeouts.honor_inbound_deadline)
         .and_then(|context| context.inner().deadline)
         .map(|at| Deadline::new(at - margin(at.saturating_duration_since(cx.started)), Cause::Inbound));
-    match (own, inherited) {
-        (Some(own), Some(inherited)) => Some(if own.at <= inherited.at { own } else { inherited }),
-        (Some(deadline), None) | (None, Some(deadline)) => Some(deadline),
-        (None, None) => default(cx, request, timeouts.response?),
+    match nearer(nearer(own, life), inherited) {
+        Some(deadline) => Some(deadline.with_idle(idle)),
+        None => {
+            let default = timeouts.response.and_then(|after| default(cx, request, after));
+            let stream_idle = || timeouts.stream_idle.and_then(|after| Idle::new(after, false));
+            match default {
+                Some(deadline) => Some(deadline.with_idle(idle.or_else(stream_idle))),
+                None => idle.map(|idle| Deadline::idle_only(from, idle)),
+            }
+        }
     }
 }
 
-/// A `grpc-timeout` that the application's gRPC library wrote is the call's own timeout; it is written anew for each
-/// attempt, with what is left then.
+fn nearer(a: Option<Deadline>, b: Option<Deadline>) -> Option<Deadline> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(if a.at <= b.at { a } else { b }),
+        (a, b) => a.or(b),
+    }
+}
+
+/// A `grpc-timeout` that the application's gRPC library wrote is the call's own timeout, within what the service allows;
+/// it is written anew for each attempt, with what is left then.
 fn call_timeout(cx: &CallContext, request: &Request<Body>) -> Option<Duration> {
     let written = if cx.grpc { request.headers().get("grpc-timeout") } else { None };
-    let written = written.and_then(|value| decode_grpc_timeout(value.as_bytes()));
+    let written = written.and_then(|value| decode_grpc_timeout(value.as_bytes())).map(|written| {
+        let timeouts = &cx.entry.timeouts;
+        let written = written.saturating_sub(timeouts.grpc_timeout_header_offset);
+        timeouts.grpc_timeout_header_max.map_or(written, |max| written.min(max))
+    });
     match (cx.call.timeout, written) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),

@@ -33,6 +33,9 @@ impl Service<Outbound> for Dispatch {
     fn call(&mut self, call: Outbound) -> Attempted {
         let Outbound { request, cx } = call;
         let (patient, started) = (is_patient(&request, &cx), cx.sent_from());
+        // Silence before the headers, where all that can be waited for is the answer.
+        let silence = cx.entry.timeouts.per_try_idle.filter(|_| request.body().is_full());
+        let per_try = cx.entry.retry.as_ref().and_then(|retry| retry.attempt_timeout(&cx.call));
         match cx.entry.cluster() {
             Some(cluster) => Attempted::Dispatched(cluster.dispatch(
                 request,
@@ -40,11 +43,14 @@ impl Service<Outbound> for Dispatch {
                     subset: cx.subset,
                     grpc: cx.grpc,
                     kind: cx.kind,
-                    per_try: cx.entry.retry.as_ref().and_then(|retry| retry.attempt_timeout(&cx.call)),
+                    per_try: per_try.into_iter().chain(silence).min(),
                     tried: cx.tried,
                     asked: cx.asked,
                     started,
                     patient,
+                    prefer: cx.call.prefer,
+                    avoid: cx.call.avoid,
+                    limited: !cx.entry.bare,
                     deadline: cx.deadline.as_ref().map(|deadline| deadline.at),
                 },
             )),

@@ -55,6 +55,8 @@ pub struct Client {
 pub(crate) trait Seam: Send + Sync {
     fn call(&self, request: Request<Body>) -> BoxedResponse;
     fn name(&self) -> &str;
+    /// The same without policies.
+    fn bare(&self) -> Arc<dyn Seam>;
     fn ready(&self, limit: Duration) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + '_>>;
 }
 
@@ -80,6 +82,16 @@ impl Client {
         B::Error: Into<BoxError>,
     {
         ResponseFuture { inner: self.seam.call(request.map(Body::request)) }
+    }
+
+    /// The same client without policies: its calls keep identity, authorization and telemetry, and nothing else. They go
+    /// to any endpoint of the service, as balanced, once; no route, timeout, retry, limit, fault, mirror or seat of the
+    /// configuration or of code applies. Timeouts passed with a call and the deadline of the request being served hold.
+    ///
+    /// For probes and tools that want to see a service as it is.
+    #[must_use]
+    pub fn bare(&self) -> Client {
+        Self { seam: self.seam.bare() }
     }
 
     /// Waits until a call could be sent, at most `limit`: configuration is there and an endpoint is connected.
@@ -191,6 +203,10 @@ impl Seam for Refusing {
         &self.name
     }
 
+    fn bare(&self) -> Arc<dyn Seam> {
+        Arc::new(Self { name: self.name.clone(), code: self.code, message: self.message.clone() })
+    }
+
     fn ready(&self, _limit: Duration) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + '_>> {
         Box::pin(std::future::ready(Err(self.error())))
     }
@@ -200,6 +216,7 @@ impl Seam for Refusing {
 pub(crate) struct ServiceSeam {
     pub(crate) handle: Arc<ServiceHandle>,
     pub(crate) join: Join,
+    pub(crate) bare: bool,
 }
 
 /// Starts the mesh's background work, once, in the runtime of the first call.
@@ -207,8 +224,8 @@ pub(crate) struct ServiceSeam {
 pub(crate) struct Join(pub(crate) Arc<dyn Fn() + Send + Sync>);
 
 impl ServiceSeam {
-    fn dispatch(handle: &ServiceHandle, mut request: Request<Body>) -> BoxedResponse {
-        let cx = handle.pin(&mut request);
+    fn dispatch(handle: &ServiceHandle, mut request: Request<Body>, bare: bool) -> BoxedResponse {
+        let cx = handle.pin(&mut request, bare);
         let future = stack().call(Outbound { request, cx });
         Box::pin(Edge { future })
     }
@@ -217,11 +234,15 @@ impl ServiceSeam {
 impl Seam for ServiceSeam {
     fn call(&self, request: Request<Body>) -> BoxedResponse {
         (self.join.0)();
-        Self::dispatch(&self.handle, request)
+        Self::dispatch(&self.handle, request, self.bare)
     }
 
     fn name(&self) -> &str {
         self.handle.name.as_str()
+    }
+
+    fn bare(&self) -> Arc<dyn Seam> {
+        Arc::new(Self { handle: Arc::clone(&self.handle), join: self.join.clone(), bare: true })
     }
 
     fn ready(&self, limit: Duration) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + '_>> {
@@ -288,6 +309,7 @@ fn take_ours<B>(response: &mut Response<B>) -> Result<(), Error> {
 pub(crate) struct HttpSeam {
     pub(crate) services: Services,
     pub(crate) join: Join,
+    pub(crate) bare: bool,
 }
 
 /// Every service handle that was asked for or configured, by name.
@@ -348,7 +370,7 @@ impl Seam for HttpSeam {
             .or_else(|| request.headers().get(HOST).and_then(|host| host.to_str().ok()));
         let error = match authority {
             Some(authority) => match self.services.by_authority(authority) {
-                Some(handle) => return ServiceSeam::dispatch(&handle, request),
+                Some(handle) => return ServiceSeam::dispatch(&handle, request, self.bare),
                 None => Error::new(
                     Code::UnknownService,
                     format!(
@@ -367,6 +389,10 @@ impl Seam for HttpSeam {
 
     fn name(&self) -> &str {
         "http"
+    }
+
+    fn bare(&self) -> Arc<dyn Seam> {
+        Arc::new(Self { services: self.services.clone(), join: self.join.clone(), bare: true })
     }
 
     fn ready(&self, _limit: Duration) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + '_>> {

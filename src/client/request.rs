@@ -103,6 +103,18 @@ impl RequestBuilder {
         self
     }
 
+    /// Goes to this endpoint if it can: see [`Call::prefer`].
+    pub fn prefer(mut self, endpoint: &str) -> Self {
+        self.call = self.call.prefer(endpoint);
+        self
+    }
+
+    /// Passes over this endpoint while there are others: see [`Call::avoid`].
+    pub fn avoid(mut self, endpoint: &str) -> Self {
+        self.call = self.call.avoid(endpoint);
+        self
+    }
+
     /// Options of this call.
     pub fn call(mut self, call: Call) -> Self {
         self.call = call.or(self.call);

@@ -1,6 +1,9 @@
 //! What a configured service looks like to calls: its routes with everything they need, resolved once per change.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use arc_swap::ArcSwap;
 use http::{Request, uri::Authority};
@@ -47,10 +50,10 @@ impl ServiceHandle {
     }
 
     /// Pins the configuration of this moment for the whole call: route, cluster and deadline.
-    pub(crate) fn pin(&self, request: &mut Request<Body>) -> CallContext {
+    pub(crate) fn pin(&self, request: &mut Request<Body>, bare: bool) -> CallContext {
         let started = rt::now();
         let runtime = self.current.load();
-        let (entry, subset) = runtime.find(request);
+        let (entry, subset) = if bare { (runtime.bare(), None) } else { runtime.find(request) };
         let mut cx = CallContext::new(request, Arc::clone(entry), subset, started);
         drop(runtime);
         if let Some(fault) = &cx.entry.fault {
@@ -73,6 +76,9 @@ pub(crate) struct ServiceRuntime {
     throttle: Option<Arc<ThrottleHandle>>,
     /// What the routes without a limit of their own share.
     rate_limit: Option<Arc<RateLimiter>>,
+    /// For calls without policies, made when one is first asked for.
+    bare: OnceLock<Arc<RouteEntry>>,
+    registry: Registry,
 }
 
 impl ServiceRuntime {
@@ -116,6 +122,8 @@ impl ServiceRuntime {
             unmatched,
             throttle: builder.throttle,
             rate_limit: builder.rate_limit,
+            bare: OnceLock::new(),
+            registry: registry.clone(),
             spec: Some(Arc::clone(spec)),
             cluster: Some(Arc::clone(cluster)),
         }
@@ -132,6 +140,8 @@ impl ServiceRuntime {
             entries: Vec::new(),
             throttle: None,
             rate_limit: None,
+            bare: OnceLock::new(),
+            registry: registry.clone(),
             unmatched: Arc::new(RouteEntry {
                 name: "_unknown".into(),
                 route: None,
@@ -140,6 +150,7 @@ impl ServiceRuntime {
                 authority: Authority::from_static("localhost"),
                 outer: None,
                 attempt: None,
+                bare: false,
                 fault: None,
                 retry: None,
                 mirror: None,
@@ -148,6 +159,34 @@ impl ServiceRuntime {
                 series: CallSeries::new(registry, Direction::Outbound, name.as_str(), "_unknown"),
             }),
         }
+    }
+
+    /// All endpoints, as balanced, and nothing else.
+    fn bare(&self) -> &Arc<RouteEntry> {
+        let Some((spec, cluster)) = self.spec.as_ref().zip(self.cluster.as_ref()) else { return &self.unmatched };
+        self.bare.get_or_init(|| {
+            let name = "_bare";
+            Arc::new(RouteEntry {
+                name: name.into(),
+                route: None,
+                action: Action::Forward {
+                    cluster: Arc::clone(cluster),
+                    targets: vec![WeightedTarget::new(None, 1)],
+                    subsets: vec![None],
+                },
+                timeouts: TimeoutPolicy { response: None, ..TimeoutPolicy::default() },
+                authority: authority(&spec.name),
+                outer: None,
+                attempt: None,
+                bare: true,
+                fault: None,
+                retry: None,
+                mirror: None,
+                throttle: None,
+                rate_limit: None,
+                series: CallSeries::new(&self.registry, Direction::Outbound, spec.name.as_str(), name),
+            })
+        })
     }
 
     fn find(&self, request: &Request<Body>) -> (&Arc<RouteEntry>, Option<SubsetId>) {
@@ -174,6 +213,8 @@ pub(crate) struct RouteEntry {
     pub(crate) authority: Authority,
     pub(crate) outer: Option<Arc<dyn Seat>>,
     pub(crate) attempt: Option<Arc<dyn Seat>>,
+    /// Without policies, and without limits on calls.
+    pub(crate) bare: bool,
     pub(crate) fault: Option<Arc<FaultHandle>>,
     /// What is sent again; `None` where nothing is sent.
     pub(crate) retry: Option<Arc<Handle>>,
@@ -209,6 +250,10 @@ impl RouteEntry {
 pub(crate) struct MirrorTo {
     pub(crate) handle: Arc<MirrorHandle>,
     pub(crate) subset: Option<SubsetId>,
+}
+
+fn authority(name: &ServiceName) -> Authority {
+    name.as_str().parse().unwrap_or_else(|_| Authority::from_static("localhost"))
 }
 
 /// What a route does.
@@ -285,9 +330,10 @@ impl EntryBuilder<'_> {
             route: route.map(|(route, _)| Arc::clone(route)),
             action,
             timeouts,
-            authority: self.spec.name.as_str().parse().unwrap_or_else(|_| Authority::from_static("localhost")),
+            authority: authority(&self.spec.name),
             outer: seats(self.outer, Position::Outer),
             attempt: seats(self.attempt, Position::Attempt),
+            bare: false,
             fault: route.and_then(|(_, options)| self.fault(name, options.fault.as_ref()?)),
             retry: Some(self.retry(name, route.and_then(|(_, options)| options.retries.as_ref()))),
             mirror: route.and_then(|(_, options)| self.mirror(name, options.mirror.as_ref()?)),

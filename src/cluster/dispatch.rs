@@ -18,6 +18,7 @@ use super::{
 use crate::{
     body::{Body, GuardedBody},
     breaker::Permit,
+    context::Tag,
     error::{Code, Error},
     retry::AttemptKind,
     rt::{self, Instant},
@@ -39,6 +40,11 @@ pub(crate) struct DispatchContext {
     pub(crate) started: Instant,
     /// Whether the call said that its answer may take long.
     pub(crate) patient: bool,
+    /// An endpoint to take if it can be, and one to pass over.
+    pub(crate) prefer: Tag,
+    pub(crate) avoid: Tag,
+    /// Whether limits on calls hold.
+    pub(crate) limited: bool,
     /// When the caller stops waiting.
     pub(crate) deadline: Option<Instant>,
 }
@@ -73,7 +79,8 @@ impl Cluster {
     /// taken here, before the future exists.
     pub(crate) fn dispatch(self: &Arc<Self>, request: Request<Body>, cx: DispatchContext) -> DispatchFuture {
         let ask = ask(&request, &cx);
-        let Some(permit) = self.requests.try_acquire() else {
+        let limit = if cx.limited { &self.requests } else { &self.unlimited };
+        let Some(permit) = limit.try_acquire() else {
             return DispatchFuture { state: self.at_limit(request, cx) };
         };
         let state = match self.try_ready(ask) {
@@ -146,6 +153,8 @@ fn ask<'a>(request: &Request<Body>, cx: &'a DispatchContext) -> Ask<'a> {
         subset: cx.subset,
         want: want(request, cx.grpc),
         tried: &cx.tried,
+        prefer: cx.prefer,
+        avoid: cx.avoid,
         repeatable: request.method().is_idempotent(),
         deadline: cx.deadline,
     }

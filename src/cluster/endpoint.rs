@@ -11,6 +11,7 @@ use std::{
 use super::Cluster;
 use crate::{
     balance::Candidate,
+    context::Tag,
     health::{Availability, Ejection, Flag, SuccessRate, Unanswered, Vitals},
     model::{EndpointSpec, SetKind, TlsMode},
     rt::{self, Instant},
@@ -21,6 +22,7 @@ use crate::{
 /// without it.
 pub(crate) struct Endpoint {
     pub(crate) id: Arc<str>,
+    pub(super) tag: Tag,
     pub(crate) pool: Arc<Pool>,
     /// Whether calls may go here, as far as health is concerned; the pool knows whether they can.
     pub(crate) availability: Availability,
@@ -79,6 +81,7 @@ impl Endpoint {
             unanswered: Unanswered::default(),
             ejection: Mutex::default(),
             connecting: Arc::clone(&of.connecting),
+            tag: Tag::of(&id),
             id,
         }
     }

@@ -95,6 +95,8 @@ pub(crate) struct Cluster {
     subsets: Mutex<BTreeMap<SubsetName, Subset>>,
     cursor: Cursor,
     requests: Arc<Limit>,
+    /// Counts calls that no limit holds for.
+    unlimited: Arc<Limit>,
     pending: Arc<Limit>,
     streams: Arc<Limit>,
     connections: Arc<ConnectionLimit>,
@@ -141,6 +143,7 @@ impl Cluster {
             subsets: Mutex::default(),
             cursor: Cursor::new(),
             requests: Limit::new(limits.max_requests),
+            unlimited: Limit::new(u32::MAX),
             pending: Limit::new(limits.max_pending_requests),
             streams: Limit::new(limits.max_streams),
             connections: ConnectionLimit::new(limits.max_connections),

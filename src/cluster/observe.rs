@@ -129,6 +129,9 @@ impl Observe {
 
     /// The call is over, its connection is not: load and permit go with the connection.
     pub(super) fn upgraded(&mut self, connection: &Upgraded) {
+        if let Some(after) = self.cluster.policy.load().timeouts.upgrade_idle {
+            connection.end_when_silent_for(after);
+        }
         self.leave_for(&Arc::clone(&self.cluster.streams));
         if let Some(picked) = self.picked.take() {
             if !self.judged {

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     balance::Picked,
+    context::Tag,
     error::{Code, Error},
     rt::{self, Instant},
     transport::{Acquire, PoolEvent, Readiness, Slot, Want, unreachable},
@@ -28,6 +29,10 @@ pub(super) struct Ask<'a> {
     pub(super) want: Want,
     /// Passed over while there are others: a call that failed at one endpoint goes to another first.
     pub(super) tried: &'a [Arc<str>],
+    /// Taken if it can be.
+    pub(super) prefer: Tag,
+    /// Passed over like those that were tried.
+    pub(super) avoid: Tag,
     /// Whether it does no harm to send it twice.
     pub(super) repeatable: bool,
     pub(super) deadline: Option<Instant>,
@@ -35,7 +40,7 @@ pub(super) struct Ask<'a> {
 
 impl Ask<'_> {
     pub(super) fn of(subset: Option<SubsetId>, want: Want) -> Self {
-        Self { subset, want, tried: &[], repeatable: false, deadline: None }
+        Self { subset, want, tried: &[], prefer: Tag::NONE, avoid: Tag::NONE, repeatable: false, deadline: None }
     }
 }
 
@@ -73,10 +78,21 @@ impl Cluster {
         let mut refused: Option<Error> = None;
         // Endpoints without a free stream, found out one by one. Empty, hence free of cost, in the common case.
         let mut full: Vec<Arc<str>> = Vec::new();
-        for avoid in [tried, &[]] {
-            while let Some(Choice { picked, panic }) = table
-                .pick(subset, ask.repeatable, |endpoint| avoid.contains(&endpoint.id) || full.contains(&endpoint.id))
-            {
+        if ask.prefer != Tag::NONE
+            && let Some(Choice { picked, .. }) = table.pick(subset, ask.repeatable, |endpoint| {
+                endpoint.tag != ask.prefer || endpoint.tag == ask.avoid || tried.contains(&endpoint.id)
+            })
+            && picked.availability.is_clear()
+            && let Acquire::Slot(slot) = picked.pool.acquire(want)
+        {
+            return Ready::Go(Chosen { picked, slot, probe: None });
+        }
+        for (avoid, shun) in [(tried, ask.avoid), (&[][..], Tag::NONE)] {
+            while let Some(Choice { picked, panic }) = table.pick(subset, ask.repeatable, |endpoint| {
+                avoid.contains(&endpoint.id)
+                    || full.contains(&endpoint.id)
+                    || (shun != Tag::NONE && shun == endpoint.tag)
+            }) {
                 match picked.pool.acquire(want) {
                     Acquire::Slot(slot) if picked.availability.is_clear() => {
                         return Ready::Go(Chosen { picked, slot, probe: None });
@@ -93,7 +109,7 @@ impl Cluster {
                 }
                 full.push(Arc::clone(&picked.id));
             }
-            if tried.is_empty() {
+            if tried.is_empty() && ask.avoid == Tag::NONE {
                 break;
             }
         }

@@ -153,7 +153,7 @@ impl Cluster {
         let mut times = self.watch.times.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.pass_ages(&mut times.buckets, now, policy);
         let rates = times.interval_ended(now, policy.interval);
-        pending |= !times.is_idle(self.attempts.total(), now) || self.requests.used() > 0;
+        pending |= !times.is_idle(self.attempts.total(), now) || self.requests.used() + self.unlimited.used() > 0;
         drop(times);
         drop(members);
         if !old.is_empty() {

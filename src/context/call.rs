@@ -53,6 +53,32 @@ pub struct Call {
     pub(crate) no_retry: Option<bool>,
     pub(crate) idempotent: Option<bool>,
     hedge: Hedge,
+    pub(crate) prefer: Tag,
+    pub(crate) avoid: Tag,
+}
+
+/// An endpoint by its id, in four bytes. Two of ten thousand endpoints have the same tag once in 86 fleets, and all that
+/// follows is that one is preferred or avoided with the other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Tag(u32);
+
+impl Tag {
+    /// No endpoint.
+    pub(crate) const NONE: Tag = Tag(0);
+
+    /// FNV-1a of the id.
+    pub(crate) const fn of(id: &str) -> Tag {
+        let (bytes, mut hash, mut at) = (id.as_bytes(), 0x811c_9dc5_u32, 0);
+        while at < bytes.len() {
+            hash = (hash ^ bytes[at] as u32).wrapping_mul(0x0100_0193);
+            at += 1;
+        }
+        Tag(if hash == 0 { 1 } else { hash })
+    }
+
+    fn or(self, outer: Tag) -> Tag {
+        if self == Tag::NONE { outer } else { self }
+    }
 }
 
 /// Microseconds after which a call is hedged: four bytes, since a call's options are copied with it.
@@ -67,7 +93,15 @@ impl Hedge {
 impl Call {
     /// No options: everything as configured.
     pub const fn new() -> Self {
-        Self { timeout: None, criticality: None, no_retry: None, idempotent: None, hedge: Hedge::AS_CONFIGURED }
+        Self {
+            timeout: None,
+            criticality: None,
+            no_retry: None,
+            idempotent: None,
+            hedge: Hedge::AS_CONFIGURED,
+            prefer: Tag::NONE,
+            avoid: Tag::NONE,
+        }
     }
 
     /// The overall timeout of the call, its response body included. Unset: as configured.
@@ -122,6 +156,23 @@ impl Call {
         self
     }
 
+    /// Goes to the endpoint with this id (an address, as in [`EndpointStatus`](crate::EndpointStatus)) if the route leads
+    /// there and it can be used now; to another one otherwise, as balanced. For callers that know who has their data in
+    /// memory. Unset: as balanced.
+    #[must_use]
+    pub const fn prefer(mut self, endpoint: &str) -> Self {
+        self.prefer = Tag::of(endpoint);
+        self
+    }
+
+    /// Passes over the endpoint with this id while there are others. For callers that got a bad answer from it. Unset: as
+    /// balanced.
+    #[must_use]
+    pub const fn avoid(mut self, endpoint: &str) -> Self {
+        self.avoid = Tag::of(endpoint);
+        self
+    }
+
     /// Applies the options to every call that `future` makes.
     ///
     /// Cancelling is dropping the returned future; the options end with it.
@@ -150,6 +201,8 @@ impl Call {
             no_retry: self.no_retry.or(outer.no_retry),
             idempotent: self.idempotent.or(outer.idempotent),
             hedge: if self.hedge == Hedge::AS_CONFIGURED { outer.hedge } else { self.hedge },
+            prefer: self.prefer.or(outer.prefer),
+            avoid: self.avoid.or(outer.avoid),
         }
     }
 }

@@ -15,17 +15,18 @@ mod trace;
 mod tree;
 mod wire;
 
+pub(crate) use self::{
+    call::Tag,
+    deadline::{decode_grpc_timeout, encode_grpc_timeout},
+    local::with_current,
+    tree::{Tree, UNSAID},
+    wire::{GRPC_PREVIOUS_ATTEMPTS, SINEW_CTX, SINEW_NO_RETRY, SINEW_SHED, SINEW_SPENT, Wire},
+};
 pub use self::{
     call::{Call, Criticality},
     local::Scoped,
     task::{Task, TaskError, spawn},
     trace::TraceContext,
-};
-pub(crate) use self::{
-    deadline::{decode_grpc_timeout, encode_grpc_timeout},
-    local::with_current,
-    tree::{Tree, UNSAID},
-    wire::{GRPC_PREVIOUS_ATTEMPTS, SINEW_CTX, SINEW_NO_RETRY, SINEW_SHED, SINEW_SPENT, Wire},
 };
 
 use std::{fmt, sync::Arc, time::Duration};

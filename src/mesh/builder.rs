@@ -38,6 +38,7 @@ use crate::{
         self, Rejection, Store,
         builder::{DocumentBuilder, ServiceBuilder},
     },
+    switch::Switches,
     telemetry::{CallSeries, Direction},
     transport::{
         Dial, Dialer,
@@ -329,6 +330,7 @@ impl Builder {
         let Self { service, document, policies, mistakes, origins, seats, discovery, dns, network, dev } = self;
         let service = ServiceName::new(&service).map_err(|error| BuildError { report: error.to_string() })?;
         let mut base = Snapshot::new(service.clone());
+        base.switches = Switches::of_process();
         if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
             base.drain.lame_duck = Duration::from_secs(5);
         }

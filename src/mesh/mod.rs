@@ -71,7 +71,7 @@ impl Mesh {
     /// reload adds it.
     pub fn client(&self, name: &str) -> Client {
         match self.inner.services.get(name) {
-            Ok(handle) => Client::new(ServiceSeam { handle, join: self.inner.join() }),
+            Ok(handle) => Client::new(ServiceSeam { handle, join: self.inner.join(), bare: false }),
             Err(error) => Client::refusing(name, error),
         }
     }
@@ -79,7 +79,7 @@ impl Mesh {
     /// A client that finds the service by the authority of each request: by its name, or by its `hosts`. For code that
     /// has base URLs already.
     pub fn http(&self) -> Client {
-        Client::new(HttpSeam { services: self.inner.services.clone(), join: self.inner.join() })
+        Client::new(HttpSeam { services: self.inner.services.clone(), join: self.inner.join(), bare: false })
     }
 
     /// Serves an application on an address, until the process is told to stop; then drains.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::control::Inner;
-use crate::cluster::ClusterStatus;
+use crate::{cluster::ClusterStatus, switch::Feature};
 
 /// A snapshot of the mesh, for logs, tests and pages. Its JSON form may gain fields.
 #[derive(Clone, Debug, Serialize)]
@@ -23,6 +23,8 @@ pub struct MeshStatus {
     pub identity: Option<IdentityStatus>,
     /// The configuration in use.
     pub generation: u64,
+    /// What the environment turns off: `SINEW_DISABLE`, `SINEW_DEBUGGER`.
+    pub switched_off: Vec<&'static str>,
     /// Each source of configuration: what it last delivered, and why its last change was refused, if it was.
     pub sources: Vec<SourceStatus>,
     /// What is valid and probably not meant.
@@ -115,6 +117,10 @@ pub(super) fn collect(inner: &Inner) -> MeshStatus {
             generation: identity.changes().borrow().generation,
         }),
         generation: snapshot.generation,
+        switched_off: {
+            let deadlines = snapshot.switches.debugger().then_some("deadlines");
+            snapshot.switches.off().map(Feature::as_str).chain(deadlines).collect()
+        },
         sources: inner.sources(),
         lints: snapshot.lints.iter().map(ToString::to_string).collect(),
         connections: inner.acceptor.open(),

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{EdgeSpec, IdentitySource, InboundSpec, Labels, Lint, Mtls, Provenance, ServiceSpec};
-use crate::name::{Locality, ServiceName};
+use crate::{
+    name::{Locality, ServiceName},
+    switch::Switches,
+};
 
 /// The whole configuration at one moment: validated, immutable, swapped as one.
 #[derive(Clone, PartialEq, Debug)]
@@ -27,6 +30,8 @@ pub struct Snapshot {
     pub inbound: Arc<InboundSpec>,
     /// Where each value came from.
     pub provenance: Arc<Provenance>,
+    /// What the environment turns off.
+    pub(crate) switches: Switches,
     /// What is valid and probably not meant.
     pub lints: Arc<Vec<Lint>>,
 }
@@ -91,6 +96,7 @@ impl Snapshot {
             services: BTreeMap::new(),
             inbound: Arc::default(),
             provenance: Arc::default(),
+            switches: Switches::default(),
             lints: Arc::default(),
         }
     }

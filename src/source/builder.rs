@@ -507,7 +507,12 @@ impl ServiceBuilder {
         let zero = [
             ("request", policy.request),
             ("per_try", policy.per_try),
+            ("per_try_idle", policy.per_try_idle),
             ("response", policy.response),
+            ("stream_idle", policy.stream_idle),
+            ("upgrade_idle", policy.upgrade_idle),
+            ("max_stream_duration", policy.max_stream_duration),
+            ("grpc_timeout_header_max", policy.grpc_timeout_header_max),
             ("connect", Some(policy.connect)),
         ];
         for (key, value) in zero {
@@ -522,7 +527,14 @@ impl ServiceBuilder {
             response: Some(Set::new(policy.response, origin.clone())),
             connect: Some(Set::new(policy.connect, origin.clone())),
             connect_wait: Some(Set::new(policy.connect_wait, origin.clone())),
-            limit_wait: Some(Set::new(policy.limit_wait, origin)),
+            limit_wait: Some(Set::new(policy.limit_wait, origin.clone())),
+            per_try_idle: Some(Set::new(policy.per_try_idle, origin.clone())),
+            stream_idle: Some(Set::new(policy.stream_idle, origin.clone())),
+            upgrade_idle: Some(Set::new(policy.upgrade_idle, origin.clone())),
+            max_stream_duration: Some(Set::new(policy.max_stream_duration, origin.clone())),
+            grpc_timeout_header_max: Some(Set::new(policy.grpc_timeout_header_max, origin.clone())),
+            grpc_timeout_header_offset: Some(Set::new(policy.grpc_timeout_header_offset, origin.clone())),
+            honor_inbound_deadline: Some(Set::new(policy.honor_inbound_deadline, origin)),
         };
         self.target().tunables.timeouts = timeouts;
         self

@@ -273,11 +273,19 @@ pub(crate) struct PartialTimeouts {
     pub(crate) connect: Field<Duration>,
     pub(crate) connect_wait: Field<Duration>,
     pub(crate) limit_wait: Field<Duration>,
+    pub(crate) per_try_idle: Field<Option<Duration>>,
+    pub(crate) stream_idle: Field<Option<Duration>>,
+    pub(crate) upgrade_idle: Field<Option<Duration>>,
+    pub(crate) max_stream_duration: Field<Option<Duration>>,
+    pub(crate) grpc_timeout_header_max: Field<Option<Duration>>,
+    pub(crate) grpc_timeout_header_offset: Field<Duration>,
+    pub(crate) honor_inbound_deadline: Field<bool>,
 }
 
 impl PartialTimeouts {
     pub(crate) fn over(self, lower: Self) -> Self {
-        over!(self, lower; fields: request, per_try, response, connect, connect_wait, limit_wait; groups: ; maps: )
+        over!(self, lower;
+            fields: request, per_try, response, connect, connect_wait, limit_wait, per_try_idle, stream_idle, upgrade_idle, max_stream_duration, grpc_timeout_header_max, grpc_timeout_header_offset, honor_inbound_deadline; groups: ; maps: )
     }
 }
 

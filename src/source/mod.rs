@@ -21,6 +21,7 @@ mod resolve;
 mod retry;
 mod security;
 mod store;
+mod switches;
 #[cfg(test)]
 mod tests;
 

@@ -13,7 +13,7 @@ use super::{
     },
     order,
     security::{self, SecurityOrigins},
-    unnamed_route,
+    switches, unnamed_route,
 };
 use crate::{
     balance::BalancePolicy,
@@ -78,6 +78,7 @@ pub(super) fn resolve(base: &Snapshot, merged: Document, pins: &Document, previo
         let before = previous.services.get(&name);
         let (mut spec, indices) = service(&name, &partial, &tunables, before.map(|spec| &**spec), &mut provenance);
         security::service(&mut spec, &partial, snapshot.identity.is_some(), &mut provenance);
+        switches::apply(&mut spec, &mut provenance, base.switches);
         let shared = match before {
             Some(before) if **before == spec => before.clone(),
             _ => Arc::new(spec.clone()),
@@ -201,6 +202,33 @@ fn timeouts(provenance: &mut Provenance, path: &str, partial: &PartialTimeouts) 
         connect: effective(provenance, at("connect"), &partial.connect, base.connect),
         connect_wait: effective(provenance, at("connect_wait"), &partial.connect_wait, base.connect_wait),
         limit_wait: effective(provenance, at("limit_wait"), &partial.limit_wait, base.limit_wait),
+        per_try_idle: effective(provenance, at("per_try_idle"), &partial.per_try_idle, base.per_try_idle),
+        stream_idle: effective(provenance, at("stream_idle"), &partial.stream_idle, base.stream_idle),
+        upgrade_idle: effective(provenance, at("upgrade_idle"), &partial.upgrade_idle, base.upgrade_idle),
+        max_stream_duration: effective(
+            provenance,
+            at("max_stream_duration"),
+            &partial.max_stream_duration,
+            base.max_stream_duration,
+        ),
+        grpc_timeout_header_max: effective(
+            provenance,
+            at("grpc_timeout_header_max"),
+            &partial.grpc_timeout_header_max,
+            base.grpc_timeout_header_max,
+        ),
+        grpc_timeout_header_offset: effective(
+            provenance,
+            at("grpc_timeout_header_offset"),
+            &partial.grpc_timeout_header_offset,
+            base.grpc_timeout_header_offset,
+        ),
+        honor_inbound_deadline: effective(
+            provenance,
+            at("honor_inbound_deadline"),
+            &partial.honor_inbound_deadline,
+            base.honor_inbound_deadline,
+        ),
     }
 }
 

@@ -1,6 +1,7 @@
 //! When something must have ended, and why.
 
 use std::{
+    num::NonZeroU32,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -10,11 +11,16 @@ use crate::{
     rt::Instant,
 };
 
+/// As good as never.
+const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// When something must have ended, and who says so.
 #[derive(Clone, Debug)]
 pub struct Deadline {
     pub(crate) at: Instant,
     pub(crate) cause: Cause,
+    /// How long the response body may be silent.
+    pub(crate) idle: Option<Idle>,
 }
 
 /// Who set a deadline.
@@ -30,6 +36,41 @@ pub(crate) enum Cause {
     Response { after: Duration, sent: RequestSent },
     /// The configured timeout of one attempt: to response headers.
     PerTry { after: Duration },
+    /// The configured life of a call of any kind.
+    MaxDuration { after: Duration },
+    /// Nobody: only silence ends it.
+    Nobody,
+}
+
+/// How long a response body may be silent, and by whose word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Idle {
+    millis: NonZeroU32,
+    /// `timeouts.per_try_idle`, which holds for responses of every kind; else `timeouts.stream_idle`.
+    pub(crate) per_try: bool,
+}
+
+impl Idle {
+    pub(crate) fn new(after: Duration, per_try: bool) -> Option<Self> {
+        let millis = u32::try_from(after.as_millis()).unwrap_or(u32::MAX);
+        Some(Self { millis: NonZeroU32::new(millis)?, per_try })
+    }
+
+    pub(crate) fn after(self) -> Duration {
+        Duration::from_millis(self.millis.get().into())
+    }
+
+    pub(crate) fn error(self) -> Error {
+        let key = if self.per_try { "per_try_idle" } else { "stream_idle" };
+        Error::new(
+            Code::Idle,
+            format!(
+                "not a byte of the response body for {:?}, its `timeouts.{key}`; raise it, or turn it off",
+                self.after()
+            ),
+        )
+        .with_origin(Origin::Peer)
+    }
 }
 
 /// When the request body was sent whole. `Always` for bodies that are here from the start.
@@ -42,19 +83,35 @@ pub(crate) enum RequestSent {
 impl Deadline {
     /// `after` from now, body included.
     pub fn after(after: Duration) -> Self {
-        Self { at: crate::rt::now() + after, cause: Cause::Request { after, key: "timeout" } }
+        Self::new(crate::rt::now() + after, Cause::Request { after, key: "timeout" })
     }
 
     pub(crate) fn new(at: Instant, cause: Cause) -> Self {
-        Self { at, cause }
+        Self { at, cause, idle: None }
+    }
+
+    /// Nothing but silence ends the call.
+    pub(crate) fn idle_only(from: Instant, idle: Idle) -> Self {
+        Self { at: from + FAR, cause: Cause::Nobody, idle: Some(idle) }
+    }
+
+    /// Silence ends it as well.
+    pub(crate) fn with_idle(mut self, idle: Option<Idle>) -> Self {
+        self.idle = idle;
+        self
     }
 
     /// When it passes, if that is known already.
     pub(crate) fn fixed(&self) -> Option<Instant> {
         match self.cause {
-            Cause::Response { sent: RequestSent::When(_), .. } => None,
+            Cause::Response { sent: RequestSent::When(_), .. } | Cause::Nobody => None,
             _ => Some(self.at),
         }
+    }
+
+    /// Whether peers are told of it.
+    pub(crate) fn travels(&self) -> bool {
+        self.covers_body() && !matches!(self.cause, Cause::Nobody)
     }
 
     /// Whether it still holds once the response headers are there.
@@ -97,6 +154,11 @@ impl Deadline {
                 format!("no response headers within {after:?}, the per-try timeout of this call"),
             )
             .with_origin(Origin::Peer),
+            Cause::MaxDuration { after } => Error::new(
+                Code::MaxDuration,
+                format!("the call is {after:?} old, its `timeouts.max_stream_duration`; raise it, or call anew before"),
+            ),
+            Cause::Nobody => Error::new(Code::Internal, "a call without a deadline has passed it"),
             Cause::Inbound => Error::new(
                 Code::DeadlineExhausted,
                 "the deadline of the request being served passed before this call was complete",

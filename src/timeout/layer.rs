@@ -8,17 +8,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::Response;
+use http::{Response, header::CONTENT_TYPE};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{Deadline, deadline::Expiry};
+use super::{Deadline, Idle, deadline::Expiry};
 use crate::{
     error::{BoxError, Code, Error},
     provide::Provide,
-    rt::{self, Sleep},
+    rt::{self, Instant, Sleep},
 };
 
 /// Ends calls that outlive their deadline with E020, or E021 if it was the caller's.
@@ -107,22 +107,45 @@ pin_project! {
 
 impl Timer {
     /// Ready with the error once the deadline has passed. Called after the guarded work returned pending.
-    fn poll_expired(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Error> {
+    fn poll_expired(self: Pin<&mut Self>, cx: &mut Context<'_>, silence: Option<&Silence>) -> Poll<Error> {
         let mut this = self.project();
-        let Some(deadline) = this.deadline.as_ref() else { return Poll::Pending };
         loop {
-            match this.sleep.as_mut().as_pin_mut() {
-                None => this.sleep.set(Some(rt::sleep_until(deadline.at))),
-                Some(mut sleep) => {
-                    ready!(sleep.as_mut().poll(cx));
-                    match deadline.expire(rt::now()) {
-                        Expiry::Expired(error) => return Poll::Ready(error),
-                        Expiry::Later(at) => sleep.reset(at),
+            let wakes = match (this.deadline.as_ref().map(|deadline| deadline.at), silence.map(|silence| silence.until))
+            {
+                (Some(deadline), Some(silence)) => deadline.min(silence),
+                (Some(at), None) | (None, Some(at)) => at,
+                (None, None) => return Poll::Pending,
+            };
+            let Some(mut sleep) = this.sleep.as_mut().as_pin_mut() else {
+                this.sleep.set(Some(rt::sleep_until(wakes)));
+                continue;
+            };
+            ready!(sleep.as_mut().poll(cx));
+            let now = rt::now();
+            if let Some(silence) = silence.filter(|silence| silence.until <= now) {
+                return Poll::Ready(silence.idle.error());
+            }
+            let mut next = wakes;
+            if let Some(deadline) = this.deadline.as_mut().filter(|deadline| deadline.at <= now) {
+                match deadline.expire(now) {
+                    Expiry::Expired(error) => return Poll::Ready(error),
+                    Expiry::Later(at) => {
+                        deadline.at = at;
+                        next = silence.map_or(at, |silence| silence.until.min(at));
                     }
                 }
             }
+            // It was armed for something earlier: a silence that was broken meanwhile.
+            sleep.reset(next);
         }
     }
+}
+
+/// A body that has nothing to say at the moment.
+struct Silence {
+    idle: Idle,
+    /// If it goes on until then, it is over.
+    until: Instant,
 }
 
 pin_project! {
@@ -145,6 +168,7 @@ impl<F, B, E> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
     E: Into<BoxError>,
+    B: HttpBody,
 {
     type Output = Result<Response<TimeoutBody<B>>, Error>;
 
@@ -153,14 +177,19 @@ where
         let mut this = self.project();
         if let Poll::Ready(result) = this.inner.poll(cx) {
             let response = result.map_err(foreign)?;
-            let deadline = this.timer.as_mut().project().deadline.take().filter(Deadline::covers_body);
+            let deadline = this.timer.as_mut().project().deadline.take();
+            let idle = deadline.as_ref().and_then(|deadline| deadline.idle);
+            let idle = idle.filter(|idle| idle.per_try || !is_event_stream(&response));
+            let deadline = deadline.filter(Deadline::covers_body);
             return Poll::Ready(Ok(response.map(|body| TimeoutBody {
                 body,
                 timer: Timer { deadline, sleep: None },
+                idle,
+                silence: None,
                 done: false,
             })));
         }
-        Poll::Ready(Err(ready!(this.timer.poll_expired(cx))))
+        Poll::Ready(Err(ready!(this.timer.poll_expired(cx, None))))
     }
 }
 
@@ -171,8 +200,18 @@ pin_project! {
         body: B,
         #[pin]
         timer: Timer,
+        idle: Option<Idle>,
+        // Since the last frame, once one was waited for.
+        silence: Option<Silence>,
         done: bool,
     }
+}
+
+/// Silent for as long as nothing happens. Bodies of a known length are none, and are not looked at.
+fn is_event_stream<B: HttpBody>(response: &Response<B>) -> bool {
+    let kind =
+        || response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+    response.body().size_hint().exact().is_none() && kind()
 }
 
 impl<B> std::fmt::Debug for TimeoutBody<B> {
@@ -196,11 +235,15 @@ where
             return Poll::Ready(None);
         }
         if let Poll::Ready(frame) = this.body.poll_frame(cx) {
+            *this.silence = None;
             return Poll::Ready(frame.map(|frame| {
                 frame.map_err(|error| Error::from_boxed(error.into(), Code::ConnectionClosed, "the body failed"))
             }));
         }
-        let error = ready!(this.timer.poll_expired(cx));
+        if let (Some(idle), None) = (*this.idle, &this.silence) {
+            *this.silence = Some(Silence { idle, until: rt::now() + idle.after() });
+        }
+        let error = ready!(this.timer.poll_expired(cx, this.silence.as_ref()));
         *this.done = true;
         Poll::Ready(Some(Err(error)))
     }
@@ -281,6 +324,64 @@ mod tests {
         let error = service.oneshot(Request::new(Body::empty())).await.unwrap_err();
         assert!(error.message().contains("timeouts.response"));
         assert_eq!(start.elapsed(), Duration::from_secs(55));
+    }
+
+    fn ticking(every: Duration) -> Body {
+        let ticks = tokio_stream::StreamExt::throttle(tokio_stream::iter(0..), every);
+        let frames =
+            tokio_stream::StreamExt::map(ticks, |_: i32| Ok::<_, Error>(Frame::data(Bytes::from_static(b"a"))));
+        Body::new(http_body_util::StreamBody::new(frames))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_may_go_on_for_ever_but_not_be_silent() {
+        let idle = Idle::new(Duration::from_secs(5), true);
+        let deadline = Deadline::idle_only(rt::now(), idle.unwrap());
+        let service = |body: fn() -> Body| {
+            TimeoutLayer::with(Fixed(deadline.clone()))
+                .layer(service_fn(move |_: Request<Body>| async move { Ok::<_, Error>(Response::new(body())) }))
+        };
+        let call = service(|| ticking(Duration::from_secs(4))).oneshot(Request::new(Body::empty()));
+        let mut body = Box::pin(call.await.unwrap().into_body());
+        for _ in 0..1_000 {
+            assert!(body.frame().await.unwrap().is_ok());
+        }
+        let start = rt::now();
+        let call = service(stalled_body).oneshot(Request::new(Body::empty()));
+        let mut body = Box::pin(call.await.unwrap().into_body());
+        assert!(body.frame().await.unwrap().is_ok());
+        assert_eq!(body.frame().await.unwrap().unwrap_err().code(), Code::Idle);
+        assert_eq!(start.elapsed(), Duration::from_secs(5));
+        assert!(body.frame().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_stream_may_be_silent_unless_it_is_said_for_every_body() {
+        for (per_try, silent) in [(false, true), (true, false)] {
+            let deadline = Deadline::idle_only(rt::now(), Idle::new(Duration::from_secs(5), per_try).unwrap());
+            let service = TimeoutLayer::with(Fixed(deadline)).layer(service_fn(|_: Request<Body>| async {
+                let response = Response::builder().header("content-type", "text/event-stream; charset=utf-8");
+                Ok::<_, Error>(response.body(stalled_body()).unwrap())
+            }));
+            let mut body = Box::pin(service.oneshot(Request::new(Body::empty())).await.unwrap().into_body());
+            let _ = body.frame().await;
+            assert_eq!(rt::timeout(Duration::from_secs(3600), body.frame()).await.is_none(), silent);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_nearer_of_deadline_and_silence_ends_a_body() {
+        for (deadline, idle, code, took) in [(3, 5, Code::TimeoutRequest, 3), (9, 5, Code::Idle, 5)] {
+            let start = rt::now();
+            let idle = Idle::new(Duration::from_secs(idle), true);
+            let deadline = Deadline::after(Duration::from_secs(deadline)).with_idle(idle);
+            let service = TimeoutLayer::with(Fixed(deadline))
+                .layer(service_fn(|_: Request<Body>| async { Ok::<_, Error>(Response::new(stalled_body())) }));
+            let mut body = Box::pin(service.oneshot(Request::new(Body::empty())).await.unwrap().into_body());
+            let _ = body.frame().await;
+            assert_eq!(body.frame().await.unwrap().unwrap_err().code(), code);
+            assert_eq!(start.elapsed(), Duration::from_secs(took));
+        }
     }
 
     #[tokio::test(start_paused = true)]

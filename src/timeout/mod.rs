@@ -8,7 +8,7 @@ mod deadline;
 mod layer;
 mod policy;
 
-pub(crate) use self::deadline::{Cause, RequestSent};
+pub(crate) use self::deadline::{Cause, Idle, RequestSent};
 pub use self::{
     deadline::Deadline,
     layer::{After, ResponseFuture, Timeout, TimeoutBody, TimeoutLayer},

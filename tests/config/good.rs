@@ -33,7 +33,16 @@ services:
     protocol: http2
     load_balancer: { least_request: { choice_count: 3 } }
     subsets: { v1: { version: v1 }, v2: { version: v2 } }
-    timeouts: { per_try: 500ms, response: off }
+    timeouts:
+      per_try: 500ms
+      response: off
+      per_try_idle: 400ms
+      stream_idle: 1m
+      upgrade_idle: off
+      max_stream_duration: 1h
+      grpc_timeout_header_max: 10s
+      grpc_timeout_header_offset: 10ms
+      honor_inbound_deadline: false
     routes:
     - { split: { v1: 90, v2: 10 } }
     - { name: jason, match: { headers: { end-user: jason } }, to: v2, timeout: 750ms }
@@ -240,7 +249,7 @@ fn each_value_knows_where_it_comes_from() {
         other => panic!("{path}: {other}"),
     };
     assert_eq!(line("services.reviews.timeouts.request"), 8);
-    assert_eq!(line("services.reviews.timeouts.per_try"), 20);
+    assert_eq!(line("services.reviews.timeouts.per_try"), 21);
     assert_eq!(line("services.ratings.circuit_breakers.max_requests"), 9);
     assert_eq!(snapshot.provenance.of("services.reviews.timeouts.connect"), &Origin::Default);
     assert_eq!(snapshot.provenance.of("mesh.namespace"), &Origin::Default);

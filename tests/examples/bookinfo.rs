@@ -24,13 +24,16 @@ async fn every_task_passes() {
             "over 10000 calls",
             "✓ Delay fault",
             "✓ Abort fault",
+            "✓ Request timeouts",
+            "✓ Circuit breaking",
+            "20 got E030, 0 failed otherwise; the service saw 40, UO counts 20",
             "✓ Mirroring",
             "✓ Mutual TLS migration",
             "✓ Authorization for HTTP traffic",
             "✓ Rolling restart",
             "0 of",
             "and 0 calls between services",
-            "8 tasks passed, 0 failed",
+            "10 tasks passed, 0 failed",
         ],
     );
 }

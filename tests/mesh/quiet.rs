@@ -86,12 +86,18 @@ async fn an_idle_event_stream_lives_on_over_http1() {
     event_stream("http1").await;
 }
 
-/// Headers end the default timeout; what comes after may take as long as it takes.
+/// Headers end the default timeout; what comes after may take as long as it takes, if it is not silent for five minutes or
+/// said that it will be.
 #[tokio::test(start_paused = true)]
-async fn a_response_that_has_begun_may_be_silent() {
+async fn a_response_that_has_begun_may_be_silent_for_as_long_as_it_says() {
     for protocol in ["http2", "http1"] {
         let (_server, mesh) = world(protocol).await;
+        let begun = Instant::now();
         let mut body = mesh.client("s").get("/headers_first").send().await.unwrap().into_body();
+        assert_eq!(body.frame().await.unwrap().unwrap_err().code(), Code::Idle, "{protocol}");
+        assert_eq!(begun.elapsed(), Duration::from_secs(300));
+        let request = mesh.client("s").get("/headers_first").header("prefer", "wait=1500");
+        let mut body = request.send().await.unwrap().into_body();
         for expected in ["a", "b"] {
             assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), expected, "{protocol}");
         }

@@ -33,7 +33,7 @@ async fn simulate(
         rt::sleep_until(next).await;
         let even = (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
         next += Duration::from_secs_f64(-(1.0 - even).ln() / f64::from(rate));
-        let ask = Ask { subset: None, want: Want::Any, tried: &[], repeatable: true, deadline: None };
+        let ask = Ask { repeatable: true, ..Ask::of(None, Want::Any) };
         bench.cluster.watch_calls();
         let Ready::Go(Chosen { picked, slot, probe }) = bench.cluster.try_ready(ask) else { continue };
         let name = picked.id.strip_prefix("memory:").unwrap().to_owned();

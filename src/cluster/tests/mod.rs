@@ -97,7 +97,7 @@ impl Bench {
 
     /// Where one call would go.
     fn pick(&self) -> Result<String, Error> {
-        let ask = Ask { subset: None, want: Want::Any, tried: &[], repeatable: true, deadline: None };
+        let ask = Ask { repeatable: true, ..Ask::of(None, Want::Any) };
         match self.cluster.try_ready(ask) {
             Ready::Go(chosen) => Ok(chosen.picked.id.strip_prefix("memory:").unwrap().to_owned()),
             Ready::Fail(error) => Err(error),

@@ -9,7 +9,7 @@ use crate::{
 };
 
 fn choose(bench: &Bench, repeatable: bool) -> Chosen {
-    let ask = Ask { subset: None, want: Want::Any, tried: &[], repeatable, deadline: None };
+    let ask = Ask { repeatable, ..Ask::of(None, Want::Any) };
     match bench.cluster.try_ready(ask) {
         Ready::Go(chosen) => chosen,
         _ => panic!("nothing to choose"),

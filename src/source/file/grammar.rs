@@ -202,6 +202,43 @@ fn timeouts(at: Cursor<'_, '_, '_>) -> Option<PartialTimeouts> {
         limit_wait: fields.field("limit_wait", "How long a call waits for `max_requests`. Default 0s.", |at| {
             at.duration(Duration::ZERO)
         }),
+        per_try_idle: fields.field(
+            "per_try_idle",
+            "Without a byte of the response, within one attempt and in response bodies of every kind. Default off; at least \
+             1ms.",
+            |at| at.duration_or_off(MIN_TIMEOUT),
+        ),
+        stream_idle: fields.field(
+            "stream_idle",
+            "Between two frames of a response body, where `response` applies and it is no event stream. Default 5m; at \
+             least 1ms, or `off`.",
+            |at| at.duration_or_off(MIN_TIMEOUT),
+        ),
+        upgrade_idle: fields.field(
+            "upgrade_idle",
+            "Without a byte on a connection that was upgraded. Default 1h; at least 1ms, or `off`.",
+            |at| at.duration_or_off(MIN_TIMEOUT),
+        ),
+        max_stream_duration: fields.field(
+            "max_stream_duration",
+            "The whole life of a call of any kind, streams included. Default off; at least 1ms.",
+            |at| at.duration_or_off(MIN_TIMEOUT),
+        ),
+        grpc_timeout_header_max: fields.field(
+            "grpc_timeout_header_max",
+            "The most that counts of a `grpc-timeout` that the application wrote. Default off: as written.",
+            |at| at.duration_or_off(MIN_TIMEOUT),
+        ),
+        grpc_timeout_header_offset: fields.field(
+            "grpc_timeout_header_offset",
+            "Taken from a `grpc-timeout` that the application wrote. Default 0s.",
+            |at| at.duration(Duration::ZERO),
+        ),
+        honor_inbound_deadline: fields.field(
+            "honor_inbound_deadline",
+            "Whether calls end when the caller of the request being served stops waiting. Default true.",
+            |at| at.boolean(),
+        ),
     })
 }
 

@@ -225,10 +225,18 @@ impl Printer<'_> {
             ("connect", Some(timeouts.connect)),
             ("connect_wait", Some(timeouts.connect_wait)),
             ("limit_wait", Some(timeouts.limit_wait)),
+            ("per_try_idle", timeouts.per_try_idle),
+            ("stream_idle", timeouts.stream_idle),
+            ("upgrade_idle", timeouts.upgrade_idle),
+            ("max_stream_duration", timeouts.max_stream_duration),
+            ("grpc_timeout_header_max", timeouts.grpc_timeout_header_max),
+            ("grpc_timeout_header_offset", Some(timeouts.grpc_timeout_header_offset)),
         ] {
             let value = value.map_or_else(|| "off".to_owned(), duration);
             self.value(6, key, &value, &format!("{path}.timeouts.{key}"));
         }
+        let honor = timeouts.honor_inbound_deadline.to_string();
+        self.value(6, "honor_inbound_deadline", &honor, &format!("{path}.timeouts.honor_inbound_deadline"));
         if let Some(throttle) = &service.throttle {
             self.value(4, "throttle", &overload::shown_throttle(throttle), &format!("{path}.throttle"));
         }

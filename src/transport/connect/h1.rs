@@ -1,16 +1,16 @@
 //! HTTP/1.1 connections: one request at a time, kept for the next one.
 
 use std::{
-    io,
+    io, mem,
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{
-            AtomicU8,
+            AtomicU8, AtomicU32,
             Ordering::{Relaxed, SeqCst},
         },
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -63,7 +63,7 @@ impl H1Connection {
     pub(super) async fn open(dialed: Dialed, permit: ConnectionPermit, pool: &Pool) -> Result<Self, hyper::Error> {
         let (epoch, renew_at) = (pool.epoch(), dialed.renew_at);
         let upgraded = Upgraded::default();
-        let io = Kept { io: dialed.io, shared: upgraded.clone() };
+        let io = Kept { io: dialed.io, shared: upgraded.clone(), silence: None };
         let (send, connection) =
             http1::Builder::new().max_buf_size(MAX_BUFFER).handshake::<_, Body>(TokioIo::new(io)).await?;
         pool.tasks().spawn(async move {
@@ -109,6 +109,8 @@ pub(crate) struct Upgraded(Arc<Shared>);
 struct Shared {
     held: Mutex<Vec<Box<dyn Send>>>,
     written: AtomicU8,
+    /// Milliseconds of silence after which it ends, once it is upgraded; 0 is never.
+    silence: AtomicU32,
 }
 
 /// Nothing was written since the request began.
@@ -120,6 +122,12 @@ const SEALED: u8 = 2;
 impl Upgraded {
     pub(crate) fn hold(&self, value: impl Send + 'static) {
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(value));
+    }
+
+    /// Ends the connection once nothing was read or written for this long.
+    pub(crate) fn end_when_silent_for(&self, after: Duration) {
+        let millis = u32::try_from(after.as_millis()).unwrap_or(u32::MAX);
+        self.0.silence.store(millis, Relaxed);
     }
 
     /// A request begins.
@@ -138,12 +146,23 @@ impl Upgraded {
 struct Kept {
     io: Box<dyn Io>,
     shared: Upgraded,
+    /// While it is upgraded and waits for its peer.
+    silence: Option<Box<Silence>>,
+}
+
+/// Nothing was read since a moment, and perhaps written.
+struct Silence {
+    sleep: Pin<Box<rt::Sleep>>,
+    written: bool,
 }
 
 impl Kept {
     /// Notes the first bytes of a request before they are handed over, so that nobody can be told otherwise meanwhile. A
     /// write that fails may have handed over a part: TLS writes in records.
     fn noted(&mut self, write: impl FnOnce(Pin<&mut dyn Io>) -> Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Some(silence) = &mut self.silence {
+            silence.written = true;
+        }
         let written = &self.shared.0.written;
         if written.load(Relaxed) == WRITTEN {
             return write(Pin::new(&mut *self.io));
@@ -159,6 +178,24 @@ impl Kept {
     }
 }
 
+impl Kept {
+    /// Fails the read once nothing has moved for long enough.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let after = Duration::from_millis(self.shared.0.silence.load(Relaxed).into());
+        let silence = self.silence.get_or_insert_with(|| {
+            Box::new(Silence { sleep: Box::pin(rt::sleep_until(rt::now() + after)), written: false })
+        });
+        loop {
+            ready!(silence.sleep.as_mut().poll(cx));
+            if !mem::take(&mut silence.written) {
+                let message = "the upgraded connection was silent for longer than `timeouts.upgrade_idle`";
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, message)));
+            }
+            silence.sleep.as_mut().reset(rt::now() + after);
+        }
+    }
+}
+
 impl AsyncRead for Kept {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
@@ -167,7 +204,13 @@ impl AsyncRead for Kept {
             // A request that has not begun to leave stays here: nobody would hear the answer.
             let _ = self.shared.never_sent();
         }
-        polled
+        match polled {
+            Poll::Pending if self.shared.0.silence.load(Relaxed) > 0 => self.poll_silence(cx),
+            polled => {
+                self.silence = None;
+                polled
+            }
+        }
     }
 }
 
