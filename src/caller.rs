@@ -2,6 +2,7 @@
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 /// What a request proved about its caller: a token, an API key, an address that trusted proxies vouch for.
@@ -98,9 +99,9 @@ impl Token {
         self.text("azp")
     }
 
-    /// A claim by its name.
-    pub fn claim(&self, name: &str) -> Option<&Value> {
-        self.claims.get(name)
+    /// A claim by its name, as `T`; `None` if it is absent or something else.
+    pub fn claim<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        T::deserialize(self.claims.get(name)?).ok()
     }
 
     /// A claim inside of claims, which are objects.
@@ -109,9 +110,9 @@ impl Token {
         rest.iter().try_fold(self.claims.get(first.as_ref())?, |value, name| value.get(name.as_ref()))
     }
 
-    /// All claims.
-    pub fn claims(&self) -> &Map<String, Value> {
-        &self.claims
+    /// All claims, as `T`; `None` if they are something else.
+    pub fn claims<T: DeserializeOwned>(&self) -> Option<T> {
+        T::deserialize(Value::Object(self.claims.clone())).ok()
     }
 
     fn text(&self, name: &str) -> Option<&str> {

@@ -169,7 +169,7 @@ fn when_holds(when: &When, view: &View<'_>, denies: bool) -> bool {
             denies || when.values.is_empty() && when.not_values.is_empty()
         }
         WhenKey::Claim(path) => {
-            let mut value = view.token.map(|token| serde_json::Value::Object(token.claims().clone()));
+            let mut value = view.token.and_then(|token| token.claims::<serde_json::Value>());
             for name in path {
                 value = value.and_then(|value| value.get(&**name).cloned());
             }

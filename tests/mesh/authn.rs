@@ -34,7 +34,7 @@ async fn who(caller: Caller, request: Request) -> Json<Value> {
     let headers: Vec<String> = request.headers().keys().map(ToString::to_string).collect();
     Json(json!({
         "subject": caller.token().and_then(|token| token.subject()),
-        "role": caller.token().and_then(|token| token.claim("role")),
+        "role": caller.token().and_then(|token| token.claim::<String>("role")),
         "client": caller.client_ip(),
         "x-user": request.headers().get("x-user").map(|value| value.to_str().unwrap()),
         "headers": headers,
