@@ -26,7 +26,7 @@ use super::{
     material::{Material, Svid},
 };
 use crate::{
-    name::{SpiffeId, TrustDomain},
+    name::TrustDomain,
     rt::{self, Rng},
 };
 
@@ -120,7 +120,7 @@ impl DevAuthority {
         service: &str,
         provider: &CryptoProvider,
     ) -> Result<Material, String> {
-        let id = template(domain, namespace, service)?;
+        let id = domain.workload(namespace, service).map_err(|error| error.to_string())?;
         let wrong = |error: rcgen::Error| format!("a certificate for `{id}` cannot be made: {error}");
         let key = KeyPair::generate().map_err(wrong)?;
         let mut params = CertificateParams::new([]).map_err(wrong)?;
@@ -146,14 +146,6 @@ impl DevAuthority {
         let bundles = [(domain.clone(), Arc::new(bundle))].into();
         Ok(Material { own, bundles: Arc::new(bundles), revocations: Arc::default() })
     }
-}
-
-/// The identity that sources which mint identities give to a service, and that is expected of it.
-///
-/// # Errors
-/// If a name does not fit into an identity.
-pub(crate) fn template(domain: &TrustDomain, namespace: &str, service: &str) -> Result<SpiffeId, String> {
-    domain.id(&format!("/ns/{namespace}/sa/{service}")).map_err(|error| error.to_string())
 }
 
 /// Why development identity is not to be used here, if it is not.

@@ -396,7 +396,7 @@ impl Inner {
         let domain = snapshot.mesh.trust_domain.as_deref().unwrap_or_default();
         let domain = TrustDomain::new(domain).map_err(|error| error.to_string())?;
         if snapshot.identity == Some(IdentitySource::Dev) {
-            let id = domain.id(&format!("/ns/{}/sa/{}", snapshot.mesh.namespace, spec.name));
+            let id = domain.workload(&snapshot.mesh.namespace, spec.name.as_str());
             return id.map(|id| Expected::Ids([id].into())).map_err(|error| error.to_string());
         }
         tracing::warn!(

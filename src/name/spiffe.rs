@@ -43,6 +43,14 @@ impl TrustDomain {
         &self.0
     }
 
+    /// The identity that sources which mint identities give to a service, and that is expected of it.
+    ///
+    /// # Errors
+    /// If a name does not fit into an identity.
+    pub(crate) fn workload(&self, namespace: &str, service: &str) -> Result<SpiffeId, NameError> {
+        self.id(&format!("/ns/{namespace}/sa/{service}"))
+    }
+
     /// The identity with this path, which begins with `/`, or is empty for the domain's own.
     ///
     /// # Errors

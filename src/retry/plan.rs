@@ -35,7 +35,7 @@ pub(super) struct Meta {
 
 /// An attempt that was decided.
 pub(super) struct Decided {
-    /// When it is sent, `None` for now.
+    /// When it is sent; at once without a time.
     pub(super) at: Option<Instant>,
     kind: AttemptKind,
     charge: Option<Charge>,

@@ -271,6 +271,19 @@ async fn a_connection_leaves_before_a_certificate_ends_and_is_cut_when_it_does()
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_waits_for_the_certificate_of_a_connection_that_is_gone() {
+    let authority = Authority::new("ours");
+    let ends = Ends::new(&authority, &authority, hours(24 * 365), Plaintext::Refused);
+    let before = ends.tasks.len();
+    let pool = ends.pool(Protocol::Http2);
+    ready(&pool).await;
+    assert!(ends.tasks.len() > before);
+    pool.close();
+    drop(pool);
+    until("every task ended", || ends.tasks.len() == before).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_not_accepted_any_more_is_cut_on_both_sides() {
     let authority = Authority::new("ours");
     let ends = Ends::new(&authority, &authority, hours(1), Plaintext::Refused);

@@ -82,23 +82,25 @@ impl TlsDialer {
         let leash = Arc::new(Leash::default());
         let fate = Some(Arc::clone(&leash));
         let Some(proven) = proven else {
-            let io = Box::new(Leashed { io: stream, leash, _enrolled: None });
+            let io = Box::new(Leashed { io: stream, leash, _held: None });
             return Ok(Dialed { io, alpn, renew_at, fate });
         };
         let (cut, expiring) = (Arc::clone(&leash), Arc::downgrade(&leash));
         let expires = rt::at(proven.not_after);
-        let enrolled = Some(self.roll.enrol(proven.clone(), move || cut.cut()));
+        let enrolled = self.roll.enrol(proven.clone(), move || cut.cut());
         // On the roll before it is judged again: a change in between is seen by one of the two.
         if !(self.holds)(&proven) {
             return Err(error::not_accepted_any_more(address));
         }
-        self.tasks.spawn(async move {
+        let timer = Timer(self.tasks.child());
+        timer.0.spawn(async move {
             rt::sleep_until(expires).await;
             if let Some(leash) = expiring.upgrade() {
                 leash.cut();
             }
         });
-        Ok(Dialed { io: Box::new(Leashed { io: stream, leash, _enrolled: enrolled }), alpn, renew_at, fate })
+        let io = Box::new(Leashed { io: stream, leash, _held: Some((enrolled, timer)) });
+        Ok(Dialed { io, alpn, renew_at, fate })
     }
 }
 
@@ -154,7 +156,17 @@ impl Leash {
 struct Leashed<I> {
     io: I,
     leash: Arc<Leash>,
-    _enrolled: Option<Enrolled>,
+    /// Its place on the roll, and what cuts it when the certificate ends.
+    _held: Option<(Enrolled, Timer)>,
+}
+
+/// The task that waits for the end of a certificate, which may be days away: it ends with the connection.
+struct Timer(TaskSet);
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
 }
 
 fn cut() -> io::Error {
