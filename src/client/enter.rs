@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{Request, Response, Uri, header::HOST, uri::Scheme};
+use http::{Request, Response, Uri, header::HOST};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -87,11 +87,11 @@ fn enter(entry: &RouteEntry, request: &mut Request<Body>) -> Result<Option<Respo
             crate::route::apply_rewrite(&route.rewrite, entry.prefix(), request)?;
         }
     }
-    // Endpoints are addresses; what the peer should see as its name is the service, unless the caller named a host.
+    // Endpoints are addresses; what the peer should see is the name it is known by, unless the caller named a host.
     if request.uri().authority().is_none() && !request.headers().contains_key(HOST) {
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
-        parts.scheme = Some(Scheme::HTTP);
-        parts.authority = Some(entry.authority.clone());
+        let (scheme, authority) = entry.origin.clone();
+        (parts.scheme, parts.authority) = (Some(scheme), Some(authority));
         if parts.path_and_query.is_none() {
             parts.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
         }

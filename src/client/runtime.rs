@@ -6,7 +6,10 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use http::{Request, uri::Authority};
+use http::{
+    Request,
+    uri::{Authority, Scheme},
+};
 
 use super::outbound::CallContext;
 use crate::{
@@ -147,7 +150,7 @@ impl ServiceRuntime {
                 route: None,
                 action: Action::Refuse(Code::UnknownService, message.into()),
                 timeouts: TimeoutPolicy::default(),
-                authority: Authority::from_static("localhost"),
+                origin: (Scheme::HTTP, Authority::from_static("localhost")),
                 outer: None,
                 attempt: None,
                 bare: false,
@@ -175,7 +178,7 @@ impl ServiceRuntime {
                     subsets: vec![None],
                 },
                 timeouts: TimeoutPolicy { response: None, ..TimeoutPolicy::default() },
-                authority: authority(&spec.name),
+                origin: origin(spec),
                 outer: None,
                 attempt: None,
                 bare: true,
@@ -209,8 +212,8 @@ pub(crate) struct RouteEntry {
     pub(crate) route: Option<Arc<Route>>,
     pub(crate) action: Action,
     pub(crate) timeouts: TimeoutPolicy,
-    /// The authority of requests that name none.
-    pub(crate) authority: Authority,
+    /// Scheme and authority of requests that name none.
+    pub(crate) origin: (Scheme, Authority),
     pub(crate) outer: Option<Arc<dyn Seat>>,
     pub(crate) attempt: Option<Arc<dyn Seat>>,
     /// Without policies, and without limits on calls.
@@ -252,8 +255,13 @@ pub(crate) struct MirrorTo {
     pub(crate) subset: Option<SubsetId>,
 }
 
-fn authority(name: &ServiceName) -> Authority {
-    name.as_str().parse().unwrap_or_else(|_| Authority::from_static("localhost"))
+/// Inside of the mesh a service is known by its name, outside by the name that its certificate carries.
+fn origin(spec: &ServiceSpec) -> (Scheme, Authority) {
+    let inside = || spec.name.as_str().parse().unwrap_or_else(|_| Authority::from_static("localhost"));
+    match spec.outside_authority().and_then(|authority| authority.parse().ok()) {
+        Some(authority) => (Scheme::HTTPS, authority),
+        None => (Scheme::HTTP, inside()),
+    }
 }
 
 /// What a route does.
@@ -330,7 +338,7 @@ impl EntryBuilder<'_> {
             route: route.map(|(route, _)| Arc::clone(route)),
             action,
             timeouts,
-            authority: authority(&self.spec.name),
+            origin: origin(self.spec),
             outer: seats(self.outer, Position::Outer),
             attempt: seats(self.attempt, Position::Attempt),
             bare: false,

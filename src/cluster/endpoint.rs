@@ -56,7 +56,7 @@ impl Endpoint {
             protocol: policy.protocol,
             kind,
             label: Arc::clone(&id),
-            authority: policy.outside_name().and_then(|name| name.parse().ok()),
+            authority: None,
         };
         let connecting = PoolPolicy {
             connect_timeout: policy.timeouts.connect,

@@ -121,6 +121,19 @@ impl ServiceSpec {
 }
 
 impl ServiceSpec {
+    /// [`outside_name`](Self::outside_name) with its port, unless that is the one of HTTPS.
+    pub(crate) fn outside_authority(&self) -> Option<String> {
+        let name = self.outside_name()?;
+        let port = self.endpoints.iter().find_map(|source| match &source.source {
+            SourceKind::Dns { name: resolved, port } if resolved.trim_end_matches('.') == &*name => *port,
+            _ => None,
+        });
+        Some(match port {
+            Some(port) if port != 443 => format!("{name}:{port}"),
+            _ => name.to_string(),
+        })
+    }
+
     /// The name by which a service outside of the mesh is known to its own TLS and virtual hosts: what `server_name` says,
     /// else the first name that is resolved, else the first host without a wildcard.
     pub(crate) fn outside_name(&self) -> Option<Arc<str>> {

@@ -122,6 +122,62 @@ async fn a_development_identity_stays_on_this_machine() {
     assert!(mesh.listen("0.0.0.0:0").await.is_ok());
 }
 
+/// A server of somebody else's authority, which tells the host it is asked for; and the authority's certificate.
+async fn stranger(name: &str, dir: &Path) -> (std::net::SocketAddr, std::path::PathBuf) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new([]).unwrap();
+    params.distinguished_name.push(rcgen::DnType::OrganizationName, "theirs");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let root = params.self_signed(&key).unwrap();
+    let issuer = rcgen::Issuer::new(params, key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let leaf = rcgen::CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let key = rustls_pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let config = config.with_no_client_auth().with_single_cert(vec![leaf.der().clone()], key).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let host = hyper::service::service_fn(async |request: Request<hyper::body::Incoming>| {
+                    let host = request.headers()["host"].to_str().unwrap().to_owned();
+                    Ok::<_, std::convert::Infallible>(Response::new(http_body_util::Full::<bytes::Bytes>::from(host)))
+                });
+                let io = hyper_util::rt::TokioIo::new(stream);
+                let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, host).await;
+            });
+        }
+    });
+    let ca = dir.join("their-ca.pem");
+    std::fs::write(&ca, root.pem()).unwrap();
+    (addr, ca)
+}
+
+#[tokio::test]
+async fn a_service_of_another_authority_is_known_by_the_name_in_its_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    let (addr, ca) = stranger("ledger.example", dir.path()).await;
+    let client = async |name: &str| {
+        let config = format!(
+            "services: {{ledger: {{endpoints: {{static: [\"{addr}\"]}}, protocol: http1, \
+             tls: {{private: {{ca: {ca:?}, server_name: {name}}}}}}}}}"
+        );
+        let mesh = Mesh::builder("web").config_str(&config).build().await.unwrap();
+        let sent = mesh.client("ledger").get("/").timeout(Duration::from_secs(5)).send().await;
+        (mesh, sent)
+    };
+    let (_mesh, answered) = client("ledger.example").await;
+    assert_eq!(answered.unwrap().text().await.unwrap(), "ledger.example");
+    let (_mesh, refused) = client("other.example").await;
+    let error = refused.unwrap_err();
+    assert!(error.code() == sinew::Code::TlsFailed && error.never_processed(), "{error}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn identities_hold_in_memory_too() {
     let dir = tempfile::tempdir().unwrap();
