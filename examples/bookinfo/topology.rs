@@ -52,8 +52,11 @@ impl Routes {
     }
 
     /// Everybody to one version, and a copy of each request to another.
-    pub(crate) fn mirrored(version: &str, copies_to: &str) -> Self {
-        Self(vec![format!("{{ name: everybody, to: {version}, mirror: {{ to: {copies_to}, percent: 100% }} }}")])
+    /// `at_once` copies may be on their way: one more is not sent.
+    pub(crate) fn mirrored(version: &str, copies_to: &str, at_once: usize) -> Self {
+        Self(vec![format!(
+            "{{ name: everybody, to: {version}, mirror: {{ to: {copies_to}, percent: 100%, max_concurrent: {at_once} }} }}"
+        )])
     }
 
     pub(crate) fn split(weights: &[(&str, u32)]) -> Self {
