@@ -29,12 +29,12 @@ pub(crate) struct Check {
 
 /// Runs all tasks, prints each, and returns how many passed and failed.
 pub(crate) async fn run_all(system: &mut System, calls: usize) -> (usize, usize) {
-    let (mut passed, mut failed) = (0, 0);
-    let mut note = |title: &str, checks: Result<Vec<Check>>| {
+    let (mut passed, mut failed) = (0, Vec::new());
+    let mut note = |title: &'static str, checks: Result<Vec<Check>>| {
         if print(title, checks) {
             passed += 1;
         } else {
-            failed += 1;
+            failed.push(title);
         }
     };
     note("Request routing", request_routing(system, calls / 5).await);
@@ -47,8 +47,11 @@ pub(crate) async fn run_all(system: &mut System, calls: usize) -> (usize, usize)
     note("Mutual TLS migration", security_tasks::migration(system, calls / 50).await);
     note("Authorization for HTTP traffic", security_tasks::authorization(system).await);
     note("Rolling restart", rolling_restart(system).await);
-    println!("\n{passed} tasks passed, {failed} failed");
-    (passed, failed)
+    if !failed.is_empty() {
+        println!("\nfailed: {}", failed.join(", "));
+    }
+    println!("\n{passed} tasks passed, {} failed", failed.len());
+    (passed, failed.len())
 }
 
 fn print(title: &str, checks: Result<Vec<Check>>) -> bool {

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener as StdListener},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -39,6 +40,8 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_s
 pub(crate) struct Listener {
     source: Source,
     local: PeerAddr,
+    /// Bound here, so that no other process accepts from the same socket.
+    own: bool,
 }
 
 #[derive(Debug)]
@@ -50,7 +53,7 @@ enum Source {
 impl Listener {
     /// Listens on a TCP address; port 0 takes a free one.
     pub(crate) fn bind(address: SocketAddr) -> Result<Self, Error> {
-        socket::bind(address).and_then(Self::from_std).map_err(|error| {
+        socket::bind(address).and_then(Self::from_std).map(|listener| Self { own: true, ..listener }).map_err(|error| {
             let cure = match error.kind() {
                 io::ErrorKind::AddrInUse => {
                     "another socket listens there; end it, choose another port, or take port 0 for a free one"
@@ -76,13 +79,13 @@ impl Listener {
     /// Takes over a bound socket.
     pub(crate) fn from_tokio(listener: TcpListener) -> io::Result<Self> {
         let local = PeerAddr::Tcp(listener.local_addr()?);
-        Ok(Self { source: Source::Tcp(listener), local })
+        Ok(Self { source: Source::Tcp(listener), local, own: false })
     }
 
     /// Listens inside this process.
     pub(crate) fn memory(listener: MemoryListener) -> Self {
         let local = PeerAddr::Memory(listener.name().clone());
-        Self { source: Source::Memory(listener), local }
+        Self { source: Source::Memory(listener), local, own: true }
     }
 
     /// Where it listens.
@@ -202,7 +205,8 @@ impl Acceptor {
         self.shared.tasks.spawn(async move {
             let local = listener.local.clone();
             let make = Arc::new(make);
-            accept_all(listener.source, &shared, |stream| shared.open(stream, &local, tls(), &make)).await;
+            accept_all(listener.source, listener.own, &shared, |stream| shared.open(stream, &local, tls(), &make))
+                .await;
             drop(held);
         });
     }
@@ -287,39 +291,22 @@ impl Shared {
     }
 }
 
+/// How long a TCP handshake that has begun may take until the listener is closed.
+const HANDSHAKE: Duration = Duration::from_millis(20);
+
 /// Accepts until the drain stops it, then whatever is queued by then.
-async fn accept_all(mut source: Source, shared: &Shared, open: impl Fn(Stream)) {
+async fn accept_all(mut source: Source, own: bool, shared: &Shared, open: impl Fn(Stream)) {
     let watch = shared.drain.watch();
-    let mut stopping = std::pin::pin!(watch.clone().reached(Phase::Stopping));
-    let mut pause = PAUSE.0;
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = &mut stopping => break,
-            accepted = source.accept() => accepted,
-        };
-        match accepted {
-            Ok(Some(stream)) => {
-                pause = PAUSE.0;
-                open(stream);
-            }
-            Ok(None) => return,
-            Err(error) if socket::is_per_connection(&error) => {}
-            Err(error) => {
-                // Any other error repeats at once; spinning on it would take a core from those who could help.
-                shared.accept_errors.inc();
-                if pause == PAUSE.0 {
-                    let exhausted = socket::is_exhausted(&error);
-                    tracing::warn!(%error, exhausted, "accepting connections is paused; it is tried again with back-off");
-                }
-                tokio::select! {
-                    biased;
-                    () = &mut stopping => break,
-                    () = rt::sleep(pause) => {}
-                }
-                pause = (pause * 2).min(PAUSE.1);
-            }
-        }
+    let gone = accept_until(watch.clone().reached(Phase::Stopping), &mut source, shared, &open).await;
+    if gone {
+        return;
+    }
+    if let Source::Tcp(listener) = &source
+        && own
+        && socket::refuse_new(listener)
+    {
+        let begun = rt::timeout(HANDSHAKE, watch.clone().reached(Phase::Forced));
+        accept_until(begun, &mut source, shared, &open).await;
     }
     let mut backlog = match source {
         Source::Tcp(listener) => match listener.into_std() {
@@ -341,6 +328,46 @@ async fn accept_all(mut source: Source, shared: &Shared, open: impl Fn(Stream)) 
             Err(_) => {
                 shared.accept_errors.inc();
                 let _ = rt::timeout(pause, watch.clone().reached(Phase::Forced)).await;
+                pause = (pause * 2).min(PAUSE.1);
+            }
+        }
+    }
+}
+
+/// True if the listener ended by itself.
+async fn accept_until<T>(
+    stopping: impl Future<Output = T>,
+    source: &mut Source,
+    shared: &Shared,
+    open: &impl Fn(Stream),
+) -> bool {
+    let mut stopping = pin!(stopping);
+    let mut pause = PAUSE.0;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = &mut stopping => return false,
+            accepted = source.accept() => accepted,
+        };
+        match accepted {
+            Ok(Some(stream)) => {
+                pause = PAUSE.0;
+                open(stream);
+            }
+            Ok(None) => return true,
+            Err(error) if socket::is_per_connection(&error) => {}
+            Err(error) => {
+                // Any other error repeats at once; spinning on it would take a core from those who could help.
+                shared.accept_errors.inc();
+                if pause == PAUSE.0 {
+                    let exhausted = socket::is_exhausted(&error);
+                    tracing::warn!(%error, exhausted, "accepting connections is paused; it is tried again with back-off");
+                }
+                tokio::select! {
+                    biased;
+                    _ = &mut stopping => return false,
+                    () = rt::sleep(pause) => {}
+                }
                 pause = (pause * 2).min(PAUSE.1);
             }
         }
