@@ -150,6 +150,9 @@ pub mod import {
     pub use crate::source::import::{ImportError, Istio, Workload, envoy_rbac, grpc_authz, istio};
 }
 
+#[cfg(feature = "tonic")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
+pub use self::adapter::RlsClient;
 pub use self::{
     body::Body,
     caller::{Caller, Token},

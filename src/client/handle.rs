@@ -5,7 +5,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     task::{Context, Poll},
     time::Duration,
 };
@@ -250,13 +250,58 @@ impl Seam for ServiceSeam {
         Box::pin(async move {
             match self.handle.runtime().cluster.clone() {
                 Some(cluster) => cluster.wait_ready(rt::now() + limit).await,
-                None => Err(Error::new(
-                    Code::UnknownService,
-                    format!("no service `{0}` is configured; add `services.{0}` with its `endpoints`", self.name()),
-                )),
+                None => Err(unknown(self.name())),
             }
         })
     }
+}
+
+/// Calls that the mesh makes on its own behalf to one of its services: bare, so that no policy leads to another such
+/// call, and keeping neither the service nor the mesh alive.
+pub(crate) struct OwnSeam {
+    name: String,
+    handle: Weak<ServiceHandle>,
+}
+
+impl OwnSeam {
+    pub(crate) fn new(handle: &Arc<ServiceHandle>) -> Self {
+        Self { name: handle.name.as_str().to_owned(), handle: Arc::downgrade(handle) }
+    }
+
+    fn handle(&self) -> Result<Arc<ServiceHandle>, Error> {
+        self.handle.upgrade().ok_or_else(|| Error::new(Code::LocalDraining, "the mesh has ended"))
+    }
+}
+
+impl Seam for OwnSeam {
+    fn call(&self, request: Request<Body>) -> BoxedResponse {
+        match self.handle() {
+            Ok(handle) => ServiceSeam::dispatch(&handle, request, true),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn bare(&self) -> Arc<dyn Seam> {
+        Arc::new(Self { name: self.name.clone(), handle: Weak::clone(&self.handle) })
+    }
+
+    fn ready(&self, limit: Duration) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + '_>> {
+        Box::pin(async move {
+            match self.handle()?.runtime().cluster.clone() {
+                Some(cluster) => cluster.wait_ready(rt::now() + limit).await,
+                None => Err(unknown(&self.name)),
+            }
+        })
+    }
+}
+
+fn unknown(name: &str) -> Error {
+    let message = format!("no service `{name}` is configured; add `services.{name}` with its `endpoints`");
+    Error::new(Code::UnknownService, message)
 }
 
 pin_project_lite::pin_project! {

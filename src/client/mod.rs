@@ -17,6 +17,6 @@ pub use self::{
     request::{RequestBuilder, ResponseExt, StatusError},
 };
 pub(crate) use self::{
-    handle::{HttpSeam, Join, ServiceSeam, Services},
+    handle::{HttpSeam, Join, OwnSeam, ServiceSeam, Services},
     runtime::{ServiceHandle, ServiceRuntime},
 };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Request, header};
+use http::{HeaderMap, Request, header};
 
 use super::runtime::RouteEntry;
 use crate::{
@@ -126,6 +126,10 @@ impl Limited for Outbound {
 
     fn at(&self) -> std::time::Instant {
         self.cx.started.into_std()
+    }
+
+    fn headers_mut(&mut self) -> Option<&mut HeaderMap> {
+        Some(self.request.headers_mut())
     }
 }
 

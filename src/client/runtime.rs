@@ -19,7 +19,7 @@ use crate::{
     error::Code,
     fault::{self, FaultHandle, FaultPolicy},
     instrument::Registry,
-    limit::{self, RateLimitPolicy, RateLimiter},
+    limit::{self, Fleet, RateLimitPolicy, RateLimiter},
     matching::PathPattern,
     mirror::{self, MirrorHandle},
     model::{PolicySet, RouteMirror, RouteOptions, ServiceSpec},
@@ -90,6 +90,7 @@ impl ServiceRuntime {
         spec: &Arc<ServiceSpec>,
         cluster: &Arc<Cluster>,
         registry: &Registry,
+        fleet: &Fleet,
         outer: &[Arc<dyn Seat>],
         attempt: &[Arc<dyn Seat>],
         previous: Option<&ServiceRuntime>,
@@ -98,6 +99,7 @@ impl ServiceRuntime {
             spec,
             cluster,
             registry,
+            fleet,
             outer,
             attempt,
             previous,
@@ -276,6 +278,7 @@ struct EntryBuilder<'a> {
     spec: &'a Arc<ServiceSpec>,
     cluster: &'a Arc<Cluster>,
     registry: &'a Registry,
+    fleet: &'a Fleet,
     outer: &'a [Arc<dyn Seat>],
     attempt: &'a [Arc<dyn Seat>],
     previous: Option<&'a ServiceRuntime>,
@@ -397,8 +400,8 @@ impl EntryBuilder<'_> {
             "_service" => format!("the rate limit of `{service}`"),
             route => format!("the rate limit of route `{route}` of `{service}`"),
         };
-        let series = limit::Series::new(self.registry, "outbound", service, route, what);
-        RateLimiter::make(policy.clone(), before.map(|before| &**before), series, rt::now())
+        let series = limit::Series::new(self.registry, ["outbound", service, route], what, policy.global.is_some());
+        RateLimiter::make(policy.clone(), before.map(|before| &**before), series, self.fleet, rt::now())
     }
 
     /// The route of this name before the change.

@@ -1,6 +1,7 @@
 //! The limit as a Tower layer around any HTTP service.
 
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -13,9 +14,10 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    limiter::RateLimiter,
+    global::{CountLimits, Question},
+    limiter::{RateLimiter, Told},
     policy::RateLimitPolicy,
-    standing::{RateLimitHeaders, Standing},
+    standing::Standing,
     subject::Limited,
 };
 use crate::{
@@ -26,7 +28,7 @@ use crate::{
 
 /// Refuses requests over a rate limit with E040, which says when to come back.
 ///
-/// The decision is made in `call`, before the service is called. Clones of the services that it makes share the limit.
+/// The decision is made in `call`, before the service is called; only a service that counts elsewhere is waited for. Clones of the services that it makes share the limit.
 ///
 /// ```
 /// use std::time::Duration;
@@ -50,6 +52,16 @@ impl RateLimitLayer {
     /// E055 if the policy limits nothing or a value is out of its bounds.
     pub fn new(policy: RateLimitPolicy) -> Result<Self, Error> {
         Ok(Self { source: Fixed(RateLimiter::new(policy)?) })
+    }
+
+    /// As [`new`](Self::new), and what the policy says under `global` is counted by `counts`:
+    #[cfg_attr(feature = "tonic", doc = "an [`RlsClient`](crate::RlsClient), or a type of one's own.")]
+    #[cfg_attr(not(feature = "tonic"), doc = "a type of one's own.")]
+    ///
+    /// # Errors
+    /// E055 if the policy limits nothing or a value is out of its bounds.
+    pub fn asking(policy: RateLimitPolicy, counts: impl CountLimits) -> Result<Self, Error> {
+        Ok(Self { source: Fixed(RateLimiter::asking(policy, counts)?) })
     }
 }
 
@@ -77,10 +89,10 @@ pub struct RateLimit<S, Src = Fixed<Arc<RateLimiter>>> {
 
 impl<S, Src, R, B> Service<R> for RateLimit<S, Src>
 where
-    S: Service<R, Response = Response<B>>,
+    S: Service<R, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
     Src: Provide<Arc<RateLimiter>, R>,
-    R: Limited,
+    R: Limited + Send + 'static,
 {
     type Response = Response<B>;
     type Error = Error;
@@ -95,9 +107,18 @@ where
         let state = match self.source.provide(&request) {
             None => State::Running { future: self.inner.call(request), told: None },
             Some(limiter) => match limiter.check(&request.subject(), Instant::from_std(request.at())) {
-                Ok(standing) => State::Running {
-                    future: self.inner.call(request),
-                    told: standing.map(|standing| Box::new((limiter.policy().headers, standing))),
+                Ok(standing) => match limiter.question(&request.subject()) {
+                    None => State::Running {
+                        future: self.inner.call(request),
+                        told: standing.map(|standing| Box::new(limiter.told(standing))),
+                    },
+                    Some(question) => {
+                        // The one that was polled ready is the one that is called.
+                        let next = self.inner.clone();
+                        let asking =
+                            ask(std::mem::replace(&mut self.inner, next), request, limiter, question, standing);
+                        State::Asking { asking: Box::pin(asking) }
+                    }
                 },
                 Err(error) => State::Refused { error: Some(error) },
             },
@@ -106,13 +127,35 @@ where
     }
 }
 
+/// Calls the service with a request that is let in elsewhere too.
+async fn ask<S, R>(
+    mut service: S,
+    mut request: R,
+    limiter: Arc<RateLimiter>,
+    question: Question,
+    standing: Option<Standing>,
+) -> Result<(S::Future, Box<Told>), Error>
+where
+    S: Service<R>,
+    R: Limited,
+{
+    let (told, headers) = limiter.ask(question, standing).await?;
+    if let Some(own) = request.headers_mut() {
+        for (name, value) in &headers {
+            own.append(name, value.clone());
+        }
+    }
+    Ok((service.call(request), Box::new(told)))
+}
+
 fn foreign(error: impl Into<BoxError>) -> Error {
     Error::from_boxed(error.into(), Code::Internal, "the service under a rate limit failed")
 }
 
+type Asking<F> = Pin<Box<dyn Future<Output = Result<(F, Box<Told>), Error>> + Send>>;
+
 pin_project! {
     /// The future of a [`RateLimit`].
-    #[derive(Debug)]
     pub struct ResponseFuture<F> {
         #[pin]
         state: State<F>,
@@ -121,10 +164,17 @@ pin_project! {
 
 pin_project! {
     #[project = StateProjection]
-    #[derive(Debug)]
     enum State<F> {
-        Running { #[pin] future: F, told: Option<Box<(RateLimitHeaders, Standing)>> },
+        Running { #[pin] future: F, told: Option<Box<Told>> },
+        /// Boxed, since hardly any limit is counted elsewhere.
+        Asking { asking: Asking<F> },
         Refused { error: Option<Error> },
+    }
+}
+
+impl<F> fmt::Debug for ResponseFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("limit::ResponseFuture")
     }
 }
 
@@ -137,17 +187,28 @@ where
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().state.project() {
-            StateProjection::Running { future, told } => {
-                let mut response = ready!(future.poll(cx)).map_err(foreign)?;
-                if let Some(told) = told.take() {
-                    let (style, standing) = &*told;
-                    style.write(response.headers_mut(), standing);
+        let mut state = self.project().state;
+        loop {
+            match state.as_mut().project() {
+                StateProjection::Running { future, told } => {
+                    let mut response = ready!(future.poll(cx)).map_err(foreign)?;
+                    if let Some(told) = told.take() {
+                        told.write(response.headers_mut());
+                    }
+                    return Poll::Ready(Ok(response));
                 }
-                Poll::Ready(Ok(response))
+                StateProjection::Asking { asking } => {
+                    let asked = ready!(asking.as_mut().poll(cx));
+                    state.set(match asked {
+                        Ok((future, told)) => State::Running { future, told: Some(told) },
+                        Err(error) => State::Refused { error: Some(error) },
+                    });
+                }
+                // Taken once: the future is over with it.
+                StateProjection::Refused { error } => {
+                    return error.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error)));
+                }
             }
-            // Taken once: the future is over with it.
-            StateProjection::Refused { error } => error.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error))),
         }
     }
 }

@@ -6,8 +6,11 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderMap;
+
 use super::{
     bucket::{Rate, TokenBucket, nanos},
+    global::{Answer, CountLimits, Counter, Fleet, Global, Question},
     keyed::{Key, Keyed},
     policy::{Allowance, Descriptor, KeySource, QuotaPolicy, RateLimitPolicy},
     series::Series,
@@ -28,23 +31,80 @@ pub struct RateLimiter {
     default: Option<Arc<Meters>>,
     /// In the order of the policy's.
     descriptors: Vec<Arc<Meters>>,
+    global: Option<Global>,
     series: Series,
+}
+
+/// What is told about a request that was let in.
+#[derive(Debug)]
+pub(super) struct Told {
+    style: RateLimitHeaders,
+    standing: Option<Standing>,
+    headers: HeaderMap,
+}
+
+impl Told {
+    pub(super) fn write(&self, headers: &mut HeaderMap) {
+        for (name, value) in &self.headers {
+            headers.append(name, value.clone());
+        }
+        if let Some(standing) = &self.standing {
+            self.style.write(headers, standing);
+        }
+    }
 }
 
 impl RateLimiter {
     /// A limiter of which nothing was taken yet.
     ///
     /// # Errors
-    /// E055 if the policy limits nothing or a value is out of its bounds.
+    /// E055 if the policy limits nothing, a value is out of its bounds, or a service counts that is not given: see
+    /// [`asking`](Self::asking).
     pub fn new(policy: RateLimitPolicy) -> Result<Arc<Self>, Error> {
+        if policy.global.is_some() {
+            let message = "rate_limit.global: who counts is not given; use `asking`";
+            return Err(Error::new(Code::BadRequest, message));
+        }
+        Self::checked(policy, None)
+    }
+
+    /// A limiter whose policy's [`global`](RateLimitPolicy::global) part is counted by `counts`, by whatever name the
+    /// policy calls it.
+    ///
+    /// # Errors
+    /// E055 if the policy limits nothing, or a value is out of its bounds.
+    pub fn asking(policy: RateLimitPolicy, counts: impl CountLimits) -> Result<Arc<Self>, Error> {
+        let counts: Arc<dyn CountLimits> = Arc::new(counts);
+        let counter = policy.global.as_ref().map(|global| Counter::new(global.service.as_str(), counts, None));
+        Self::checked(policy, counter)
+    }
+
+    fn checked(policy: RateLimitPolicy, counter: Option<Arc<Counter>>) -> Result<Arc<Self>, Error> {
         match policy.check() {
-            Ok(()) => Ok(Self::make(policy, None, Series::default(), crate::rt::now())),
+            Ok(()) => Ok(Self::build(policy, None, Series::default(), crate::rt::now(), counter)),
             Err((path, reason)) => Err(Error::new(Code::BadRequest, format!("rate_limit.{path}: {reason}"))),
         }
     }
 
     /// A limiter in place of another: what was taken is taken. A limit whose keys are others begins anew.
-    pub(crate) fn make(policy: RateLimitPolicy, before: Option<&Self>, series: Series, now: Instant) -> Arc<Self> {
+    pub(crate) fn make(
+        policy: RateLimitPolicy,
+        before: Option<&Self>,
+        series: Series,
+        fleet: &Fleet,
+        now: Instant,
+    ) -> Arc<Self> {
+        let counter = policy.global.as_ref().map(|global| fleet.counter(&global.service));
+        Self::build(policy, before, series, now, counter)
+    }
+
+    fn build(
+        policy: RateLimitPolicy,
+        before: Option<&Self>,
+        series: Series,
+        now: Instant,
+        counter: Option<Arc<Counter>>,
+    ) -> Arc<Self> {
         let keys = policy.max_dynamic_keys;
         let meters = |allowance: &Allowance, keyed: bool, before: Option<&Arc<Meters>>| match before {
             Some(before) if before.take_over(allowance, keyed, keys, now) => Arc::clone(before),
@@ -65,14 +125,18 @@ impl RateLimiter {
                 meters(&descriptor.allowance, is_dynamic(descriptor), same)
             })
             .collect();
-        Arc::new(Self { policy, default, descriptors, series })
+        let global = policy.global.as_ref().zip(counter).map(|(global, counter)| {
+            let before = before.and_then(|before| before.global.as_ref());
+            Global::new(global, counter, keys, before, series.fails.clone(), now)
+        });
+        Arc::new(Self { policy, default, descriptors, global, series })
     }
 
     pub(crate) fn policy(&self) -> &RateLimitPolicy {
         &self.policy
     }
 
-    /// Counts a request. What its caller may be told, if the policy says that callers are told.
+    /// Counts a request here. What its caller may be told, if the policy says that callers are told.
     ///
     /// # Errors
     /// E040 with the time to come back, if it is over the limit.
@@ -95,16 +159,68 @@ impl RateLimiter {
         };
         let taken = of.take(now);
         let standing = (self.policy.headers != RateLimitHeaders::Off).then(|| of.standing(now)).flatten();
-        let Err(after) = taken else {
-            self.series.ok();
-            return Ok(standing);
-        };
-        if self.policy.mode == Mode::Shadow || !self.policy.percentage.hit(&mut Rng::local()) {
-            self.series.shadow();
-            return Ok(standing);
+        match taken {
+            // Else it is counted once it is known what is said elsewhere.
+            Ok(()) if self.global.is_none() => self.series.ok(),
+            Err(after) if self.acts() => return Err(self.refusal(after, standing)),
+            _ => {}
         }
-        self.series.limited();
-        Err(self.refusal(after, standing))
+        Ok(standing)
+    }
+
+    /// Whether a request that is over a limit is refused.
+    fn acts(&self) -> bool {
+        let acts = self.policy.mode == Mode::Enforce && self.policy.percentage.hit(&mut Rng::local());
+        if acts {
+            self.series.limited()
+        } else {
+            self.series.shadow()
+        }
+        acts
+    }
+
+    pub(super) fn told(&self, standing: Standing) -> Told {
+        Told { style: self.policy.headers, standing: Some(standing), headers: HeaderMap::new() }
+    }
+
+    /// What is to be asked elsewhere about a request that was let in here.
+    #[inline]
+    pub(super) fn question(&self, subject: &Subject<'_>) -> Option<Question> {
+        let global = self.global.as_ref().filter(|_| self.policy.mode != Mode::Off)?;
+        let question = global.question(subject);
+        if question.is_none() {
+            self.series.ok();
+        }
+        question
+    }
+
+    /// Asks. What is told to the caller, and the headers with which the request goes on.
+    ///
+    /// # Errors
+    /// E040 if it is over a limit, E041 if nobody answers and nothing passes without.
+    pub(super) async fn ask(&self, question: Question, standing: Option<Standing>) -> Result<(Told, HeaderMap), Error> {
+        let Some(global) = &self.global else {
+            return Ok((self.telling(Answer::default(), standing).0, HeaderMap::new()));
+        };
+        match global.ask(question).await {
+            Ok(answer) => {
+                self.series.ok();
+                Ok(self.telling(answer, standing))
+            }
+            Err((error, answer)) => {
+                let (told, request) = self.telling(answer, standing);
+                if self.acts() { Err(error.with_headers(|headers| told.write(headers))) } else { Ok((told, request)) }
+            }
+        }
+    }
+
+    fn telling(&self, answer: Answer, standing: Option<Standing>) -> (Told, HeaderMap) {
+        let (headers, request, counted) = answer.into_parts();
+        let standing = match (standing, counted) {
+            (Some(here), Some(there)) => Some(here.nearer(there)),
+            (here, there) => here.or(there),
+        };
+        (Told { style: self.policy.headers, standing, headers }, request)
     }
 
     #[cold]

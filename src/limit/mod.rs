@@ -9,6 +9,8 @@
 //! The count belongs to the place where the limit stands: a reload changes the allowance and never the count. Keys come
 //! from callers and are kept in bounded memory; a key that owes something is never forgotten.
 //!
+//! A limit may also be counted elsewhere, for many processes together: [`GlobalPolicy`].
+//!
 //! # What callers see
 //! 429 or RESOURCE_EXHAUSTED with SINEW-E040 and `retry-after`, rounded up and at least 1 s; with `headers`, also where
 //! they stand.
@@ -20,6 +22,7 @@
 //! RESOURCE_EXHAUSTED.
 
 mod bucket;
+mod global;
 mod keyed;
 mod layer;
 mod limiter;
@@ -31,8 +34,9 @@ mod subject;
 mod tests;
 mod window;
 
-pub(crate) use self::series::Series;
+pub(crate) use self::{global::Fleet, series::Series};
 pub use self::{
+    global::{Answer, Asking, CountLimits, GlobalDescriptor, GlobalEntry, GlobalPolicy, GlobalValue, Query},
     layer::{RateLimit, RateLimitLayer, ResponseFuture},
     limiter::RateLimiter,
     policy::{

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use http::HeaderName;
 
-use super::{standing::RateLimitHeaders, subject::Subject};
+use super::{global::GlobalPolicy, standing::RateLimitHeaders, subject::Subject};
 use crate::enforcement::{Mode, Percent};
 
 /// The longest time that anything is remembered.
@@ -240,6 +240,8 @@ pub struct RateLimitPolicy {
     pub always_consume_default_token_bucket: bool,
     /// How many keys are remembered apart, by descriptor. Those beyond share one limit. Default 10,000.
     pub max_dynamic_keys: u32,
+    /// A service that counts for many processes, asked about what the limits above let in. Default none.
+    pub global: Option<GlobalPolicy>,
     /// What callers are told. Default nothing.
     pub headers: RateLimitHeaders,
     /// The share of requests that is really refused. Default all; the others are only counted.
@@ -256,6 +258,7 @@ impl Default for RateLimitPolicy {
             descriptors: Vec::new(),
             always_consume_default_token_bucket: true,
             max_dynamic_keys: 10_000,
+            global: None,
             headers: RateLimitHeaders::Off,
             percentage: Percent::ALL,
             mode: Mode::Enforce,
@@ -267,6 +270,18 @@ impl RateLimitPolicy {
     /// The same limit for everything together.
     pub fn new(allowance: impl Into<Allowance>) -> Self {
         Self { allowance: allowance.into(), ..Self::default() }
+    }
+
+    /// Only what a service counts for many processes.
+    pub fn counted_by(global: GlobalPolicy) -> Self {
+        Self { global: Some(global), ..Self::default() }
+    }
+
+    /// Also asks a service that counts for many processes.
+    #[must_use]
+    pub fn global(mut self, global: GlobalPolicy) -> Self {
+        self.global = Some(global);
+        self
     }
 
     /// Adds what has a limit of its own.
@@ -316,7 +331,7 @@ impl RateLimitPolicy {
         if self.mode == Mode::Off {
             return Ok(());
         }
-        if self.allowance.is_empty() && self.descriptors.is_empty() {
+        if self.allowance.is_empty() && self.descriptors.is_empty() && self.global.is_none() {
             return Err((String::new(), "it limits nothing"));
         }
         for (index, descriptor) in self.descriptors.iter().enumerate() {
@@ -330,13 +345,17 @@ impl RateLimitPolicy {
         if self.max_dynamic_keys == 0 {
             return Err(("max_dynamic_keys".into(), "at least one key has to be remembered"));
         }
-        Ok(())
+        match self.global.as_ref().map(GlobalPolicy::check) {
+            Some(Err((path, reason))) => Err((format!("global.{path}"), reason)),
+            _ => Ok(()),
+        }
     }
 
     /// The first source that is not known of calls that are made.
     pub(crate) fn unknown_of_calls(&self) -> Option<&KeySource> {
         let entries = self.descriptors.iter().flat_map(|descriptor| &descriptor.entries);
-        let mut sources = self.key.iter().chain(entries.map(|entry| &entry.source));
+        let asked = self.global.iter().flat_map(GlobalPolicy::sources);
+        let mut sources = self.key.iter().chain(entries.map(|entry| &entry.source)).chain(asked);
         sources.find(|source| !source.is_known_of_calls())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::global::FailSeries;
 use crate::instrument::{Counter, Registry};
 
 /// Counters of one limit, and what it is called.
@@ -11,22 +12,36 @@ pub(crate) struct Series {
     ok: Counter,
     limited: Counter,
     shadow: Counter,
+    pub(super) fails: FailSeries,
 }
 
 impl Default for Series {
     fn default() -> Self {
-        Self { what: "the rate limit".into(), ok: <_>::default(), limited: <_>::default(), shadow: <_>::default() }
+        Self {
+            what: "the rate limit".into(),
+            ok: <_>::default(),
+            limited: <_>::default(),
+            shadow: <_>::default(),
+            fails: <_>::default(),
+        }
     }
 }
 
 impl Series {
     /// `what` is the limit in a sentence.
-    pub(crate) fn new(registry: &Registry, direction: &str, service: &str, route: &str, what: String) -> Self {
+    /// `global`: whether the limit is also counted elsewhere.
+    pub(crate) fn new(registry: &Registry, [direction, service, route]: [&str; 3], what: String, global: bool) -> Self {
         let counter = |result| {
             let labels = [("direction", direction), ("service", service), ("route", route), ("result", result)];
             registry.counter("sinew_rate_limit_total", &labels)
         };
-        Self { what: what.into(), ok: counter("ok"), limited: counter("limited"), shadow: counter("shadow") }
+        Self {
+            what: what.into(),
+            ok: counter("ok"),
+            limited: counter("limited"),
+            shadow: counter("shadow"),
+            fails: if global { FailSeries::new(registry, direction, service, route) } else { FailSeries::default() },
+        }
     }
 
     pub(super) fn what(&self) -> &str {

@@ -131,6 +131,16 @@ impl Value<'_> {
         }
     }
 
+    /// As others are told it. `None` if it is no text.
+    pub(super) fn text(self) -> Option<String> {
+        Some(match self {
+            Self::Text(bytes) => std::str::from_utf8(bytes).ok()?.to_owned(),
+            Self::Host(host) => host.to_ascii_lowercase(),
+            Self::Address(ip) => ip.to_string(),
+            Self::Owned(text) => text,
+        })
+    }
+
     pub(super) fn is(&self, text: &str) -> bool {
         match self {
             Self::Text(bytes) => *bytes == text.as_bytes(),
@@ -150,9 +160,18 @@ pub trait Limited {
     fn at(&self) -> Instant {
         rt::now().into_std()
     }
+
+    /// Its headers, where a service that counts elsewhere may add some. Default: it may not.
+    fn headers_mut(&mut self) -> Option<&mut HeaderMap> {
+        None
+    }
 }
 
 impl<B> Limited for Request<B> {
+    fn headers_mut(&mut self) -> Option<&mut HeaderMap> {
+        Some(Request::headers_mut(self))
+    }
+
     fn subject(&self) -> Subject<'_> {
         let subject = Subject::of(self);
         match Inbound::of(self.extensions()) {

@@ -14,6 +14,10 @@ use crate::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
+fn fleet() -> Arc<Fleet> {
+    Fleet::new(&crate::instrument::Registry::default(), |_| unreachable!("nothing is counted elsewhere"))
+}
+
 fn tokens(max: u32) -> BucketPolicy {
     BucketPolicy::new(max, 1, SECOND).unwrap()
 }
@@ -149,13 +153,13 @@ fn a_reload_keeps_what_was_taken() {
     };
     let (first, now) = limiter(policy(10));
     assert_eq!(passed(&first, &request(&[("x-tenant", "a")]), now, 6), 6);
-    let second = RateLimiter::make(policy(8), Some(&first), Series::default(), now);
+    let second = RateLimiter::make(policy(8), Some(&first), Series::default(), &fleet(), now);
     assert_eq!(passed(&second, &request(&[("x-tenant", "a")]), now, 20), 2);
     assert_eq!(passed(&second, &request(&[("x-tenant", "b")]), now, 20), 8);
     // Calls that still hold the first one count together with the others.
     assert_eq!(passed(&first, &request(&[("x-tenant", "b")]), now, 20), 0);
     let other_keys = RateLimitPolicy::new(tokens(8)).key(KeySource::Path);
-    let third = RateLimiter::make(other_keys, Some(&second), Series::default(), now);
+    let third = RateLimiter::make(other_keys, Some(&second), Series::default(), &fleet(), now);
     assert_eq!(passed(&third, &request(&[]), now, 20), 8);
 }
 

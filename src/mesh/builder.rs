@@ -16,6 +16,7 @@ use super::{
     Mesh,
     control::{Inner, Origins, Seats},
     fetch::HttpsFetch,
+    limits,
     security::{DevOptions, Security},
 };
 use crate::{
@@ -358,6 +359,7 @@ impl Builder {
             discover.insert(name, source);
         }
         let dial: Arc<dyn Dial> = Dialer::new(network.inner.clone());
+        let fleet = limits::fleet(&registry, &services);
         let inner = Arc::new_cyclic(|this| Inner {
             snapshot: ArcSwap::new(Arc::clone(store.snapshot())),
             generation: watch::Sender::new(0),
@@ -367,6 +369,7 @@ impl Builder {
             running: Mutex::default(),
             issuers: Mutex::default(),
             fetch: Arc::new(HttpsFetch::default()),
+            fleet,
             server: ServerShared::new(CallSeries::new(&registry, Direction::Inbound, service.as_str(), "_inbound")),
             acceptor: Acceptor::new("mesh", ListenerLimits::default(), drain.clone(), tasks.clone(), &registry),
             drain,

@@ -20,6 +20,7 @@ use crate::{
     discover,
     error::Error,
     instrument::Registry,
+    limit::Fleet,
     model::{PolicyRegistry, Snapshot},
     name::ServiceName,
     ops::{Condition, OpsServer, Readiness},
@@ -48,6 +49,7 @@ pub(crate) struct Inner {
     pub(super) issuers: Mutex<Vec<RunningIssuer>>,
     pub(super) fetch: Arc<dyn Fetch>,
     pub(super) server: Arc<ServerShared>,
+    pub(super) fleet: Arc<Fleet>,
     pub(super) acceptor: Acceptor,
     pub(super) drain: Drain,
     /// True once the drain has ended.

@@ -13,6 +13,7 @@ mod file;
 #[path = "file_off.rs"]
 mod file;
 mod issuers;
+mod limits;
 mod reconcile;
 mod security;
 mod serve;

@@ -70,7 +70,7 @@ impl Inner {
         self.server.set_access(server::Access::new(&next, &self.registry));
         let (shed, adaptive) = (next.inbound.load_shed.as_ref(), next.inbound.adaptive_concurrency.as_ref());
         self.server.set_admission(Policies::new(shed, adaptive), &self.tasks, &self.registry);
-        self.server.set_rate_limit(next.inbound.rate_limit.as_ref(), &self.registry);
+        self.server.set_rate_limit(next.inbound.rate_limit.as_ref(), &self.registry, &self.fleet);
         let generation = next.generation;
         self.snapshot.store(next);
         self.generation.send_replace(generation);
@@ -119,6 +119,7 @@ impl Inner {
                 &service.spec,
                 &service.cluster,
                 &self.registry,
+                &self.fleet,
                 &self.seats.outer,
                 &self.seats.attempt,
                 Some(&previous),

@@ -72,6 +72,10 @@ impl Limited for Served {
     fn at(&self) -> std::time::Instant {
         self.cx.started.into_std()
     }
+
+    fn headers_mut(&mut self) -> Option<&mut HeaderMap> {
+        Some(self.request.headers_mut())
+    }
 }
 
 impl Weighed for Served {

@@ -31,7 +31,7 @@ use crate::{
     canon::PathNormalization,
     error::{BoxError, Error},
     instrument::Registry,
-    limit::{self, RateLimitLayer, RateLimitPolicy, RateLimiter},
+    limit::{self, Fleet, RateLimitLayer, RateLimitPolicy, RateLimiter},
     peer::Peer,
     provide::Provide,
     rescue::{Reader, Rescue, RescueLayer},
@@ -106,15 +106,16 @@ impl ServerShared {
     }
 
     /// A changed limit keeps what was counted.
-    pub(crate) fn set_rate_limit(&self, policy: Option<&RateLimitPolicy>, registry: &Registry) {
+    pub(crate) fn set_rate_limit(&self, policy: Option<&RateLimitPolicy>, registry: &Registry, fleet: &Fleet) {
         let before = self.rate_limit.load_full();
         if before.as_ref().map(|before| before.policy()) == policy {
             return;
         }
         let limiter = policy.map(|policy| {
             let what = "the rate limit of this service (`inbound.rate_limit`)".into();
-            let series = limit::Series::new(registry, "inbound", self.series.service(), "_inbound", what);
-            RateLimiter::make(policy.clone(), before.as_deref(), series, rt::now())
+            let place = ["inbound", self.series.service(), "_inbound"];
+            let series = limit::Series::new(registry, place, what, policy.global.is_some());
+            RateLimiter::make(policy.clone(), before.as_deref(), series, fleet, rt::now())
         });
         self.limited.store(limiter.is_some(), Relaxed);
         self.rate_limit.store(limiter);

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use super::{
     authn, authz,
     document::{PartialRoute, place_of},
-    duration, failover, health,
+    duration, failover, health, limits,
     order::shadows,
     resolve::{Resolution, Resolved, route_name},
     security,
@@ -37,6 +37,7 @@ pub(super) fn check(resolution: &Resolution) -> Findings {
     security::check(resolution, &mut findings);
     authn::check(resolution, &mut findings);
     authz::check(resolution, &mut findings);
+    limits::check_inbound(resolution, &mut findings);
     let mut hosts: HashMap<&HostPattern, (&Resolved, &Origin)> = HashMap::new();
     for service in services {
         // A host is one service's, whether or not the rest of the service could be read.
@@ -66,6 +67,7 @@ pub(super) fn check(resolution: &Resolution) -> Findings {
             health::check(service, &mut findings);
             failover::check(&resolution.snapshot, service, &mut findings);
             findings.outliers(service);
+            limits::check_service(&resolution.snapshot, service, &mut findings);
             findings.service_retries(service);
             findings.routes(service);
         }

@@ -15,6 +15,7 @@ pub(crate) mod file;
 mod health;
 #[cfg(feature = "file")]
 pub(crate) mod import;
+mod limits;
 mod order;
 mod outlier;
 mod resolve;

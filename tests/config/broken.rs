@@ -291,6 +291,32 @@ fn documents() -> Vec<(&'static str, Vec<u8>)> {
             service("rate_limit: {descriptors: [{entries: [{value: gold}], quota: {requests: 1, window: 1h}}]}"),
         ),
         ("rate_limit_headers", service("rate_limit: {quota: {requests: 1, window: 1h}, headers: draft3}")),
+        ("rate_limit_global_nothing", service("rate_limit: {global: {domain: d}}")),
+        (
+            "rate_limit_global_service",
+            service("rate_limit: {global: {service: aa, domain: d, descriptors: [{entries: [{key: path}]}]}}"),
+        ),
+        (
+            "rate_limit_global_inbound",
+            "inbound: {rate_limit: {global: {service: rls, domain: d, descriptors: [{entries: [{key: path}]}]}}}\n".into(),
+        ),
+        (
+            "rate_limit_global_entry",
+            service("rate_limit: {global: {service: a, domain: d, descriptors: [{entries: [{value: x}]}, {entries: []}]}}"),
+        ),
+        (
+            "rate_limit_global_both",
+            service(
+                "rate_limit: {global: {service: a, domain: d, descriptors: [{entries: [{generic_key: x}]}], \
+                 failure_mode_deny: true, fallback: {quota: {requests: 1, window: 1h}}}}",
+            ),
+        ),
+        (
+            "rate_limit_global_timeout",
+            service(
+                "rate_limit: {global: {service: a, domain: d, descriptors: [{entries: [{key: path}]}], timeout: 1m}}",
+            ),
+        ),
         ("rate_limit_unknown", "inbound: {rate_limit: {tokens: 10}}\n".into()),
         ("redirect_status", route("redirect: {host: a.example, status: 200}")),
         ("redirect_nothing", route("redirect: {status: 301}")),

@@ -129,6 +129,13 @@ inbound:
     always_consume_default_token_bucket: false
     max_dynamic_keys: 500
     headers: structured
+    global:
+      service: batch
+      domain: shop
+      descriptors:
+      - entries: [{ generic_key: checkout }, { header: x-tenant, value: gold, descriptor_key: tenant }, { key: identity }]
+      timeout: 50ms
+      fallback: { quota: { requests: 7, window: 1m } }
 "#;
 
 fn load(text: &str) -> Snapshot {

@@ -8,6 +8,7 @@ mod checks;
 #[path = "../support/echo.rs"]
 mod echo;
 mod faults;
+mod global_limits;
 mod grpc;
 mod identity;
 mod limits;
@@ -20,6 +21,8 @@ mod rate_limits;
 mod reload;
 mod restart;
 mod retries;
+#[path = "../support/rls.rs"]
+mod rls;
 mod routing;
 mod stall;
 mod streams;

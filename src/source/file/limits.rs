@@ -1,5 +1,7 @@
 //! The grammar of `rate_limit`, and how `config show` prints it.
 
+mod global;
+
 use std::{sync::Arc, time::Duration};
 
 use http::HeaderName;
@@ -47,7 +49,7 @@ pub(super) fn rate_limit(fields: &mut Fields<'_, '_, '_>, side: Side) -> Field<R
 }
 
 fn policy(at: Cursor<'_, '_, '_>, side: Side) -> Option<RateLimitPolicy> {
-    at.map("a map with `token_bucket`, `quota` or `descriptors`", |fields| {
+    at.map("a map with `token_bucket`, `quota`, `descriptors` or `global`", |fields| {
         let problems = fields.reading.diagnostics.len();
         let allowance = allowance(fields);
         let doc = "What has the limit for itself: `identity`, `remote_address`, `path`, `method`, `host`, `{header: NAME}` or \
@@ -67,7 +69,9 @@ fn policy(at: Cursor<'_, '_, '_>, side: Side) -> Option<RateLimitPolicy> {
         });
         let percentage = traffic::percentage(fields, "percentage");
         let mode = traffic::mode(fields);
-        fields.later(&["global", "share_with"]);
+        let doc = "A service that counts for many processes, asked about what the limits above let in. Default: none.";
+        let global = fields.field("global", doc, |at| global::global(at, side)).map(|set| set.value);
+        fields.later(&["share_with"]);
         let base = RateLimitPolicy::default();
         let policy = RateLimitPolicy {
             allowance,
@@ -75,11 +79,15 @@ fn policy(at: Cursor<'_, '_, '_>, side: Side) -> Option<RateLimitPolicy> {
             descriptors: descriptors.into_iter().flat_map(|set| set.value).map(|set| set.value).collect(),
             always_consume_default_token_bucket: always.map_or(base.always_consume_default_token_bucket, |set| set.value),
             max_dynamic_keys: keys.map_or(base.max_dynamic_keys, |set| set.value),
+            global,
             headers: headers.map_or(base.headers, |set| set.value),
             percentage,
             mode,
         };
-        let nothing = policy.mode != Mode::Off && policy.allowance.is_empty() && policy.descriptors.is_empty();
+        let nothing = policy.mode != Mode::Off
+            && policy.allowance.is_empty()
+            && policy.descriptors.is_empty()
+            && policy.global.is_none();
         if nothing && !fields.has_unknown() && fields.reading.diagnostics.len() == problems {
             let help = "write `{token_bucket: {max_tokens: 100, tokens_per_fill: 10, fill_interval: 1s}}`";
             fields.report("", Wrong::new("`rate_limit` limits nothing", help));
@@ -256,6 +264,7 @@ pub(super) fn shown(policy: &RateLimitPolicy) -> String {
         parts.push(one("descriptors", format!("[{}]", descriptors.join(", "))));
         parts.push(one("always_consume_default_token_bucket", policy.always_consume_default_token_bucket.to_string()));
     }
+    parts.extend(policy.global.as_ref().map(|global| one("global", global::shown(global))));
     parts.push(one("max_dynamic_keys", policy.max_dynamic_keys.to_string()));
     parts.push(one("headers", policy.headers.as_str()));
     parts.push(one("percentage", policy.percentage.to_string()));
