@@ -49,6 +49,7 @@ mod policy;
 mod priority;
 mod seats;
 mod set;
+mod slow_start;
 
 pub use self::{
     locality::{FailoverKey, LocalityMode, LocalityPolicy, ZoneAware},
@@ -56,11 +57,13 @@ pub use self::{
     policy::BalancePolicy,
     priority::{Failover, FailoverPolicy},
     set::{Cursor, EndpointSet},
+    slow_start::SlowStartPolicy,
 };
 
 pub(crate) use self::{
     locality::{WHOLE, Whereabouts, ZoneCount, rank, weighted, zone_aware},
     priority::{Count, Load, loads},
+    slow_start::{FEWEST, weigh},
 };
 
 #[cfg(test)]

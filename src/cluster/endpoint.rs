@@ -8,14 +8,14 @@ use std::{
     time::Duration,
 };
 
-use super::Cluster;
+use super::{Cluster, slow_start::Warmth};
 use crate::{
     balance::Candidate,
     context::Tag,
     health::{Availability, Ejection, Flag, SuccessRate, Unanswered, Vitals},
     model::{EndpointSpec, SetKind, TlsMode},
     rt::{self, Instant},
-    transport::{Pool, PoolPolicy, PoolTarget, Readiness},
+    transport::{Pool, PoolEvent, PoolPolicy, PoolTarget, Readiness},
 };
 
 /// An endpoint and its connections. Its attributes (weight, labels, priority) live with the cluster, since they change
@@ -34,6 +34,8 @@ pub(crate) struct Endpoint {
     /// Calls that have no answer yet.
     pub(super) unanswered: Unanswered,
     ejection: Mutex<Ejection>,
+    /// Whether it is new.
+    pub(super) warmth: Arc<Warmth>,
     /// How many endpoints of the cluster are connecting.
     connecting: Arc<AtomicU32>,
 }
@@ -46,8 +48,15 @@ impl Endpoint {
     pub(super) fn new(of: &Arc<Cluster>, spec: &EndpointSpec, kind: SetKind) -> Self {
         let (policy, cluster) = (of.policy.load(), Arc::downgrade(of));
         let id: Arc<str> = spec.id.as_str().into();
+        let warmth = Arc::<Warmth>::default();
+        let is_new = Arc::clone(&warmth);
         let on_event = move |event| {
             if let Some(cluster) = cluster.upgrade() {
+                if let PoolEvent::Changed { from, to: Readiness::Ready } = event
+                    && is_new.connected(from == Readiness::TransientFailure)
+                {
+                    cluster.begin_slowly(&is_new);
+                }
                 cluster.endpoint_event(event);
             }
         };
@@ -80,6 +89,7 @@ impl Endpoint {
             vitals: Vitals::default(),
             unanswered: Unanswered::default(),
             ejection: Mutex::default(),
+            warmth,
             connecting: Arc::clone(&of.connecting),
             tag: Tag::of(&id),
             id,
@@ -145,6 +155,7 @@ impl Endpoint {
     pub(super) fn inherit(&self, from: &Endpoint) {
         *self.ejection() = from.ejection().handed_on();
         self.availability.copy(&from.availability);
+        self.warmth.inherit(&from.warmth);
     }
 
     /// What speaks against it, for people.

@@ -17,6 +17,9 @@ impl Cluster {
         if news {
             self.assess();
             self.changed.notify_waiters();
+            if !holds && endpoint.availability.is_clear() {
+                self.begin_slowly(&endpoint.warmth);
+            }
         }
         news
     }

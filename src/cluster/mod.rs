@@ -21,6 +21,7 @@ mod level;
 mod mirror;
 mod observe;
 mod outlier;
+mod slow_start;
 mod status;
 mod table;
 mod update;
@@ -122,6 +123,8 @@ pub(crate) struct Cluster {
     home: Arc<Home>,
     /// What follows from the state of the endpoints will be counted soon.
     assessing: AtomicBool,
+    /// A table with the shares of new endpoints will be built soon.
+    reweighing: AtomicBool,
     /// How many priorities the gauges know.
     reported: AtomicUsize,
     this: Weak<Self>,
@@ -164,6 +167,7 @@ impl Cluster {
             registry: registry.clone(),
             home: Arc::clone(home),
             assessing: AtomicBool::new(false),
+            reweighing: AtomicBool::new(false),
             reported: AtomicUsize::new(0),
             this: Weak::clone(this),
         });

@@ -8,7 +8,7 @@ use std::{
 use serde::Serialize;
 
 use super::{Cluster, check::CheckStatus, level::Level};
-use crate::{health::Flag, model::SetKind, rt, transport::Readiness};
+use crate::{balance::FEWEST, health::Flag, model::SetKind, rt, transport::Readiness};
 
 /// A backend, as [`Mesh::status`](crate::Mesh::status) shows it.
 #[derive(Clone, Debug, Serialize)]
@@ -72,6 +72,8 @@ pub struct EndpointStatus {
     pub in_flight: u32,
     /// Relative share of traffic.
     pub weight: u32,
+    /// What it has of that, in per cent, while it is new: `load_balancer.slow_start`.
+    pub slow_start_percent: Option<u32>,
     /// 0 is used first.
     pub priority: u32,
     /// Its zone; empty if nobody says.
@@ -84,8 +86,9 @@ pub struct EndpointStatus {
 
 impl Cluster {
     pub(crate) fn status(&self) -> ClusterStatus {
-        let now = rt::now();
+        let (now, slow_start) = (rt::now(), self.policy.load().slow_start);
         let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, slowly) = (self.watch.since_begun(now), members.iter().count() >= FEWEST);
         let mut endpoints: Vec<EndpointStatus> = members
             .iter()
             .map(|(spec, member)| EndpointStatus {
@@ -97,6 +100,7 @@ impl Cluster {
                 health_checks: Vec::new(),
                 in_flight: member.in_flight(),
                 weight: spec.weight,
+                slow_start_percent: member.warmth.percent(since, &slow_start).filter(|_| slowly),
                 priority: spec.priority,
                 zone: spec.locality.zone.to_string(),
                 labels: spec.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),

@@ -13,9 +13,10 @@ use super::{
     table::{Table, View},
 };
 use crate::{
-    balance::{EndpointSet, Member, Whereabouts, rank},
+    balance::{EndpointSet, Member, Whereabouts, rank, weigh},
     enforcement::Mode,
     model::{Address, EndpointId, EndpointSpec, EndpointUpdate, Labels, ServiceSpec, SetKind, TlsMode},
+    rt,
     transport::Dial,
 };
 
@@ -213,7 +214,11 @@ impl Cluster {
                 by_priority.entry((spec.priority, rank)).or_default().push(entry);
             }
         });
-        let set = |members: Vec<_>| EndpointSet::new(members, policy.load_balancer, &self.cursor);
+        let (slow_start, now) = (&policy.slow_start, self.watch.since_begun(rt::now()));
+        let set = |mut members: Vec<(Member<Endpoint>, u32)>| {
+            weigh(&mut members, |member| member.warmth.percent(now, slow_start));
+            EndpointSet::new(members, policy.load_balancer, &self.cursor)
+        };
         let view = |selector: Option<&Labels>| {
             let mut view = View::default();
             for ((priority, rank), entries) in &by_priority {

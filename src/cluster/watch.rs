@@ -14,7 +14,7 @@ use std::{
 
 use super::{Cluster, endpoint::Endpoint};
 use crate::{
-    balance::Member,
+    balance::{FEWEST, Member},
     enforcement::Mode,
     health::{Ages, Buckets, Cause, Change, Median, OutlierPolicy, Sample, Sent, Window, outliers},
     model::SetKind,
@@ -53,6 +53,8 @@ pub(super) struct Watch {
 struct Times {
     /// When the interval began that rates are counted in.
     interval: Option<Instant>,
+    /// When the shares of new endpoints were computed.
+    reweighed: Option<Instant>,
     /// How many attempts there were, and since when there have been no more.
     attempts: (u64, Option<Instant>),
     buckets: Buckets,
@@ -88,6 +90,14 @@ impl Times {
                 begun.is_some()
             }
         }
+    }
+
+    fn reweigh_due(&mut self, now: Instant, after: Duration) -> bool {
+        let due = self.reweighed.is_none_or(|at| now.saturating_duration_since(at) >= after);
+        if due {
+            self.reweighed = Some(now);
+        }
+        due
     }
 
     fn is_idle(&mut self, attempts: u64, now: Instant) -> bool {
@@ -153,9 +163,17 @@ impl Cluster {
         let mut times = self.watch.times.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.pass_ages(&mut times.buckets, now, policy);
         let rates = times.interval_ended(now, policy.interval);
+        let endpoints = members.iter().count();
+        let reweigh = spec.slow_start.is_on()
+            && times.reweigh_due(now, Self::reweighed_after(&spec.slow_start, endpoints))
+            && members.iter().filter(|(_, member)| member.warmth.pass(since, &spec.slow_start)).count() > 0
+            && endpoints >= FEWEST;
         pending |= !times.is_idle(self.attempts.total(), now) || self.requests.used() + self.unlimited.used() > 0;
         drop(times);
         drop(members);
+        if reweigh {
+            self.publish();
+        }
         if !old.is_empty() {
             self.judge_unanswered(&old, now, policy);
         }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use super::{EndpointSpec, Labels, PolicySet, SetKind, TlsMode};
 use crate::{
     authn, authz,
-    balance::{BalancePolicy, FailoverPolicy, LocalityPolicy},
+    balance::{BalancePolicy, FailoverPolicy, LocalityPolicy, SlowStartPolicy},
     breaker::BreakerPolicy,
     canon::PathNormalization,
     fault::FaultPolicy,
@@ -38,6 +38,8 @@ pub struct ServiceSpec {
     pub identities: Vec<SpiffeId>,
     /// How an endpoint is chosen.
     pub load_balancer: BalancePolicy,
+    /// How the share of an endpoint grows after it came, or came back.
+    pub slow_start: SlowStartPolicy,
     /// When calls are refused here because the service refuses many. `None`: never.
     pub throttle: Option<ThrottlePolicy>,
     /// How priorities take over from each other, and when endpoints that are doubted are used.
@@ -102,6 +104,7 @@ impl ServiceSpec {
             tls: TlsMode::default(),
             identities: Vec::new(),
             load_balancer: BalancePolicy::default(),
+            slow_start: SlowStartPolicy::default(),
             throttle: None,
             failover: FailoverPolicy::default(),
             locality: LocalityPolicy::default(),

@@ -11,7 +11,7 @@ use super::{
         Document, Drafts, Field, PartialBreakers, PartialRoute, PartialService, PartialSource, PartialTimeouts, Set,
         Tunables,
     },
-    failover::{PartialFailover, PartialLocality},
+    failover::{PartialFailover, PartialLocality, PartialSlowStart},
     outlier::PartialOutlier,
     retry::PartialRetries,
     store::{Rejection, Update},
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     authn, authz,
-    balance::{BalancePolicy, FailoverPolicy, LocalityPolicy},
+    balance::{BalancePolicy, FailoverPolicy, LocalityPolicy, SlowStartPolicy},
     breaker::BreakerPolicy,
     canon::PathNormalization,
     fault::FaultPolicy,
@@ -418,6 +418,16 @@ impl ServiceBuilder {
         }
         let partial = PartialFailover::of(&policy, &self.origin());
         self.target().tunables.failover = partial;
+        self
+    }
+
+    /// Sets how the share of an endpoint grows after it came, or came back: `load_balancer.slow_start`.
+    pub fn slow_start(mut self, policy: SlowStartPolicy) -> Self {
+        if let Err((key, reason)) = policy.check() {
+            self.reject(&format!("load_balancer.{key}"), reason);
+        }
+        let partial = PartialSlowStart::of(&policy, &self.origin());
+        self.target().tunables.slow_start = partial;
         self
     }
 

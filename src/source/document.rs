@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
-    failover::{PartialFailover, PartialLocality},
+    failover::{PartialFailover, PartialLocality, PartialSlowStart},
     outlier::PartialOutlier,
     retry::PartialRetries,
 };
@@ -246,6 +246,7 @@ pub(crate) struct Tunables {
     pub(crate) throttle: Field<ThrottlePolicy>,
     pub(crate) rate_limit: Field<RateLimitPolicy>,
     pub(crate) failover: PartialFailover,
+    pub(crate) slow_start: PartialSlowStart,
     pub(crate) locality: PartialLocality,
     pub(crate) timeouts: PartialTimeouts,
     pub(crate) circuit_breakers: PartialBreakers,
@@ -259,7 +260,7 @@ impl Tunables {
     pub(crate) fn over(self, lower: Self) -> Self {
         over!(self, lower;
             fields: load_balancer, throttle, rate_limit, health_checks;
-            groups: failover, locality, timeouts, circuit_breakers, outlier_detection, retries;
+            groups: failover, slow_start, locality, timeouts, circuit_breakers, outlier_detection, retries;
             maps: policies)
     }
 }

@@ -1,6 +1,6 @@
 //! How priorities and zones share calls, as one source says it: parts of `load_balancer`, and `locality`.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     check::Findings,
@@ -8,7 +8,7 @@ use super::{
     resolve::{Resolved, effective},
 };
 use crate::{
-    balance::{Failover, FailoverKey, FailoverPolicy, LocalityMode, LocalityPolicy, Whereabouts},
+    balance::{Failover, FailoverKey, FailoverPolicy, LocalityMode, LocalityPolicy, SlowStartPolicy, Whereabouts},
     model::{EndpointSource, Origin, Provenance, Snapshot, SourceKind},
 };
 
@@ -64,6 +64,44 @@ impl PartialFailover {
             &self.fail_traffic_on_panic,
             policy.fail_traffic_on_panic,
         );
+        policy
+    }
+}
+
+/// `load_balancer.slow_start`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PartialSlowStart {
+    pub(crate) window: Field<Duration>,
+    pub(crate) aggression: Field<f64>,
+    pub(crate) min_weight_percent: Field<u32>,
+}
+
+impl PartialSlowStart {
+    pub(crate) fn over(self, lower: Self) -> Self {
+        Self {
+            window: self.window.or(lower.window),
+            aggression: self.aggression.or(lower.aggression),
+            min_weight_percent: self.min_weight_percent.or(lower.min_weight_percent),
+        }
+    }
+
+    /// Everything that a policy says.
+    pub(super) fn of(policy: &SlowStartPolicy, origin: &Origin) -> Self {
+        Self {
+            window: Some(Set::new(policy.window, origin.clone())),
+            aggression: Some(Set::new(policy.aggression, origin.clone())),
+            min_weight_percent: Some(Set::new(policy.min_weight_percent, origin.clone())),
+        }
+    }
+
+    /// The policy in effect.
+    pub(super) fn resolve(&self, provenance: &mut Provenance, path: &str) -> SlowStartPolicy {
+        let mut policy = SlowStartPolicy::default();
+        let at = |key| format!("{path}.load_balancer.slow_start.{key}");
+        policy.window = effective(provenance, at("window"), &self.window, policy.window);
+        policy.aggression = effective(provenance, at("aggression"), &self.aggression, policy.aggression);
+        policy.min_weight_percent =
+            effective(provenance, at("min_weight_percent"), &self.min_weight_percent, policy.min_weight_percent);
         policy
     }
 }

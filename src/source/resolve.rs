@@ -144,6 +144,7 @@ fn service(
     spec.load_balancer =
         effective(provenance, format!("{path}.load_balancer"), &tunables.load_balancer, BalancePolicy::default());
     spec.failover = tunables.failover.resolve(provenance, &path);
+    spec.slow_start = tunables.slow_start.resolve(provenance, &path);
     spec.locality = tunables.locality.resolve(provenance, &path);
     spec.timeouts = timeouts(provenance, &path, &tunables.timeouts);
     spec.throttle = optional(provenance, format!("{path}.throttle"), &tunables.throttle);

@@ -151,6 +151,10 @@ fn documents() -> Vec<(&'static str, Vec<u8>)> {
         ("balancer_two", service("load_balancer: {random: {}, round_robin: {}}")),
         ("balancer_failover", service("load_balancer: {failover: hard}")),
         ("balancer_factor", service("load_balancer: {overprovisioning_factor: 90}")),
+        ("slow_start_word", service("load_balancer: {slow_start: slow}")),
+        ("slow_start_window", service("load_balancer: {slow_start: {window: 2h}}")),
+        ("slow_start_floor", service("load_balancer: {slow_start: {min_weight_percent: 0}}")),
+        ("slow_start_aggression", service("load_balancer: {slow_start: {aggression: 0}}")),
         ("balancer_panic", service("load_balancer: {random: {}, healthy_panic_threshold: 50%}")),
         (
             "balancer_no_panic_to_fail_on",

@@ -353,7 +353,7 @@ fn a_subset_that_no_endpoint_can_have_is_a_warning() {
 const ZONES: &str = r#"
 mesh: { service: front, zone: a, region: eu, labels: { rack: r1 } }
 defaults:
-  load_balancer: { overprovisioning_factor: 200 }
+  load_balancer: { overprovisioning_factor: 200, slow_start: { window: 1m, aggression: 1.5 } }
   locality: { failover_priority: [region, rack, "network=n1"] }
 services:
   front:
@@ -362,10 +362,11 @@ services:
     locality: { zone_aware: { routing_enabled: 50, min_cluster_size: 3, force_local_zone: {} } }
   back:
     endpoints: { custom: registry }
-    load_balancer: random
+    load_balancer: { random: {}, slow_start: { min_weight_percent: 20 } }
     locality: { weighted: { a: 3, "eu west": 0 } }
   side:
     endpoints: { custom: registry }
+    load_balancer: { slow_start: off }
     locality: off
 "#;
 
@@ -377,6 +378,11 @@ fn zones_and_priorities_reach_the_snapshot_and_are_shown() {
     assert_eq!((front.load_balancer, back.load_balancer), (BalancePolicy::RoundRobin, BalancePolicy::Random));
     assert_eq!((front.failover.failover, back.failover.failover), (Failover::Switch, Failover::Spill));
     assert_eq!((front.failover.overprovisioning_factor, back.failover.healthy_panic_threshold), (200, 50));
+    let slow = |spec: &ServiceSpec| {
+        let SlowStartPolicy { window, aggression, min_weight_percent, .. } = spec.slow_start;
+        (window.as_secs(), aggression, min_weight_percent)
+    };
+    assert_eq!((slow(front), slow(back), slow(side)), ((60, 1.5, 10), (60, 1.5, 20), (0, 1.5, 10)));
     let LocalityMode::ZoneAware(zones) = &front.locality.mode else { panic!("{:?}", front.locality) };
     assert_eq!((zones.routing_enabled, zones.min_cluster_size, zones.force_local_zone), (50, 3, Some(1)));
     let keys: Vec<_> = back.locality.failover_priority.iter().map(ToString::to_string).collect();

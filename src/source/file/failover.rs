@@ -1,14 +1,17 @@
 //! The grammar of `load_balancer` and `locality`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use super::cursor::{Cursor, Fields, Wrong};
+use super::{
+    cursor::{Cursor, Fields, Wrong},
+    overload::decimal,
+};
 use crate::{
     balance::{BalancePolicy, Failover, FailoverKey, LocalityMode, ZoneAware},
     model::Origin,
     source::{
         document::{Field, Set},
-        failover::{PartialFailover, PartialLocality},
+        failover::{PartialFailover, PartialLocality, PartialSlowStart},
     },
 };
 
@@ -20,6 +23,7 @@ const MAX_KEYS: usize = 16;
 pub(super) struct LoadBalancer {
     pub(super) policy: Field<BalancePolicy>,
     pub(super) failover: PartialFailover,
+    pub(super) slow_start: PartialSlowStart,
 }
 
 /// A policy's name, or a map.
@@ -34,7 +38,7 @@ pub(super) fn load_balancer(at: Cursor<'_, '_, '_>) -> Option<LoadBalancer> {
             ];
             let policy = at.choice("a load balancer", &words, &["ring_hash", "maglev"])?;
             let origin = place.map_or(Origin::Default, Origin::File);
-            Some(LoadBalancer { policy: Some(Set::new(policy, origin)), failover: PartialFailover::default() })
+            Some(LoadBalancer { policy: Some(Set::new(policy, origin)), ..LoadBalancer::default() })
         },
         |at| at.map("a load balancer's name, or a map of it to its settings", balancer_map),
     )
@@ -79,9 +83,15 @@ fn balancer_map(fields: &mut Fields<'_, '_, '_>) -> LoadBalancer {
             |at| at.boolean(),
         ),
     };
+    let slow_start = fields.group(
+        "slow_start",
+        "How the share of an endpoint grows after it came, or came back. `off`, or a map; sets of less than four have none.",
+        slow_start,
+    );
     fields.later(&["ring_hash", "maglev"]);
     let policies = ["least_request", "round_robin", "random"];
-    let settings = ["failover", "overprovisioning_factor", "healthy_panic_threshold", "fail_traffic_on_panic"];
+    let settings =
+        ["failover", "overprovisioning_factor", "healthy_panic_threshold", "fail_traffic_on_panic", "slow_start"];
     if settings.iter().any(|key| fields.has(key)) {
         fields.at_most_one(&policies);
     } else {
@@ -89,7 +99,43 @@ fn balancer_map(fields: &mut Fields<'_, '_, '_>) -> LoadBalancer {
     }
     let least = least.and_then(|count| BalancePolicy::least_request(count.value as u8).ok());
     let policy = least.or(round_robin.map(|_| BalancePolicy::RoundRobin)).or(random.map(|_| BalancePolicy::Random));
-    LoadBalancer { policy: policy.map(|policy| Set::new(policy, origin)), failover }
+    LoadBalancer { policy: policy.map(|policy| Set::new(policy, origin)), failover, slow_start }
+}
+
+/// `off`, or a map.
+fn slow_start(at: Cursor<'_, '_, '_>) -> Option<PartialSlowStart> {
+    at.scalar_or(
+        |at| {
+            let place = at.node.map(|node| at.reading.place(node.mark));
+            at.choice("a word for `slow_start`", &[("off", ())], &[])?;
+            let window = Set::new(Duration::ZERO, place.map_or(Origin::Default, Origin::File));
+            Some(PartialSlowStart { window: Some(window), ..PartialSlowStart::default() })
+        },
+        |at| {
+            at.map("`off`, or a map", |fields| {
+                const LONGEST: Duration = Duration::from_secs(3_600);
+                let doc = "How long it takes to the full share. Default 30s; 1s to 1h.";
+                let window = fields.field("window", doc, |at| at.duration(Duration::from_secs(1)));
+                if window.as_ref().is_some_and(|set| set.value > LONGEST) {
+                    fields.report("window", Wrong::new("this is out of bounds", "the longest is `1h`"));
+                }
+                PartialSlowStart {
+                    window,
+                    aggression: fields.field(
+                        "aggression",
+                        "How it grows: 1 in a straight line, more faster at first, less slower at first. Default 1.0; 0.01 \
+                         to 100.",
+                        |at| decimal(at, 0.01..=100.0),
+                    ),
+                    min_weight_percent: fields.field(
+                        "min_weight_percent",
+                        "What it begins with, in per cent of its weight. Default 10; 1 to 100.",
+                        |at| at.integer(1..=100),
+                    ),
+                }
+            })
+        },
+    )
 }
 
 /// `off`, `zone_aware`, or a map.

@@ -162,6 +162,7 @@ fn tunables(fields: &mut Fields<'_, '_, '_>, place: &str) -> Tunables {
         throttle,
         rate_limit,
         failover: balancer.failover,
+        slow_start: balancer.slow_start,
         locality,
         timeouts,
         circuit_breakers,

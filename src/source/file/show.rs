@@ -313,6 +313,18 @@ impl Printer<'_> {
         ] {
             self.value(6, key, &value, &format!("{path}.load_balancer.{key}"));
         }
+        let slow = &service.slow_start;
+        let at = |key| format!("{path}.load_balancer.slow_start.{key}");
+        match slow.is_on() {
+            false => self.value(6, "slow_start", "off", &at("window")),
+            true => {
+                self.line(6, "slow_start:", None);
+                self.value(8, "window", &duration(slow.window), &at("window"));
+                self.value(8, "aggression", &format!("{:?}", slow.aggression), &at("aggression"));
+                let percent = slow.min_weight_percent.to_string();
+                self.value(8, "min_weight_percent", &percent, &at("min_weight_percent"));
+            }
+        }
         let path = format!("{path}.locality");
         let LocalityPolicy { mode, failover_priority: keys, .. } = &service.locality;
         if *mode == LocalityMode::Off && keys.is_empty() {
