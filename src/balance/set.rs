@@ -224,19 +224,19 @@ fn better<'a, C: Candidate, S: Seats<C>>(first: Seat<'a, C>, second: Seat<'a, C>
 
 /// Whether `a` is strictly better than `b`, which was drawn before it.
 ///
-/// Costs are compared as Envoy weighs them, `weight / (active + 1)`. Two idle ones are equal whatever their weights:
-/// candidates are drawn by weight, so the first drawn is a fair share of a trickle, where the comparison would give
-/// all of it to the heaviest.
+/// Costs are compared as Envoy weighs them, `weight / (active + 1)`. One that is idle and was drawn first stays, whatever
+/// the weights: candidates are drawn by weight, so the first drawn is a fair share, where the comparison would give all
+/// of a trickle to the heaviest, and nothing to an endpoint that is new.
 fn beats<C: Candidate, S: Seats<C>>(a: Seat<'_, C>, b: Seat<'_, C>) -> bool {
     let (a_load, b_load) = (a.member.in_flight(), b.member.in_flight());
     let (a_cost, b_cost) = (a.member.cost(a_load), b.member.cost(b_load));
     let (a_more, b_more) = (a.member.surcharge(), b.member.surcharge());
     if a_more | b_more != 0 {
-        let weighted = S::WEIGHTED && (a_load > 0 || b_load > 0);
+        let weighted = S::WEIGHTED && b_load > 0;
         let (a_weight, b_weight) = if weighted { (a.weight, b.weight) } else { (1, 1) };
         return beats_clearly((a_cost, a_more, a_weight), (b_cost, b_more, b_weight));
     }
-    if !S::WEIGHTED || (a_load == 0 && b_load == 0) {
+    if !S::WEIGHTED || b_load == 0 {
         return a_cost < b_cost;
     }
     u128::from(a_cost) * u128::from(b.weight) < u128::from(b_cost) * u128::from(a.weight)

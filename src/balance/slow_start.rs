@@ -110,7 +110,8 @@ mod tests {
     #[test]
     fn a_share_grows_from_the_floor_in_a_line() {
         let policy = SlowStartPolicy { window: seconds(60), ..SlowStartPolicy::default() };
-        for (age, percent) in [(0, Some(10)), (3, Some(10)), (6, Some(10)), (30, Some(50)), (59, Some(98)), (60, None)] {
+        for (age, percent) in [(0, Some(10)), (3, Some(10)), (6, Some(10)), (30, Some(50)), (59, Some(98)), (60, None)]
+        {
             assert_eq!(policy.percent(seconds(age)), percent, "{age} s");
         }
     }

@@ -8,7 +8,7 @@ use super::runtime::RouteEntry;
 use crate::{
     body::Body,
     classify::is_grpc,
-    cluster::{Note, SubsetId},
+    cluster::{Note, SubsetId, Went},
     context::{Call, Context, with_current},
     fault::Injection,
     limit::{Limited, Subject},
@@ -48,8 +48,8 @@ pub(crate) struct CallContext {
     pub(crate) grant: Option<u8>,
     /// The call is a copy, or serves one.
     pub(crate) mirrored: bool,
-    /// Endpoints that failed this call already, by id. Empty on the first attempt.
-    pub(crate) tried: Vec<Arc<str>>,
+    /// Where this call went already. Empty on the first attempt.
+    pub(crate) tried: Vec<Went>,
     /// Where this attempt's endpoint is noted, if an answer or silence may lead elsewhere.
     pub(crate) asked: Option<Arc<Note>>,
 }

@@ -7,7 +7,7 @@ use tower_layer::Layer;
 use super::outbound::{CallContext, Outbound};
 use crate::{
     body::Body,
-    cluster::Asked,
+    cluster::{Asked, Went},
     context::Tree,
     error::Error,
     retry::{Handle, Head, Kept, Next, Repeat, Repeating},
@@ -36,7 +36,9 @@ impl Repeat<Outbound> for CallRetry {
     #[inline]
     fn keep(&self, call: &mut Outbound) -> Option<KeptCall> {
         let handle = call.cx.entry.retry.as_ref()?;
-        let asked = handle.asks_who_was_asked(&call.cx.call).then(Asked::new);
+        // Behind one address what is asked is a connection, which an error does not name.
+        let vip = call.cx.entry.cluster().is_some_and(|cluster| cluster.is_vip());
+        let asked = (vip || handle.asks_who_was_asked(&call.cx.call)).then(Asked::new);
         let cx = call.cx.clone();
         let kept = KeptCall { head: Head::of(&call.request), handle: Arc::clone(handle), cx, asked };
         call.cx.asked = kept.asked.as_ref().and_then(Asked::note);
@@ -129,7 +131,7 @@ impl Kept<Outbound> for KeptCall {
         if let Some(asked) = &self.asked {
             asked.add_to(&mut self.cx.tried);
         } else if let Some(endpoint) = failed.and_then(Error::endpoint) {
-            self.cx.tried.push(Arc::from(endpoint));
+            self.cx.tried.push(Went::to(Arc::from(endpoint)));
         }
     }
 

@@ -5,6 +5,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use crate::transport::ConnectionId;
+
 /// The endpoints that the attempts of one call were sent to. The call cannot learn it from their answers: an answer names
 /// no endpoint, and an attempt that is late has none.
 ///
@@ -18,7 +20,40 @@ pub(crate) struct Asked {
 /// Where an attempt notes its endpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Note {
-    ids: Mutex<Vec<Arc<str>>>,
+    went: Mutex<Vec<Went>>,
+}
+
+/// Where an attempt went.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Went {
+    endpoint: Arc<str>,
+    /// Where an endpoint stands for many, what tells them apart.
+    connection: Option<ConnectionId>,
+}
+
+impl Went {
+    pub(crate) fn to(endpoint: Arc<str>) -> Self {
+        Self { endpoint, connection: None }
+    }
+
+    pub(super) fn over(endpoint: Arc<str>, connection: ConnectionId) -> Self {
+        Self { endpoint, connection: Some(connection) }
+    }
+
+    /// Whether that would be the same again.
+    pub(super) fn is(&self, endpoint: &str, connection: ConnectionId) -> bool {
+        *self.endpoint == *endpoint && self.connection.is_none_or(|known| known == connection)
+    }
+}
+
+/// Whether they went to this endpoint, and another should be asked rather than that one.
+pub(super) fn went_to(tried: &[Went], endpoint: &str) -> bool {
+    tried.iter().any(|went| went.connection.is_none() && *went.endpoint == *endpoint)
+}
+
+/// The connections to pass over. Allocates nothing where there are none.
+pub(super) fn connections(tried: &[Went]) -> Vec<ConnectionId> {
+    tried.iter().filter_map(|went| went.connection).collect()
 }
 
 thread_local! {
@@ -40,19 +75,19 @@ impl Asked {
     }
 
     /// Adds them to a list that may have some of them.
-    pub(crate) fn add_to(&self, tried: &mut Vec<Arc<str>>) {
+    pub(crate) fn add_to(&self, tried: &mut Vec<Went>) {
         let Some(list) = &self.list else { return };
-        for id in list.ids.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            if !tried.contains(id) {
-                tried.push(Arc::clone(id));
+        for went in list.went.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            if !tried.contains(went) {
+                tried.push(went.clone());
             }
         }
     }
 }
 
 impl Note {
-    pub(super) fn push(&self, id: &Arc<str>) {
-        self.ids.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(id));
+    pub(super) fn push(&self, went: Went) {
+        self.went.lock().unwrap_or_else(PoisonError::into_inner).push(went);
     }
 }
 
@@ -61,7 +96,7 @@ impl Drop for Asked {
         let Some(mut list) = self.list.take() else { return };
         // Only if no attempt has it any more.
         let Some(note) = Arc::get_mut(&mut list) else { return };
-        note.ids.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+        note.went.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
         let _ = SPARE.try_with(|spare| {
             if let Ok(mut spare) = spare.try_borrow_mut()
                 && spare.len() < SPARE_LISTS
@@ -79,18 +114,18 @@ mod tests {
     #[test]
     fn a_list_is_used_again_only_when_nobody_has_it() {
         let noted = |asked: &Asked| {
-            let mut tried = vec!["a".into()];
+            let mut tried = vec![Went::to("a".into())];
             asked.add_to(&mut tried);
-            tried.iter().map(|id: &Arc<str>| id.to_string()).collect::<Vec<_>>()
+            tried.iter().map(|went| went.endpoint.to_string()).collect::<Vec<_>>()
         };
         let asked = Asked::new();
         let late = asked.note().unwrap();
-        asked.note().unwrap().push(&"a".into());
-        asked.note().unwrap().push(&"b".into());
+        asked.note().unwrap().push(Went::to("a".into()));
+        asked.note().unwrap().push(Went::to("b".into()));
         assert_eq!(noted(&asked), ["a", "b"]);
         drop(asked);
         let next = Asked::new();
-        late.push(&"c".into());
+        late.push(Went::to("c".into()));
         assert_eq!(noted(&next), ["a"]);
     }
 }

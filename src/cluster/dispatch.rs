@@ -11,7 +11,7 @@ use std::{
 use http::{Method, Request, Response, header::UPGRADE};
 
 use super::{
-    Cluster, Note, SubsetId,
+    Cluster, Note, SubsetId, Went,
     observe::{Begun, Observe},
     wait::{Ask, Chosen, Ready},
 };
@@ -33,7 +33,7 @@ pub(crate) struct DispatchContext {
     pub(crate) kind: AttemptKind,
     /// The timeout of this attempt.
     pub(crate) per_try: Option<Duration>,
-    pub(crate) tried: Vec<Arc<str>>,
+    pub(crate) tried: Vec<Went>,
     /// Where to note the endpoint.
     pub(crate) asked: Option<Arc<Note>>,
     /// When the call began.
@@ -85,7 +85,10 @@ impl Cluster {
         };
         let state = match self.try_ready(ask) {
             // The same endpoint twice would be load without a chance.
-            Ready::Go(chosen) if cx.kind == AttemptKind::Hedge && cx.tried.contains(&chosen.picked.id) => {
+            Ready::Go(Chosen { picked, slot, .. })
+                if cx.kind == AttemptKind::Hedge
+                    && cx.tried.iter().any(|went| went.is(&picked.id, slot.connection())) =>
+            {
                 State::Refused(Some(self.nowhere_else()))
             }
             Ready::Go(chosen) => send(Arc::clone(self), chosen, permit, request, &cx, false),
@@ -182,8 +185,10 @@ fn send(
     cluster.watch_calls();
     let Chosen { picked, slot, probe } = chosen;
     if let Some(asked) = &cx.asked {
-        asked.push(&picked.id);
+        let id = Arc::clone(&picked.id);
+        asked.push(if cluster.is_vip() { Went::over(id, slot.connection()) } else { Went::to(id) });
     }
+    let line = if cluster.is_vip() { slot.line() } else { None };
     let sent = slot.send(request);
     let sent = match cx.per_try {
         None => sent,
@@ -197,7 +202,7 @@ fn send(
         sent: if cx.patient { Default::default() } else { cluster.watch.ages.now() },
     };
     // Above the attempt's timeout, so that a timeout counts against the endpoint.
-    let observe = Observe::new(cluster, picked, permit, probe, begun, cx.grpc, cx.kind);
+    let observe = Observe::new(cluster, picked, permit, probe, begun, cx.grpc, cx.kind).over(line);
     State::Sending { sent, observe: Some(observe) }
 }
 

@@ -31,7 +31,7 @@ mod watch;
 pub use self::check::CheckStatus;
 pub use self::status::{ClusterStatus, EndpointStatus, PriorityStatus};
 pub(crate) use self::{
-    asked::{Asked, Note},
+    asked::{Asked, Note, Went},
     dispatch::{DispatchContext, DispatchFuture},
     home::Home,
     observe::Observe,
@@ -50,6 +50,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Notify;
 
 use self::{
+    asked::{connections, went_to},
     check::{Boards, CheckSeries},
     observe::AttemptSeries,
     outlier::OutlierSeries,
@@ -116,6 +117,8 @@ pub(crate) struct Cluster {
     pub(crate) retries: Arc<Budget>,
     /// Whether its endpoints are of this process's mesh.
     member: AtomicBool,
+    /// Whether one endpoint stands for many.
+    vip: AtomicBool,
     /// Swapped when connections are to be made differently.
     dial: ArcSwap<Dialing>,
     tasks: TaskSet,
@@ -161,6 +164,7 @@ impl Cluster {
             watch: Watch::default(),
             retries: Budget::new(rt::now()),
             member: AtomicBool::new(false),
+            vip: AtomicBool::new(false),
             policy: ArcSwap::new(Arc::clone(spec)),
             dial: ArcSwap::from_pointee(Dialing(dial)),
             tasks,
@@ -199,9 +203,18 @@ impl Cluster {
         self.member.load(Relaxed)
     }
 
-    /// Whether an endpoint is ready that is not among these.
-    pub(crate) fn has_other(&self, subset: Option<SubsetId>, tried: &[Arc<str>]) -> bool {
-        self.table.load().pick(subset, false, |endpoint| tried.contains(&endpoint.id)).is_some()
+    /// Whether a call could be sent to somebody who is not among these.
+    pub(crate) fn has_other(&self, subset: Option<SubsetId>, tried: &[Went]) -> bool {
+        let other = self.table.load().pick(subset, false, |endpoint| went_to(tried, &endpoint.id));
+        other.is_some_and(|other| {
+            let connections = connections(tried);
+            connections.is_empty() || other.picked.pool.has_other(&connections)
+        })
+    }
+
+    /// Whether its one endpoint stands for many, each behind connections of its own.
+    pub(crate) fn is_vip(&self) -> bool {
+        self.vip.load(Relaxed)
     }
 
     /// How to ask discovery for a fresh look when connections fail.

@@ -15,7 +15,7 @@ use crate::{
     instrument::{Counter, Registry},
     retry::AttemptKind,
     rt::{self, Instant, Rng},
-    transport::Upgraded,
+    transport::{ConnectionLine, Upgraded},
 };
 
 /// Counters of attempts by outcome, first attempts and repeated ones apart.
@@ -65,6 +65,8 @@ pub(crate) struct Observe {
     picked: Option<Picked<Endpoint>>,
     permit: Option<Permit>,
     probe: Option<Box<Probe>>,
+    /// The connection, where that is judged instead of the endpoint.
+    line: Option<ConnectionLine>,
     begun: Begun,
     /// Too old without an answer: it was taken in then.
     judged: bool,
@@ -89,12 +91,22 @@ impl Observe {
             picked: Some(picked),
             permit: Some(permit),
             probe,
+            line: None,
             begun,
             judged: false,
             grpc,
             kind,
             verdict: None,
         }
+    }
+
+    /// It goes over this connection, which is judged by its answers.
+    pub(super) fn over(mut self, line: Option<ConnectionLine>) -> Self {
+        if let Some(line) = &line {
+            line.sent(self.begun.sent);
+        }
+        self.line = line;
+        self
     }
 
     pub(super) fn endpoint(&self) -> Option<Arc<str>> {
@@ -162,6 +174,9 @@ impl Observe {
     fn heard(&mut self) {
         let (Some(picked), sent) = (&self.picked, std::mem::take(&mut self.begun.sent)) else { return };
         self.judged = !picked.unanswered.over(sent);
+        if let Some(line) = self.line.take() {
+            line.answered(sent, self.cluster.watch.ages.now());
+        }
         let latency = &self.cluster.watch.latency;
         if sent != Sent::default() && latency.wants(Rng::local_u64) {
             latency.add(rt::now().saturating_duration_since(self.begun.started), 1);
@@ -172,13 +187,20 @@ impl Observe {
     fn report(&mut self, picked: &Endpoint, outcome: Outcome, sample: Sample) {
         let (started, sent) = (self.begun.started, std::mem::take(&mut self.begun.sent));
         let waited = sent != Sent::default();
+        let line = self.line.take();
+        if let Some(line) = &line {
+            line.over(sent);
+        }
         self.judged |= !picked.unanswered.over(sent);
         if self.judged {
             return;
         }
         match outcome {
             Outcome::Cancelled | Outcome::DeadlineExpired | Outcome::HedgeLoser if waited => {
-                self.cluster.given_up(picked, started, sent);
+                let late = self.cluster.given_up(picked, started, sent);
+                if let Some(line) = line.filter(|_| late) {
+                    line.given_up(sent);
+                }
             }
             _ => self.cluster.observed(picked, sample, started),
         }

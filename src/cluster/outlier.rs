@@ -88,15 +88,15 @@ impl Cluster {
         }
     }
 
-    /// An attempt without an answer was given up. If it was old enough, it is a failure of its endpoint.
+    /// An attempt without an answer was given up. If it was old enough, it is a failure of its endpoint, and this is true.
     #[cold]
-    pub(super) fn given_up(self: &Arc<Self>, endpoint: &Endpoint, started: Instant, sent: Sent) {
+    pub(super) fn given_up(self: &Arc<Self>, endpoint: &Endpoint, started: Instant, sent: Sent) -> bool {
         let now = rt::now();
         // Whatever the call waited for before it was sent is not the endpoint's.
         let started = self.watch.opened(sent).map_or(started, |opened| started.max(opened));
         let age = now.saturating_duration_since(started);
         if age < self.watch.unanswered_after() || self.tasks.lag().stalled(started, now) {
-            return;
+            return false;
         }
         self.watch.latency.add(age, 1);
         endpoint.weigh(false, self.watch.since_begun(now));
@@ -104,6 +104,7 @@ impl Cluster {
         if endpoint.vitals.failed(Sample::Local, &policy.outlier_detection).is_some() {
             self.suspect(endpoint, Cause::Unanswered);
         }
+        true
     }
 
     /// A detector found an endpoint.

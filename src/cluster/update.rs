@@ -184,6 +184,7 @@ impl Cluster {
         let in_process = |entry: &Entry| entry.spec.addresses.iter().all(|at| matches!(at, Address::Memory(_)));
         let member = policy.tls == TlsMode::Mesh || members.by_id.values().all(in_process);
         self.member.store(member, Relaxed);
+        self.vip.store(members.kind == SetKind::Vip, Relaxed);
         let table = self.table(&members, &policy, &selectors);
         table.assess(&self.home);
         let heeds_connections = table.heeds_connections();

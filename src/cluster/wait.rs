@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     Cluster, SubsetId,
+    asked::{Went, connections, went_to},
     endpoint::Endpoint,
     outlier::Probe,
     table::{Census, Choice},
@@ -28,7 +29,7 @@ pub(super) struct Ask<'a> {
     pub(super) subset: Option<SubsetId>,
     pub(super) want: Want,
     /// Passed over while there are others: a call that failed at one endpoint goes to another first.
-    pub(super) tried: &'a [Arc<str>],
+    pub(super) tried: &'a [Went],
     /// Taken if it can be.
     pub(super) prefer: Tag,
     /// Passed over like those that were tried.
@@ -78,9 +79,11 @@ impl Cluster {
         let mut refused: Option<Error> = None;
         // Endpoints without a free stream, found out one by one. Empty, hence free of cost, in the common case.
         let mut full: Vec<Arc<str>> = Vec::new();
+        // Behind one address another one is reached by another connection.
+        let over = connections(tried);
         if ask.prefer != Tag::NONE
             && let Some(Choice { picked, .. }) = table.pick(subset, ask.repeatable, |endpoint| {
-                endpoint.tag != ask.prefer || endpoint.tag == ask.avoid || tried.contains(&endpoint.id)
+                endpoint.tag != ask.prefer || endpoint.tag == ask.avoid || went_to(tried, &endpoint.id)
             })
             && picked.availability.is_clear()
             && let Acquire::Slot(slot) = picked.pool.acquire(want)
@@ -89,11 +92,11 @@ impl Cluster {
         }
         for (avoid, shun) in [(tried, ask.avoid), (&[][..], Tag::NONE)] {
             while let Some(Choice { picked, panic }) = table.pick(subset, ask.repeatable, |endpoint| {
-                avoid.contains(&endpoint.id)
+                went_to(avoid, &endpoint.id)
                     || full.contains(&endpoint.id)
                     || (shun != Tag::NONE && shun == endpoint.tag)
             }) {
-                match picked.pool.acquire(want) {
+                match picked.pool.acquire_other(want, &over) {
                     Acquire::Slot(slot) if picked.availability.is_clear() => {
                         return Ready::Go(Chosen { picked, slot, probe: None });
                     }

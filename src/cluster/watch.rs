@@ -27,7 +27,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// An answer is late when it takes so many times the median.
 const TIMES_MEDIAN: u32 = 10;
 
-/// Nobody watches the clock, and nobody needs to: there are no two endpoints to tell apart.
+/// Nobody watches the clock, and nobody needs to: there are no two endpoints to tell apart, nor connections.
 const UNNEEDED: u8 = 0;
 /// The next call has it watched.
 const ASLEEP: u8 = 1;
@@ -124,6 +124,11 @@ impl Cluster {
     #[cold]
     pub(super) fn wake(self: &Arc<Self>) {
         if self.watch.state.compare_exchange(ASLEEP, AWAKE, SeqCst, SeqCst).is_ok() {
+            if self.watch.ages.now() == Sent::default() {
+                // The call that wakes it is followed as those after it are.
+                let mut times = self.watch.times.lock().unwrap_or_else(PoisonError::into_inner);
+                self.pass_ages(&mut times.buckets, rt::now(), &self.policy.load().outlier_detection);
+            }
             self.tasks.spawn(watch(Arc::downgrade(self)));
         }
     }
@@ -131,7 +136,7 @@ impl Cluster {
     /// The set changed: whether there is anything to tell apart.
     pub(super) fn watch_set(&self, kind: SetKind, endpoints: usize) {
         let (from, to) = match (kind, endpoints) {
-            (SetKind::Replicas, 2..) => (UNNEEDED, ASLEEP),
+            (SetKind::Replicas, 2..) | (SetKind::Vip, 1..) => (UNNEEDED, ASLEEP),
             _ => (ASLEEP, UNNEEDED),
         };
         // Who is awake finds out by itself that there is nothing to do.
@@ -207,6 +212,9 @@ impl Cluster {
             let judged = member.unanswered.judge_all(old);
             if judged == 0 || own {
                 continue;
+            }
+            if members.kind() == SetKind::Vip {
+                member.pool.judge_lines(old);
             }
             self.watch.latency.add(age, judged);
             for _ in 0..judged {

@@ -45,7 +45,7 @@ pub(crate) use self::{
     rates::outliers,
     sample::Sample,
     success_rate::SuccessRate,
-    unanswered::{Ages, Buckets, Sent, Unanswered},
+    unanswered::{Ages, Buckets, Line, Sent, Unanswered},
     verdict::{Peer, Verdict, judge},
     vitals::{Vitals, Window},
 };

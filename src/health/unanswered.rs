@@ -150,6 +150,46 @@ impl Unanswered {
     }
 }
 
+/// The calls on one of the connections to an address that many stand behind: each connection reaches one of them, so it
+/// is the connection that is judged.
+#[derive(Debug, Default)]
+pub(crate) struct Line {
+    unanswered: Unanswered,
+    /// The bucket that was open when the last answer came.
+    heard: AtomicU32,
+}
+
+impl Line {
+    /// A call was sent.
+    pub(crate) fn sent(&self, at: Sent) {
+        self.unanswered.sent(at);
+    }
+
+    /// One was answered, `now`.
+    pub(crate) fn answered(&self, at: Sent, now: Sent) {
+        self.unanswered.over(at);
+        self.heard.store(now.0, Relaxed);
+    }
+
+    /// One failed or was given up.
+    pub(crate) fn over(&self, at: Sent) {
+        self.unanswered.over(at);
+    }
+
+    /// Judges what was sent at these times, oldest first: whether calls are without an answer, and no other was answered
+    /// since.
+    pub(crate) fn is_silent(&self, old: &[Sent]) -> bool {
+        let unanswered = self.unanswered.judge_all(old) > 0;
+        unanswered && old.last().is_some_and(|last| self.silent_since(*last))
+    }
+
+    /// Whether no call was answered since then.
+    pub(crate) fn silent_since(&self, sent: Sent) -> bool {
+        let heard = self.heard.load(Relaxed);
+        heard == 0 || heard.wrapping_sub(sent.0).cast_signed() <= 0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,6 +240,30 @@ mod tests {
             now += Duration::from_millis(100);
         }
         assert!(sent.len() <= 500, "{}", sent.len());
+    }
+
+    #[test]
+    fn a_line_is_silent_if_calls_grew_old_on_it_and_none_was_answered_meanwhile() {
+        let line = Line::default();
+        assert!(!line.is_silent(&[Sent(1), Sent(2)]), "nobody waits");
+        line.sent(Sent(3));
+        line.answered(Sent(3), Sent(4));
+        assert!(!line.is_silent(&[Sent(3)]), "it was answered");
+        line.sent(Sent(5));
+        line.sent(Sent(6));
+        line.answered(Sent(6), Sent(7));
+        assert!(!line.is_silent(&[Sent(5)]), "another was answered since");
+        line.sent(Sent(8));
+        assert!(line.is_silent(&[Sent(7), Sent(8)]));
+        assert!(!line.is_silent(&[Sent(8)]), "judged once");
+        line.sent(Sent(9));
+        line.over(Sent(9));
+        assert!(!line.is_silent(&[Sent(9)]), "given up before");
+        // The names of buckets go around.
+        let line = Line::default();
+        line.answered(Sent(0), Sent(2));
+        line.sent(Sent(u32::MAX));
+        assert!(!line.is_silent(&[Sent(u32::MAX)]));
     }
 
     #[test]

@@ -102,7 +102,8 @@ impl PartialSlowStart {
         policy.aggression = effective(provenance, at("aggression"), &self.aggression, policy.aggression);
         policy.min_weight_percent =
             effective(provenance, at("min_weight_percent"), &self.min_weight_percent, policy.min_weight_percent);
-        policy
+        // What else was said of it means nothing then.
+        if policy.is_on() { policy } else { SlowStartPolicy::off() }
     }
 }
 

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use sinew::{
     PathNormalization,
-    balance::{BalancePolicy, Failover, LocalityMode},
+    balance::{BalancePolicy, Failover, LocalityMode, SlowStartPolicy},
     config::{Loader, show},
     enforcement::Mode,
     health::CheckKind,
     limit::{KeySource, RateLimitPolicy},
-    model::{Origin, Protocol, Snapshot, SourceKind},
+    model::{Origin, Protocol, ServiceSpec, Snapshot, SourceKind},
     retry::{HedgeMode, RetrySpec},
     route::RouteAction,
 };
@@ -382,7 +382,7 @@ fn zones_and_priorities_reach_the_snapshot_and_are_shown() {
         let SlowStartPolicy { window, aggression, min_weight_percent, .. } = spec.slow_start;
         (window.as_secs(), aggression, min_weight_percent)
     };
-    assert_eq!((slow(front), slow(back), slow(side)), ((60, 1.5, 10), (60, 1.5, 20), (0, 1.5, 10)));
+    assert_eq!((slow(front), slow(back), slow(side)), ((60, 1.5, 10), (60, 1.5, 20), (0, 1.0, 10)));
     let LocalityMode::ZoneAware(zones) = &front.locality.mode else { panic!("{:?}", front.locality) };
     assert_eq!((zones.routing_enabled, zones.min_cluster_size, zones.force_local_zone), (50, 3, Some(1)));
     let keys: Vec<_> = back.locality.failover_priority.iter().map(ToString::to_string).collect();

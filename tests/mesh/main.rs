@@ -30,4 +30,5 @@ mod timeouts;
 mod tree;
 mod upgrades;
 mod versions;
+mod virtual_ip;
 mod world;

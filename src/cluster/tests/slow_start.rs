@@ -163,7 +163,10 @@ async fn an_idle_newcomer_is_not_flooded_by_least_request() {
     let held: Vec<_> = held.iter().map(|name| bench.member(name).acquire()).collect();
     add(&bench, "new").await;
     let found = share(&bench, "new");
-    assert!((60..400).contains(&found), "{found} of 10,000; by load alone it would be a fifth");
+    assert!(
+        (60..300).contains(&found),
+        "{found} of 10,000; a hundredth is its share, a fifth it would be by load alone"
+    );
     pass(&bench, 61).await;
     let found = share(&bench, "new");
     assert!(found > 1_500, "{found}: by load, from now on");

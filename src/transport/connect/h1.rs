@@ -25,6 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     limit::ConnectionPermit,
+    line::ConnectionId,
     pool::Pool,
     secure::Leash,
     slot::{SlotBody, SlotGuard},
@@ -43,6 +44,7 @@ const MAX_BUFFER: usize = 64 * 1024;
 
 /// A connection without a request on it.
 pub(super) struct H1Connection {
+    pub(super) id: ConnectionId,
     send: SendRequest<Body>,
     /// Held by the bytes themselves once the connection is upgraded.
     permit: Option<ConnectionPermit>,
@@ -71,6 +73,7 @@ impl H1Connection {
             let _ = connection.with_upgrades().await;
         });
         Ok(Self {
+            id: ConnectionId::next(),
             send,
             permit: Some(permit),
             upgraded,
@@ -247,15 +250,18 @@ pub(super) struct H1Lease {
     /// For the connection that is still to be made.
     pub(super) permit: Option<ConnectionPermit>,
     reused: bool,
+    pub(super) id: ConnectionId,
 }
 
 impl H1Lease {
     pub(super) fn idle(pool: &Arc<Pool>, connection: H1Connection) -> Self {
-        Self { pool: Arc::downgrade(pool), connection: Some(connection), permit: None, reused: true }
+        let id = connection.id;
+        Self { pool: Arc::downgrade(pool), connection: Some(connection), permit: None, reused: true, id }
     }
 
     pub(super) fn new(pool: &Arc<Pool>, permit: ConnectionPermit) -> Self {
-        Self { pool: Arc::downgrade(pool), connection: None, permit: Some(permit), reused: false }
+        let id = ConnectionId::next();
+        Self { pool: Arc::downgrade(pool), connection: None, permit: Some(permit), reused: false, id }
     }
 
     /// Back to the pool, for the next request.
@@ -313,7 +319,7 @@ impl H1Lease {
                 return Err(Failure::sure(error::unopened(None).returning(body)));
             };
             match Box::pin(pool.dial_h1(permit)).await {
-                Ok(connection) => self.connection = Some(connection),
+                Ok(connection) => self.connection = Some(H1Connection { id: self.id, ..connection }),
                 Err(error) => return Err(Failure::sure(error.returning(body))),
             }
         }

@@ -15,6 +15,7 @@ mod dial;
 mod h1;
 mod h2;
 mod limit;
+mod line;
 mod pool;
 mod proxy;
 mod pump;
@@ -27,6 +28,7 @@ pub(crate) use self::{
     dial::Dialer,
     h1::Upgraded,
     limit::ConnectionLimit,
+    line::{ConnectionId, ConnectionLine},
     pool::{Acquire, Pool, PoolEvent, PoolPolicy, PoolTarget, Readiness, Want},
     proxy::{ProxyDialer, ProxySettings},
     secure::{Leash, TlsDialer},

@@ -1,6 +1,7 @@
 //! The connections of one endpoint.
 
 mod establish;
+mod replace;
 
 use std::{
     sync::{
@@ -19,6 +20,7 @@ use super::{
     h1::{H1Connection, H1Lease},
     h2::H2Connection,
     limit::{ConnectionLimit, ConnectionPermit},
+    line::ConnectionId,
     slot::{Slot, Way},
 };
 use crate::{
@@ -148,6 +150,15 @@ impl State {
         !self.closed && !self.h2.is_empty() && !self.usable()
     }
 
+    /// The idle connection that was used last, but for these.
+    fn pop_idle(&mut self, tried: &[ConnectionId]) -> Option<H1Connection> {
+        if tried.is_empty() {
+            return self.h1_idle.pop();
+        }
+        let at = self.h1_idle.iter().rposition(|connection| !tried.contains(&connection.id))?;
+        Some(self.h1_idle.remove(at))
+    }
+
     /// A connection takes calls.
     fn usable(&self) -> bool {
         !self.closed && self.h2.iter().any(|connection| connection.usable())
@@ -227,6 +238,11 @@ impl Pool {
 
     /// A stream or connection for one request, if one is free now.
     pub(crate) fn acquire(self: &Arc<Self>, want: Want) -> Acquire {
+        self.acquire_other(want, &[])
+    }
+
+    /// The same, on another connection than these if there is one.
+    pub(crate) fn acquire_other(self: &Arc<Self>, want: Want, tried: &[ConnectionId]) -> Acquire {
         let mut state = self.lock();
         if state.closed {
             return Acquire::Full;
@@ -244,7 +260,7 @@ impl Pool {
         let slot = |way| Acquire::Slot(Slot { pool: Arc::clone(self), way });
         if http1 {
             let now = rt::now();
-            while let Some(connection) = state.h1_idle.pop() {
+            while let Some(connection) = state.pop_idle(tried) {
                 if connection.fresh(now) {
                     return slot(Way::H1(H1Lease::idle(self, connection)));
                 }
@@ -252,13 +268,17 @@ impl Pool {
             drop(state);
             return match self.permit() {
                 Some(permit) => slot(Way::H1(H1Lease::new(self, permit))),
-                None => Acquire::Full,
+                None if tried.is_empty() => Acquire::Full,
+                None => self.acquire(want),
             };
         }
-        let best =
-            state.h2.iter().filter(|connection| connection.usable()).min_by_key(|connection| connection.streams());
+        let best = state
+            .h2
+            .iter()
+            .filter(|connection| connection.usable())
+            .min_by_key(|connection| (tried.contains(&connection.id), connection.streams()));
         let Some(best) = best else { return Acquire::Full };
-        let grow = best.nearly_full() && state.h2.len() < self.max_connections();
+        let grow = (best.nearly_full() || tried.contains(&best.id)) && state.h2.len() < self.max_connections();
         let ticket = best.ticket();
         if grow && !state.growing {
             state.growing = true;
@@ -281,11 +301,7 @@ impl Pool {
             // The one that is nearest to its end anyway.
             return state.h1_idle.remove(0).retire();
         }
-        let kept = match self.target.kind {
-            SetKind::Vip => 2,
-            SetKind::Replicas => 1,
-        };
-        if state.h2.len() <= kept {
+        if state.h2.len() <= self.min_connections() {
             return None;
         }
         // One that was opened a moment ago is about to be used.
@@ -354,6 +370,14 @@ impl Pool {
         match self.target.kind {
             SetKind::Vip => 16,
             SetKind::Replicas => 4,
+        }
+    }
+
+    /// As many are kept open, and made anew when they are lost in use.
+    fn min_connections(&self) -> usize {
+        match self.target.kind {
+            SetKind::Vip => 2,
+            SetKind::Replicas => 1,
         }
     }
 
@@ -476,7 +500,15 @@ impl Pool {
         let mut state = self.lock();
         let before = state.h2.len();
         state.h2.retain(|open| !Arc::ptr_eq(open, connection));
-        if state.h2.len() == before || !state.h2.is_empty() || state.closed || state.speaks == Some(Alpn::Http1) {
+        if state.h2.len() == before || state.closed || state.speaks == Some(Alpn::Http1) {
+            return;
+        }
+        if !state.h2.is_empty() {
+            let few = state.h2.len() < self.min_connections() && !connection.is_quiet();
+            drop(state);
+            if few {
+                self.want_more();
+            }
             return;
         }
         // A peer that takes connections and closes them unused would be called in a loop.

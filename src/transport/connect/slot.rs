@@ -10,7 +10,13 @@ use http::{
 };
 use tokio::sync::oneshot;
 
-use super::{h1::H1Lease, h2::Ticket, pool::Pool, pump::Pump};
+use super::{
+    h1::H1Lease,
+    h2::Ticket,
+    line::{ConnectionId, ConnectionLine},
+    pool::Pool,
+    pump::Pump,
+};
 use crate::{
     body::{Body, End, Guard, GuardedBody, H2Body},
     error::{Code, Error},
@@ -39,6 +45,22 @@ impl Slot {
         match self.way {
             Way::H2(_) => crate::transport::Alpn::Http2,
             Way::H1(_) => crate::transport::Alpn::Http1,
+        }
+    }
+
+    /// The connection that it is on, or will be.
+    pub(crate) fn connection(&self) -> ConnectionId {
+        match &self.way {
+            Way::H2(ticket) => ticket.connection(),
+            Way::H1(lease) => lease.id,
+        }
+    }
+
+    /// The same, if it carries other requests meanwhile.
+    pub(crate) fn line(&self) -> Option<ConnectionLine> {
+        match &self.way {
+            Way::H2(ticket) => Some(ticket.line()),
+            Way::H1(_) => None,
         }
     }
 

@@ -4,6 +4,7 @@ mod bodies;
 mod http1;
 mod http2;
 mod limit;
+mod lines;
 mod raw;
 mod sockets;
 mod stalls;
