@@ -30,9 +30,10 @@ use crate::{
     transport::{Alpn, Dial, error},
 };
 
-/// The back-off between attempts to connect: 100 ms × 1.6 up to 1 s, ±20 %.
+/// The back-off between attempts to connect: 100 ms × 1.6, ±20 %, and never more than 1 s with that: a recovery is seen by
+/// then.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_millis(1_000 * 5 / 6);
 /// How long an endpoint may take to show that it speaks HTTP/2 before it is asked in HTTP/1.1.
 const DETECT: Duration = Duration::from_secs(1);
 
