@@ -188,7 +188,7 @@ fn send(
         let id = Arc::clone(&picked.id);
         asked.push(if cluster.is_vip() { Went::over(id, slot.connection()) } else { Went::to(id) });
     }
-    let line = if cluster.is_vip() { slot.line() } else { None };
+    let line = if cluster.is_vip() { picked.lines.of(&slot) } else { None };
     let sent = slot.send(request);
     let sent = match cx.per_try {
         None => sent,

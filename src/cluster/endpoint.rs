@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Cluster, slow_start::Warmth};
+use super::{Cluster, lines::Lines, slow_start::Warmth};
 use crate::{
     balance::Candidate,
     context::Tag,
@@ -34,6 +34,8 @@ pub(crate) struct Endpoint {
     /// Calls that have no answer yet.
     pub(super) unanswered: Unanswered,
     ejection: Mutex<Ejection>,
+    /// Its connections, where those are judged instead of it.
+    pub(super) lines: Lines,
     /// Whether it is new.
     pub(super) warmth: Arc<Warmth>,
     /// How many endpoints of the cluster are connecting.
@@ -89,6 +91,7 @@ impl Endpoint {
             vitals: Vitals::default(),
             unanswered: Unanswered::default(),
             ejection: Mutex::default(),
+            lines: Lines::default(),
             warmth,
             connecting: Arc::clone(&of.connecting),
             tag: Tag::of(&id),

@@ -18,6 +18,7 @@ mod endpoint;
 mod health;
 mod home;
 mod level;
+mod lines;
 mod mirror;
 mod observe;
 mod outlier;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, header::CONTENT_TYPE, response};
 
-use super::{endpoint::Endpoint, outlier::Probe};
+use super::{endpoint::Endpoint, lines::Followed, outlier::Probe};
 use crate::{
     balance::Picked,
     body::{End, Guard},
@@ -15,7 +15,7 @@ use crate::{
     instrument::{Counter, Registry},
     retry::AttemptKind,
     rt::{self, Instant, Rng},
-    transport::{ConnectionLine, Upgraded},
+    transport::Upgraded,
 };
 
 /// Counters of attempts by outcome, first attempts and repeated ones apart.
@@ -66,7 +66,7 @@ pub(crate) struct Observe {
     permit: Option<Permit>,
     probe: Option<Box<Probe>>,
     /// The connection, where that is judged instead of the endpoint.
-    line: Option<ConnectionLine>,
+    line: Option<Arc<Followed>>,
     begun: Begun,
     /// Too old without an answer: it was taken in then.
     judged: bool,
@@ -101,7 +101,7 @@ impl Observe {
     }
 
     /// It goes over this connection, which is judged by its answers.
-    pub(super) fn over(mut self, line: Option<ConnectionLine>) -> Self {
+    pub(super) fn over(mut self, line: Option<Arc<Followed>>) -> Self {
         if let Some(line) = &line {
             line.sent(self.begun.sent);
         }
@@ -199,7 +199,7 @@ impl Observe {
             Outcome::Cancelled | Outcome::DeadlineExpired | Outcome::HedgeLoser if waited => {
                 let late = self.cluster.given_up(picked, started, sent);
                 if let Some(line) = line.filter(|_| late) {
-                    line.given_up(sent);
+                    picked.gave_up_on(&line, sent);
                 }
             }
             _ => self.cluster.observed(picked, sample, started),

@@ -214,7 +214,7 @@ impl Cluster {
                 continue;
             }
             if members.kind() == SetKind::Vip {
-                member.pool.judge_lines(old);
+                member.judge_lines(old);
             }
             self.watch.latency.add(age, judged);
             for _ in 0..judged {

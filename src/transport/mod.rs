@@ -17,8 +17,8 @@ mod tests;
 pub(crate) use self::error::unreachable;
 pub(crate) use self::{
     connect::{
-        Acquire, ConnectionId, ConnectionLimit, ConnectionLine, Dialer, Pool, PoolEvent, PoolPolicy, PoolTarget,
-        ProxyDialer, ProxySettings, Readiness, Slot, SlotBody, TlsDialer, Upgraded, Want,
+        Acquire, ConnectionId, ConnectionLimit, Dialer, Pool, PoolEvent, PoolPolicy, PoolTarget, ProxyDialer,
+        ProxySettings, Readiness, Slot, SlotBody, TlsDialer, Upgraded, Want,
     },
     io::{Alpn, Dial, Dialed, Io, Offer},
     roll::Roll,

@@ -22,17 +22,10 @@ use h2::client::SendRequest;
 use tokio::sync::Notify;
 
 use self::{driver::Driver, pulse::Pulse};
-use super::{
-    limit::ConnectionPermit,
-    line::{ConnectionId, ConnectionLine},
-    pool::Pool,
-};
-use crate::{
-    health::Line,
-    transport::{
-        Io,
-        batch::{Flusher, followed},
-    },
+use super::{limit::ConnectionPermit, line::ConnectionId, pool::Pool};
+use crate::transport::{
+    Io,
+    batch::{Flusher, followed},
 };
 
 /// Stands for "the peer's SETTINGS are not here yet": no peer's limit, which has 32 bits, and not the maximum, which is
@@ -47,8 +40,6 @@ const MAX_HEADER_LIST: u32 = 64 * 1024;
 /// A connection that calls may use.
 pub(super) struct H2Connection {
     pub(super) id: ConnectionId,
-    /// Its calls, if it is judged by them.
-    pub(super) line: Line,
     /// `None` once it is being closed: the last handle that goes ends the connection.
     send: Mutex<Option<SendRequest<Bytes>>>,
     streams: AtomicU32,
@@ -112,7 +103,6 @@ impl H2Connection {
         .await?;
         let this = Arc::new(Self {
             id: ConnectionId::next(),
-            line: Line::default(),
             send: Mutex::new(Some(send.clone())),
             streams: AtomicU32::new(0),
             max: AtomicU32::new(clamp(max)),
@@ -130,10 +120,6 @@ impl H2Connection {
         let pulse = Pulse::new(trusted);
         let driver = Driver::new(Arc::clone(&this), connection, flusher, send, ping, pulse, max_age);
         Ok((this, driver.run()))
-    }
-
-    pub(super) fn pool(&self) -> Option<Arc<Pool>> {
-        self.pool.upgrade()
     }
 
     pub(super) fn usable(&self) -> bool {
@@ -197,10 +183,6 @@ impl Ticket {
 
     pub(super) fn connection(&self) -> ConnectionId {
         self.connection.id
-    }
-
-    pub(super) fn line(&self) -> ConnectionLine {
-        ConnectionLine(Arc::clone(&self.connection))
     }
 
     /// Whether nothing of this stream was handed to the socket, nor ever will be. For a connection that broke.

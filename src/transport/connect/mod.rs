@@ -28,7 +28,7 @@ pub(crate) use self::{
     dial::Dialer,
     h1::Upgraded,
     limit::ConnectionLimit,
-    line::{ConnectionId, ConnectionLine},
+    line::ConnectionId,
     pool::{Acquire, Pool, PoolEvent, PoolPolicy, PoolTarget, Readiness, Want},
     proxy::{ProxyDialer, ProxySettings},
     secure::{Leash, TlsDialer},

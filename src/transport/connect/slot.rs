@@ -10,13 +10,7 @@ use http::{
 };
 use tokio::sync::oneshot;
 
-use super::{
-    h1::H1Lease,
-    h2::Ticket,
-    line::{ConnectionId, ConnectionLine},
-    pool::Pool,
-    pump::Pump,
-};
+use super::{h1::H1Lease, h2::Ticket, line::ConnectionId, pool::Pool, pump::Pump};
 use crate::{
     body::{Body, End, Guard, GuardedBody, H2Body},
     error::{Code, Error},
@@ -56,12 +50,9 @@ impl Slot {
         }
     }
 
-    /// The same, if it carries other requests meanwhile.
-    pub(crate) fn line(&self) -> Option<ConnectionLine> {
-        match &self.way {
-            Way::H2(ticket) => Some(ticket.line()),
-            Way::H1(_) => None,
-        }
+    /// Whether that carries other requests meanwhile.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.way, Way::H2(_))
     }
 
     /// Sends the request when the future is first polled. An error that says the request was not processed brings its

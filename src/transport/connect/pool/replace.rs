@@ -1,13 +1,13 @@
-//! Connections to an address that many stand behind, judged by their answers.
+//! Connections to an address that many stand behind, when one of them is not to be used any more.
 //!
 //! Whoever a connection of a virtual IP reaches may hang while the others work. There is nobody to eject; another
-//! connection reaches another one, as likely as not. So a connection whose calls grow old while none is answered takes no
-//! more of them, and another is made in its place. Its calls are left to go on: they may only be slow.
+//! connection reaches another one, as likely as not. So a connection that is told to be silent takes no more calls, and
+//! another is made in its place. Its calls are left to go on: they may only be slow.
 
 use std::sync::Arc;
 
 use super::{ConnectionId, Pool};
-use crate::{health::Sent, model::SetKind, transport::connect::h2::H2Connection};
+use crate::{model::SetKind, transport::connect::h2::H2Connection};
 
 impl Pool {
     /// Whether a request could be sent on another connection than these.
@@ -18,35 +18,30 @@ impl Pool {
         !state.closed && (state.h2.is_empty() || state.h2.iter().any(other))
     }
 
-    /// Replaces the connections that were silent while calls of these times grew old.
-    pub(crate) fn judge_lines(self: &Arc<Self>, old: &[Sent]) {
-        let mut silent: Vec<_> = self.lock().h2.clone();
-        // Every one of them is judged, also those that are not offered any more.
-        silent.retain(|connection| connection.line.is_silent(old));
-        self.replace(silent);
+    /// Whether this connection carries requests, one beside the other.
+    pub(crate) fn has(&self, id: ConnectionId) -> bool {
+        self.lock().h2.iter().any(|connection| connection.id == id)
     }
 
     /// Replaces silent connections: all of them if others are left, else one, and that is offered until the other is there.
-    pub(in crate::transport::connect) fn replace(self: &Arc<Self>, silent: Vec<Arc<H2Connection>>) {
-        if self.target.kind != SetKind::Vip || silent.is_empty() {
-            return;
-        }
-        let is_silent = |connection: &Arc<H2Connection>| silent.iter().any(|silent| Arc::ptr_eq(silent, connection));
+    pub(crate) fn replace(self: &Arc<Self>, silent: &[ConnectionId]) {
         let mut state = self.lock();
-        if state.closed {
+        let is_silent = |connection: &&Arc<H2Connection>| silent.contains(&connection.id);
+        let replaced: Vec<_> = state.h2.iter().filter(is_silent).filter(|found| found.usable()).cloned().collect();
+        if self.target.kind != SetKind::Vip || replaced.is_empty() || state.closed {
             return;
         }
-        let others = state.h2.iter().any(|connection| connection.usable() && !is_silent(connection));
-        let known = |connection: &Arc<H2Connection>| state.renewing.iter().any(|known| Arc::ptr_eq(known, connection));
-        let first = silent.iter().find(|connection| connection.usable() && !known(connection)).cloned();
+        let others = state.h2.iter().any(|connection| connection.usable() && !is_silent(&connection));
+        let known = |connection: &&Arc<H2Connection>| state.renewing.iter().any(|known| Arc::ptr_eq(known, connection));
+        let first = replaced.iter().find(|connection| !known(connection)).cloned();
         if !others {
             state.renewing.extend(first);
         }
         drop(state);
         let endpoint = &*self.target.label;
-        tracing::info!(endpoint, "{} connections do not answer: they are replaced", silent.len());
+        tracing::info!(endpoint, "{} connections do not answer: they are replaced", replaced.len());
         if others {
-            for connection in &silent {
+            for connection in &replaced {
                 connection.drain();
             }
         }

@@ -1,10 +1,6 @@
 //! Connections to a virtual IP: one address, many behind it.
 
-use super::{raw::HEADERS, *};
-use crate::{
-    health::{Ages, Buckets},
-    rt,
-};
+use super::*;
 
 /// A virtual IP with its two connections.
 async fn virtual_ip() -> (Bench, MemoryListener, [Raw; 2]) {
@@ -78,76 +74,47 @@ async fn over_http1_another_connection_is_made_where_only_the_tried_one_is_idle(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_does_not_answer_is_replaced_while_the_other_does() {
-    let (bench, mut listener, mut servers) = virtual_ip().await;
-    let (ages, mut buckets, age) = (Ages::default(), Buckets::default(), Duration::from_secs(1));
-    ages.pass(&mut buckets, rt::now(), age);
-    let send = |slot: Slot, at| {
-        let line = slot.line().unwrap();
-        line.sent(at);
-        (line, tokio::spawn(slot.send(get("/"))))
-    };
-    // One goes over each; the second's server answers.
-    let (silent, talking) =
-        (taken(bench.pool.acquire(Want::Any)).unwrap(), taken(bench.pool.acquire(Want::Any)).unwrap());
-    let (silent_id, talking_id) = (connection(&silent), connection(&talking));
-    let sent = ages.now();
-    let (_hung, hung_call) = send(silent, sent);
-    let (line, answered) = send(talking, sent);
-    let [first, second] = &mut servers;
-    let stream = tokio::select! {
-        frame = second.expect(HEADERS) => frame.stream,
-        () = rt::sleep(Duration::from_millis(100)) => panic!("the second connection is the second server's"),
-    };
-    second.respond(stream, true).await;
-    answered.await.unwrap().unwrap();
-    line.answered(sent, ages.now());
-    first.expect(HEADERS).await;
-
-    let mut replaced = false;
-    for _ in 0..30 {
-        rt::sleep(Duration::from_millis(100)).await;
-        let old = ages.pass(&mut buckets, rt::now(), age);
-        bench.pool.judge_lines(&old);
-        let taken: Vec<_> = (0..4).filter_map(|_| taken(bench.pool.acquire(Want::Any))).collect();
-        replaced = taken.iter().all(|slot| connection(slot) != silent_id);
-        if replaced && !old.is_empty() {
-            break;
-        }
+async fn a_silent_connection_is_replaced_and_its_call_goes_on() {
+    let (bench, mut listener, _servers) = virtual_ip().await;
+    let slots: Vec<_> = (0..2).map(|_| taken(bench.pool.acquire(Want::Any)).unwrap()).collect();
+    let [silent, other] = [connection(&slots[0]), connection(&slots[1])];
+    let calls: Vec<_> = slots.into_iter().map(|slot| tokio::spawn(slot.send(get("/")))).collect();
+    settle().await;
+    bench.pool.replace(&[silent]);
+    for _ in 0..10 {
+        assert_eq!(connection(&taken(bench.pool.acquire(Want::Any)).unwrap()), other);
     }
-    assert!(replaced);
     let mut third = Raw::accept(within(listener.accept()).await.unwrap()).await;
     third.settings(None).await;
-    bench.wait(|| bench.pool.has_other(&[silent_id, talking_id])).await;
-    assert!(!hung_call.is_finished(), "its own call is left to go on");
+    bench.wait(|| bench.pool.has_other(&[silent, other])).await;
+    assert!(!bench.pool.has(silent) && calls.iter().all(|call| !call.is_finished()));
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_none_answers_one_is_replaced_at_a_time_and_offered_until_then() {
+async fn where_all_are_silent_one_is_replaced_and_offered_until_then() {
     let (bench, mut listener, _servers) = virtual_ip().await;
-    let (ages, mut buckets, age) = (Ages::default(), Buckets::default(), Duration::from_secs(1));
-    ages.pass(&mut buckets, rt::now(), age);
-    let calls: Vec<_> = (0..2)
-        .map(|_| {
-            let slot = taken(bench.pool.acquire(Want::Any)).unwrap();
-            slot.line().unwrap().sent(ages.now());
-            slot
-        })
-        .collect();
-    let ids: Vec<_> = calls.iter().map(connection).collect();
-    for _ in 0..13 {
-        rt::sleep(Duration::from_millis(100)).await;
-        bench.pool.judge_lines(&ages.pass(&mut buckets, rt::now(), age));
-        assert!(taken(bench.pool.acquire(Want::Any)).is_some(), "it is offered");
-    }
+    let slots: Vec<_> = (0..2).map(|_| taken(bench.pool.acquire(Want::Any)).unwrap()).collect();
+    let ids: Vec<_> = slots.iter().map(connection).collect();
+    bench.pool.replace(&ids);
+    let offered = |count| {
+        let offered: Vec<_> = (0..count).filter_map(|_| taken(bench.pool.acquire(Want::Any))).collect();
+        ids.iter().filter(|id| offered.iter().any(|slot| connection(slot) == **id)).count()
+    };
+    settle().await;
+    assert_eq!(offered(4), 2);
     let mut third = Raw::accept(within(listener.accept()).await.unwrap()).await;
     third.settings(None).await;
     bench.wait(|| bench.pool.has_other(&ids)).await;
     settle().await;
-    // One of the two is left, besides the new one.
-    let offered: Vec<_> = (0..6).filter_map(|_| taken(bench.pool.acquire(Want::Any))).collect();
-    assert_eq!(ids.iter().filter(|id| offered.iter().any(|slot| connection(slot) == **id)).count(), 1);
-    drop(calls);
+    assert_eq!(offered(8), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_to_one_process_are_not_replaced_for_their_silence() {
+    let (bench, _listener, _server) = scripted(None).await;
+    let slot = taken(bench.pool.acquire(Want::Any)).unwrap();
+    bench.pool.replace(&[connection(&slot)]);
+    assert_eq!(connection(&taken(bench.pool.acquire(Want::Any)).unwrap()), connection(&slot));
 }
 
 #[tokio::test(start_paused = true)]
