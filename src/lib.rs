@@ -160,6 +160,7 @@ pub use self::{
     classify::Outcome,
     context::{Call, Context, Criticality, Scoped, Task, TaskError, TraceContext, spawn},
     error::{BoxError, Code, Delivery, Error, Kind, Origin},
+    identity::{CertificateAuthority, CertificateRequest, IssuedCertificate, Signing, Trusting},
     peer::{Peer, PeerAddr},
 };
 pub use self::{

@@ -8,7 +8,10 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use rustls::{crypto::CryptoProvider, sign::CertifiedKey};
+use rustls::{
+    crypto::CryptoProvider,
+    sign::{CertifiedKey, SigningKey},
+};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::watch;
 
@@ -46,14 +49,19 @@ impl Svid {
         key: PrivateKeyDer<'static>,
         provider: &CryptoProvider,
     ) -> Result<Self, String> {
-        let leaf = chain.first().ok_or("there is no certificate")?;
-        let facts = Facts::of(leaf).map_err(|bad| format!("it cannot be read: {}", bad.0))?;
-        let id = facts.workload().map_err(|reject| reject.to_string())?;
-        let (not_before, not_after) = (facts.not_before, facts.not_after);
         let key = provider
             .key_provider
             .load_private_key(key)
             .map_err(|error| format!("the private key cannot be used: {error}"))?;
+        Self::paired(chain, key)
+    }
+
+    /// The same with a key that is loaded.
+    pub(super) fn paired(chain: Vec<CertificateDer<'static>>, key: Arc<dyn SigningKey>) -> Result<Self, String> {
+        let leaf = chain.first().ok_or("there is no certificate")?;
+        let facts = Facts::of(leaf).map_err(|bad| format!("it cannot be read: {}", bad.0))?;
+        let id = facts.workload().map_err(|reject| reject.to_string())?;
+        let (not_before, not_after) = (facts.not_before, facts.not_after);
         let key = CertifiedKey::new(chain, key);
         key.keys_match().map_err(|error| format!("the private key is not the certificate's: {error}"))?;
         Ok(Self { id, not_before, not_after, key: Arc::new(key) })

@@ -8,16 +8,19 @@
 //! One strict verifier serves both sides ([`verify`]).
 
 mod bundle;
+mod ca;
 mod cache;
 mod certificate;
 mod der;
 #[cfg(all(feature = "dev-ca", any(feature = "aws-lc", feature = "ring")))]
 pub(crate) mod dev;
+mod dial;
 mod document;
-#[cfg_attr(not(test), allow(dead_code))]
 mod encode;
 mod files;
 mod foreign;
+#[cfg(feature = "tonic")]
+mod grpc;
 mod material;
 mod provider;
 mod reject;
@@ -29,8 +32,13 @@ mod verify;
 #[cfg(feature = "tonic")]
 pub(crate) mod workload_api;
 
+pub use self::ca::{CertificateAuthority, CertificateRequest, IssuedCertificate, Signing, Trusting};
+#[cfg(feature = "tonic")]
+pub(crate) use self::ca::{IstioAuthority, IstioSettings};
 pub(crate) use self::{
     bundle::{Bundle, BundleMap},
+    ca::{CaSource, StepAuthority, StepSettings, StepTrust},
+    dial::tcp,
     files::{FileLayout, Files},
     foreign::{EdgeTls, PrivateTls, PublicTls},
     material::{Change, Expected, Identity, Material, Svid, Trouble},

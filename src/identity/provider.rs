@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::{CryptoProvider, hash::Context};
 
 use crate::error::{Code, Error};
 
@@ -25,18 +25,29 @@ pub(crate) fn default_provider() -> Result<Arc<CryptoProvider>, Error> {
 #[cfg(any(feature = "aws-lc", feature = "ring"))]
 const _: fn(Code) = |_| {};
 
-/// SHA-256 by the provider.
+/// SHA-256 by the provider, of parts that are told apart.
 pub(super) fn sha256(provider: &CryptoProvider, parts: &[&[u8]]) -> Option<[u8; 32]> {
+    let mut hash = hasher(provider)?;
+    for part in parts {
+        hash.update(&(part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finish().as_ref().try_into().ok()
+}
+
+/// The fingerprint of a certificate.
+pub(super) fn fingerprint(provider: &CryptoProvider, bytes: &[u8]) -> Option<[u8; 32]> {
+    let mut hash = hasher(provider)?;
+    hash.update(bytes);
+    hash.finish().as_ref().try_into().ok()
+}
+
+fn hasher(provider: &CryptoProvider) -> Option<Box<dyn Context>> {
     let suite = provider.cipher_suites.iter().find_map(|suite| match suite.tls13()?.common.suite {
         rustls::CipherSuite::TLS13_AES_128_GCM_SHA256 | rustls::CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => {
             suite.tls13()
         }
         _ => None,
     })?;
-    let mut hash = suite.common.hash_provider.start();
-    for part in parts {
-        hash.update(&(part.len() as u64).to_be_bytes());
-        hash.update(part);
-    }
-    hash.finish().as_ref().try_into().ok()
+    Some(suite.common.hash_provider.start())
 }

@@ -35,12 +35,12 @@ use crate::{
     rt,
 };
 
-pub(super) struct Authority {
-    pub(super) cert: CertificateDer<'static>,
-    pub(super) issuer: Issuer<'static, KeyPair>,
+pub(in crate::identity) struct Authority {
+    pub(in crate::identity) cert: CertificateDer<'static>,
+    pub(in crate::identity) issuer: Issuer<'static, KeyPair>,
 }
 
-pub(super) fn authority(name: &str, change: impl FnOnce(&mut CertificateParams)) -> Authority {
+pub(in crate::identity) fn authority(name: &str, change: impl FnOnce(&mut CertificateParams)) -> Authority {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new([]).unwrap();
     params.distinguished_name.push(DnType::OrganizationName, name);
@@ -63,7 +63,7 @@ impl Authority {
         Authority { cert, issuer: Issuer::new(params, key) }
     }
 
-    pub(super) fn leaf(
+    pub(in crate::identity) fn leaf(
         &self,
         uris: &[&str],
         change: impl FnOnce(&mut CertificateParams),
@@ -79,7 +79,7 @@ impl Authority {
     }
 }
 
-pub(super) fn domain() -> TrustDomain {
+pub(in crate::identity) fn domain() -> TrustDomain {
     TrustDomain::new("a.example").unwrap()
 }
 

@@ -7,13 +7,11 @@
 //!
 //! Semantics: SPIFFE Workload API §4 to §6 and SPIFFE Workload Endpoint.
 
-mod channel;
 mod endpoint;
 mod message;
 mod state;
 
 pub(crate) use self::{
-    channel::Connect,
     endpoint::Endpoint,
     state::{JwtBundles, JwtSvid},
 };
@@ -21,15 +19,16 @@ pub(crate) use self::{
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
-use tonic::Code;
+use tonic::{Code, Request, metadata::MetadataValue};
 
-use self::{
-    channel::{Client, Ended},
-    message::{
-        JwtBundlesRequest, JwtBundlesResponse, JwtSvidRequest, JwtSvidResponse, X509SvidRequest, X509SvidResponse,
-    },
+use self::message::{
+    JwtBundlesRequest, JwtBundlesResponse, JwtSvidRequest, JwtSvidResponse, X509SvidRequest, X509SvidResponse,
 };
-use super::{Identity, Revocations};
+use super::{
+    Identity, Revocations,
+    dial::Connect,
+    grpc::{Client, Ended},
+};
 use crate::rt::{self, Instant, Rng};
 
 /// How long an agent that gave an identity may deny it before it is believed.
@@ -57,7 +56,7 @@ impl WorkloadApi {
             let client = self.client.clone();
             let mut got = false;
             let ended = client
-                .follow("/SpiffeWorkloadAPI/FetchX509SVID", X509SvidRequest {}, |message: X509SvidResponse| {
+                .follow("/SpiffeWorkloadAPI/FetchX509SVID", asked(X509SvidRequest {}), |message: X509SvidResponse| {
                     got = true;
                     self.take(message);
                 })
@@ -66,7 +65,7 @@ impl WorkloadApi {
                 backoff = Backoff::default();
                 denied = None;
             }
-            self.identity.source_failed(&ended.to_string());
+            self.identity.source_failed(&format!("the Workload API answers {ended}"));
             let now = rt::now();
             denied = (ended.code == Code::PermissionDenied).then(|| denied.unwrap_or(now));
             if ended.is_final() {
@@ -106,7 +105,7 @@ pub(crate) async fn follow_jwt_bundles(connect: Connect, bundles: watch::Sender<
     loop {
         let mut got = false;
         let ended = client
-            .follow("/SpiffeWorkloadAPI/FetchJWTBundles", JwtBundlesRequest {}, |message: JwtBundlesResponse| {
+            .follow("/SpiffeWorkloadAPI/FetchJWTBundles", asked(JwtBundlesRequest {}), |message: JwtBundlesResponse| {
                 got = true;
                 match JwtBundles::read(message) {
                     Ok(new) => {
@@ -125,7 +124,7 @@ pub(crate) async fn follow_jwt_bundles(connect: Connect, bundles: watch::Sender<
         if got {
             backoff = Backoff::default();
         }
-        tracing::warn!("no JWT bundles from the Workload API: {ended}");
+        tracing::warn!("no JWT bundles: the Workload API answers {ended}");
         if ended.is_final() {
             return;
         }
@@ -141,8 +140,15 @@ pub(crate) async fn fetch_jwt(connect: Connect, audience: &[&str]) -> Result<Vec
     let request =
         JwtSvidRequest { audience: audience.iter().map(|text| (*text).to_owned()).collect(), spiffe_id: String::new() };
     let answer: Result<JwtSvidResponse, Ended> =
-        Client::new(connect).call("/SpiffeWorkloadAPI/FetchJWTSVID", request).await;
-    JwtSvid::read(answer.map_err(|ended| ended.to_string())?)
+        Client::new(connect).call("/SpiffeWorkloadAPI/FetchJWTSVID", asked(request)).await;
+    JwtSvid::read(answer.map_err(|ended| format!("the Workload API answers {ended}"))?)
+}
+
+fn asked<Q>(message: Q) -> Request<Q> {
+    let mut request = Request::new(message);
+    // Keeps a browser's request from counting as a workload's. (SPIFFE Workload Endpoint §5)
+    request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
+    request
 }
 
 /// 1 s, 2 s, 4 s and so on up to 30 s, each ±20 %.

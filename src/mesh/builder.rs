@@ -17,7 +17,7 @@ use super::{
     control::{Inner, Origins, Seats},
     fetch::HttpsFetch,
     limits,
-    security::{DevOptions, Security},
+    security::{Authorities, DevOptions, Security},
 };
 use crate::{
     authn, authz,
@@ -26,6 +26,7 @@ use crate::{
     cluster::Home,
     discover::{Discover, DnsSettings, Sources},
     error::{Code, Error},
+    identity::CertificateAuthority,
     instrument::Registry,
     limit::{KeyFn, RateLimitPolicy, Subject},
     model::{IdentitySource, Mtls, Policy, PolicyRegistry, Snapshot},
@@ -61,6 +62,7 @@ pub struct Builder {
     dns: DnsSettings,
     network: Network,
     dev: DevOptions,
+    authorities: Authorities,
 }
 
 impl Builder {
@@ -76,6 +78,7 @@ impl Builder {
             dns: DnsSettings::system(),
             network: Network::default(),
             dev: DevOptions::default(),
+            authorities: Authorities::new(),
         }
     }
 
@@ -147,6 +150,13 @@ impl Builder {
     /// As [`mtls`](Builder::mtls), and no source overrides it.
     pub fn pin_mtls(mut self, mode: Mtls) -> Self {
         self.document.pin_mtls(mode);
+        self
+    }
+
+    /// Makes an authority known that signs requests, under a name that configuration uses:
+    /// `identity: {source: {ca: {custom: NAME}}}`, in code [`AuthorityKind::Custom`](crate::model::AuthorityKind::Custom).
+    pub fn certificate_authority(mut self, name: &str, authority: impl CertificateAuthority) -> Self {
+        self.authorities.insert(name.to_owned(), Arc::new(authority));
         self
     }
 
@@ -328,7 +338,8 @@ impl Builder {
     /// # Errors
     /// As [`build`](Builder::build).
     pub fn build_lazy(self) -> Result<Mesh, BuildError> {
-        let Self { service, document, policies, mistakes, origins, seats, discovery, dns, network, dev } = self;
+        let Self { service, document, policies, mistakes, origins, seats, discovery, dns, network, dev, authorities } =
+            self;
         let service = ServiceName::new(&service).map_err(|error| BuildError { report: error.to_string() })?;
         let mut base = Snapshot::new(service.clone());
         base.switches = Switches::of_process();
@@ -348,7 +359,7 @@ impl Builder {
         let tasks = TaskSet::new();
         let drain = Drain::new();
         let readiness = Readiness::new(&drain);
-        let security = Security::new(&readiness, dev);
+        let security = Security::new(&readiness, dev, authorities);
         let names = registry.clone();
         let services = Services::new(move |name| {
             let name = ServiceName::new(name).map_err(|error| Error::new(Code::UnknownService, error.to_string()))?;

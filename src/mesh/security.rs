@@ -1,6 +1,7 @@
 //! From configuration to identity in use: what listeners ask, how services are dialled, and what a change ends.
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     net::SocketAddr,
     path::PathBuf,
@@ -16,12 +17,15 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use super::control::Inner;
 use crate::{
     error::{Code, Error},
-    identity::{self, ClientSide, EdgeTls, Expected, FileLayout, Files, Identity, PrivateTls, Proven, PublicTls},
+    identity::{
+        self, CertificateAuthority, ClientSide, EdgeTls, Expected, FileLayout, Files, Identity, PrivateTls, Proven,
+        PublicTls,
+    },
     instrument::Registry,
-    model::{EdgeSpec, IdentitySource, Mtls, Origin, ServiceSpec, Snapshot, TlsMode},
+    model::{AuthorityKind, EdgeSpec, IdentitySource, Mtls, Origin, ServiceSpec, Snapshot, TlsMode},
     name::TrustDomain,
     ops::{Condition, Readiness},
-    rt::TaskSet,
+    rt::{self, Instant, TaskSet},
     transport::{
         Dial, ProxyDialer, ProxySettings, Roll, TlsDialer,
         accept::{InboundTls, Plaintext},
@@ -37,6 +41,7 @@ pub(super) struct Security {
     dialled: Arc<Roll>,
     condition: Condition,
     dev: DevOptions,
+    authorities: Authorities,
     edge: AtomicBool,
     /// Tasks of a mesh that was built outside of a runtime.
     waiting: Mutex<Vec<(TaskSet, Task)>>,
@@ -53,6 +58,9 @@ pub(super) struct DevOptions {
     pub(super) directory: Option<PathBuf>,
 }
 
+/// Authorities that code knows, by name.
+pub(super) type Authorities = BTreeMap<String, Arc<dyn CertificateAuthority>>;
+
 /// A source of identity while it runs.
 struct Running {
     source: IdentitySource,
@@ -61,7 +69,7 @@ struct Running {
 }
 
 impl Security {
-    pub(super) fn new(readiness: &Readiness, dev: DevOptions) -> Arc<Self> {
+    pub(super) fn new(readiness: &Readiness, dev: DevOptions, authorities: Authorities) -> Arc<Self> {
         let condition = readiness.condition("identity", "no configuration yet");
         condition.met();
         Arc::new(Self {
@@ -71,9 +79,15 @@ impl Security {
             dialled: Arc::default(),
             condition,
             dev,
+            authorities,
             edge: AtomicBool::new(false),
             waiting: Mutex::default(),
         })
+    }
+
+    /// An authority that code registered.
+    pub(super) fn authority(&self, name: &str) -> Option<Arc<dyn CertificateAuthority>> {
+        self.authorities.get(name).cloned()
     }
 
     pub(super) fn identity(&self) -> Option<Arc<Identity>> {
@@ -172,6 +186,7 @@ impl Inner {
                 Ok(())
             }
             IdentitySource::WorkloadApi(address) => self.start_workload_api(address, identity, tasks),
+            IdentitySource::Ca(spec) => self.start_authority(spec, identity, snapshot, tasks),
         }
     }
 
@@ -191,7 +206,7 @@ impl Inner {
     }
 
     /// Runs a task of the identity, once there is a runtime.
-    fn in_background(&self, tasks: &TaskSet, task: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn in_background(&self, tasks: &TaskSet, task: impl Future<Output = ()> + Send + 'static) {
         if self.has_started() || tokio::runtime::Handle::try_current().is_ok() {
             tasks.spawn(task);
         } else {
@@ -242,8 +257,8 @@ impl Inner {
         let identity = Arc::clone(identity);
         self.in_background(tasks, async move {
             loop {
-                let wait = identity.own().map_or(RETRY, |own| dev::renewal(&own, crate::rt::wall()).max(RETRY));
-                crate::rt::sleep(wait).await;
+                let wait = identity.own().map_or(RETRY, |own| dev::renewal(&own, rt::wall()).max(RETRY));
+                rt::sleep(wait).await;
                 if let Err(error) = issue() {
                     tracing::warn!("the development identity was not renewed: {error}");
                 }
@@ -262,13 +277,26 @@ impl Inner {
         let (this, identity) = (Arc::downgrade(self), Arc::clone(identity));
         let mut changes = identity.changes();
         let mut seen = *changes.borrow_and_update();
-        self.report_identity(&identity);
+        let mut late = self.report_identity(&identity);
         self.in_background(tasks, async move {
-            // The sender lives in `identity`.
-            while changes.changed().await.is_ok() {
+            loop {
+                tokio::select! {
+                    changed = changes.changed() => match changed {
+                        Ok(()) => {}
+                        // The sender lives in `identity`.
+                        Err(_) => return,
+                    },
+                    () = rt::sleep_until(late.unwrap_or_else(rt::now)), if late.is_some() => {
+                        let Some(inner) = this.upgrade() else { return };
+                        inner.security.condition.not_met(LATE);
+                        tracing::error!("{LATE}");
+                        late = None;
+                        continue;
+                    }
+                }
                 let change = *changes.borrow_and_update();
                 let Some(inner) = this.upgrade() else { return };
-                inner.report_identity(&identity);
+                late = inner.report_identity(&identity);
                 let security = &inner.security;
                 let cut = inner.acceptor.recheck(|proven| security.holds(proven))
                     + security.dialled.recheck(|proven| security.holds(proven));
@@ -281,15 +309,22 @@ impl Inner {
         });
     }
 
-    fn report_identity(&self, identity: &Identity) {
+    /// Until when its certificate is fresh enough to be ready.
+    fn report_identity(&self, identity: &Identity) -> Option<Instant> {
         let registry: &Registry = &self.registry;
         registry.gauge("sinew_identity_generation", &[]).set(identity.changes().borrow().generation as i64);
         match identity.own() {
-            None => self.security.condition.not_met("no certificate yet"),
+            None => {
+                self.security.condition.not_met("no certificate yet");
+                None
+            }
             Some(own) => {
                 self.security.condition.met();
                 let ends = own.not_after().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
                 registry.gauge("sinew_certificate_expiry_timestamp_seconds", &[]).set(ends.as_secs() as i64);
+                // Of its life, or of what was left when it came: authorities set the beginning back.
+                let left = own.not_after().duration_since(rt::wall()).unwrap_or_default();
+                Some(rt::at(own.passed(LATE_PERCENT)).max(rt::now() + left / 100 * LATE_PERCENT))
             }
         }
     }
@@ -395,7 +430,7 @@ impl Inner {
         }
         let domain = snapshot.mesh.trust_domain.as_deref().unwrap_or_default();
         let domain = TrustDomain::new(domain).map_err(|error| error.to_string())?;
-        if snapshot.identity == Some(IdentitySource::Dev) {
+        if mints(snapshot.identity.as_ref()) {
             let id = domain.workload(&snapshot.mesh.namespace, spec.name.as_str());
             return id.map(|id| Expected::Ids([id].into())).map_err(|error| error.to_string());
         }
@@ -416,6 +451,16 @@ impl Inner {
     }
 }
 
+/// Whether identities are made by the rule of names, so that a service is known by its own.
+fn mints(source: Option<&IdentitySource>) -> bool {
+    match source {
+        Some(IdentitySource::Dev) => true,
+        // Istio's names service accounts, whatever is asked for.
+        Some(IdentitySource::Ca(spec)) => !matches!(spec.kind, AuthorityKind::Istio(_)),
+        _ => false,
+    }
+}
+
 /// What the edge asks of its peers: TLS if it has a certificate, and never one of theirs.
 ///
 /// # Errors
@@ -427,6 +472,10 @@ pub(super) fn edge(spec: &EdgeSpec) -> Result<InboundTls, Error> {
     side()?;
     Ok(InboundTls::On { side: Arc::new(side), holds: Arc::new(|_| true), plaintext: Plaintext::Refused })
 }
+
+/// How much of a certificate's life passes before requests had better go elsewhere.
+const LATE_PERCENT: u32 = 90;
+const LATE: &str = "the certificate is not renewed, and nine tenths of its life are over";
 
 /// The least wait before a certificate is made again.
 #[cfg(all(feature = "dev-ca", any(feature = "aws-lc", feature = "ring")))]

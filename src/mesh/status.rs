@@ -41,7 +41,7 @@ pub struct MeshStatus {
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct IdentityStatus {
-    /// `dev`, `files`, `workload_api`.
+    /// `dev`, `files`, `workload_api`, `ca`.
     pub source: &'static str,
     /// The SPIFFE ID in its certificate; `None` until there is one.
     pub id: Option<String>,

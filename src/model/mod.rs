@@ -15,7 +15,10 @@ pub use self::{
     endpoint::{Address, EndpointId, EndpointSpec, EndpointUpdate, Labels, SetKind},
     policy::{Policy, PolicySet},
     provenance::{Lint, Origin, Place, Provenance},
-    security::{EdgeSpec, IdentityFiles, IdentitySource, Mtls, PrivateTls, TlsMode},
+    security::{
+        AuthorityKind, AuthoritySpec, EdgeSpec, IdentityFiles, IdentitySource, IstioCa, Mtls, PrivateTls, StepCa,
+        StepRoot, TlsMode,
+    },
     service::{EndpointSource, InboundSpec, Protocol, RouteMirror, RouteOptions, ServiceSpec, SourceKind},
     snapshot::{DrainSpec, ListenersSpec, MeshSpec, Snapshot},
 };

@@ -1,6 +1,6 @@
 //! Who this process is to others, and how its connections are protected.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::matching::IpBlock;
 
@@ -14,6 +14,8 @@ pub enum IdentitySource {
     Files(IdentityFiles),
     /// A SPIFFE Workload API: `unix:/path` or `tcp://IP:PORT`.
     WorkloadApi(Arc<str>),
+    /// An authority that signs requests; the key is made here.
+    Ca(Arc<AuthoritySpec>),
 }
 
 impl IdentitySource {
@@ -23,6 +25,7 @@ impl IdentitySource {
             Self::Dev => "dev",
             Self::Files(_) => "files",
             Self::WorkloadApi(_) => "workload_api",
+            Self::Ca(_) => "ca",
         }
     }
 }
@@ -46,6 +49,106 @@ impl IdentityFiles {
     pub fn new(cert: impl Into<PathBuf>, key: impl Into<PathBuf>, bundle: impl Into<PathBuf>) -> Self {
         Self { cert: cert.into(), key: key.into(), bundle: bundle.into(), crl: None }
     }
+}
+
+/// `identity.source.ca`: an authority that signs requests.
+///
+/// What is asked for is `spiffe://<trust domain>/ns/<namespace>/sa/<service>`, renewed at half of its life.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct AuthoritySpec {
+    /// Who it is.
+    pub kind: AuthorityKind,
+    /// How long certificates should live, at least 1 s. Default: as the authority has it, which may shorten this too.
+    pub lifetime: Option<Duration>,
+}
+
+impl AuthoritySpec {
+    /// An authority that decides how long its certificates live.
+    pub fn new(kind: AuthorityKind) -> Self {
+        Self { kind, lifetime: None }
+    }
+}
+
+/// Which authority, and what it is told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum AuthorityKind {
+    /// Istio's: `istio.v1.auth.IstioCertificateService` (feature `tonic`).
+    Istio(IstioCa),
+    /// step-ca.
+    Step(StepCa),
+    /// One that code registers under this name by `Builder::certificate_authority`.
+    Custom(Arc<str>),
+}
+
+impl AuthorityKind {
+    /// The word that stands for it.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Istio(_) => "istio",
+            Self::Step(_) => "step",
+            Self::Custom(_) => "custom",
+        }
+    }
+}
+
+/// `identity.source.ca.istio`. The defaults are where Istio mounts things.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct IstioCa {
+    /// `host:port`. Default `istiod.istio-system.svc:15012`.
+    pub address: Arc<str>,
+    /// The name in its certificate. Default: the host of `address`.
+    pub server_name: Option<Arc<str>>,
+    /// Its roots, PEM, read for each request. Default `/var/run/secrets/istio/root-cert.pem`.
+    pub root: PathBuf,
+    /// A projected token of a service account for the audience `istio-ca`, read for each request. Default
+    /// `/var/run/secrets/tokens/istio-token`.
+    pub token: PathBuf,
+    /// The name of the cluster that the token is of. Default `Kubernetes`.
+    pub cluster_id: Arc<str>,
+}
+
+impl Default for IstioCa {
+    fn default() -> Self {
+        Self {
+            address: "istiod.istio-system.svc:15012".into(),
+            server_name: None,
+            root: "/var/run/secrets/istio/root-cert.pem".into(),
+            token: "/var/run/secrets/tokens/istio-token".into(),
+            cluster_id: "Kubernetes".into(),
+        }
+    }
+}
+
+/// `identity.source.ca.step`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct StepCa {
+    /// `host:port`.
+    pub address: Arc<str>,
+    /// Whom to believe there.
+    pub root: StepRoot,
+    /// A one-time token of a JWK provisioner. Read when there is nothing to renew.
+    pub token: PathBuf,
+}
+
+impl StepCa {
+    /// An authority at `host:port`.
+    pub fn new(address: impl Into<Arc<str>>, root: StepRoot, token: impl Into<PathBuf>) -> Self {
+        Self { address: address.into(), root, token: token.into() }
+    }
+}
+
+/// The root of step-ca.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum StepRoot {
+    /// A file, PEM.
+    File(PathBuf),
+    /// Its SHA-256: it is fetched once and has to have this fingerprint.
+    Fingerprint([u8; 32]),
 }
 
 /// `mtls`: what a listener asks of its peers.

@@ -22,6 +22,11 @@ fn service(body: &str) -> String {
 }
 
 /// Puts `body` into the only route of a service with subsets `v1` and `v2`.
+/// A document with this authority.
+fn ca(body: &str) -> String {
+    format!("mesh: {{trust_domain: a.example}}\nidentity: {{source: {{ca: {{{body}}}}}}}\n")
+}
+
 fn route(body: &str) -> String {
     let body: String = body.lines().map(|line| format!("  {line}\n")).collect();
     service(&format!(
@@ -72,6 +77,15 @@ fn documents() -> Vec<(&'static str, Vec<u8>)> {
         ("identity_half", "identity: {source: {files: {cert: a}}}\n".into()),
         ("identity_address", "identity: {source: {workload_api: /run/agent.sock}}\n".into()),
         ("identity_without_domain", "identity: {source: {workload_api: unix:/run/agent.sock}}\n".into()),
+        ("ca_two", ca("istio: {}, custom: vault")),
+        ("ca_none", ca("lifetime: 1h")),
+        ("ca_lifetime", ca("custom: vault, lifetime: 10ms")),
+        ("ca_istio_address", ca("istio: {address: \"https://istiod:15012\"}")),
+        ("ca_istio_name", ca("istio: {server_name: \"a b\"}")),
+        ("ca_istio_cluster", ca("istio: {cluster_id: \"a b\"}")),
+        ("ca_step_half", ca("step: {address: \"ca:9000\"}")),
+        ("ca_step_two_roots", ca(&format!("step: {{address: \"ca:9000\", token: t, root: r, fingerprint: \"{}\"}}", "0a".repeat(32)))),
+        ("ca_step_fingerprint", ca("step: {address: \"ca:9000\", token: t, fingerprint: 0a0b}")),
         ("edge_without_listen", "listeners: {edge: {tls: {cert: a, key: b}}}\n".into()),
         ("edge_half", "listeners: {edge: {listen: \"0.0.0.0:443\", tls: {cert: a}}}\n".into()),
         ("edge_proxies", "listeners: {edge: {listen: \"0.0.0.0:443\", trusted_proxies: [balancer]}}\n".into()),

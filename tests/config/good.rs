@@ -275,6 +275,45 @@ fn what_is_shown_loads_again_and_means_the_same() {
 }
 
 #[test]
+fn authorities_reach_the_snapshot_and_are_shown() {
+    for (text, shown) in [
+        (
+            "istio: {}",
+            "istio: {address: \"istiod.istio-system.svc:15012\", root: \"/var/run/secrets/istio/root-cert.pem\", token: \
+             \"/var/run/secrets/tokens/istio-token\", cluster_id: \"Kubernetes\"}",
+        ),
+        (
+            "istio: {address: \"127.0.0.1:1\", server_name: istiod, root: r, token: t, cluster_id: c}, lifetime: 1h",
+            "istio: {address: \"127.0.0.1:1\", server_name: \"istiod\", root: \"r\", token: \"t\", cluster_id: \"c\"}, \
+             lifetime: 1h",
+        ),
+        (
+            "step: {address: \"ca.example:9000\", root: r, token: t}",
+            "step: {address: \"ca.example:9000\", root: \"r\", token: \"t\"}",
+        ),
+        ("custom: vault", "custom: \"vault\""),
+    ] {
+        let load = |ca: &str| {
+            load(&format!("mesh: {{service: a, trust_domain: b}}\nidentity: {{source: {{ca: {{{ca}}}}}}}\n"))
+        };
+        let snapshot = load(text);
+        let printed = show(&snapshot);
+        assert!(printed.contains(&format!("source: {{ca: {{{shown}}}}}")), "{printed}");
+        assert_eq!(load(shown).identity, snapshot.identity);
+        assert_eq!(snapshot.mtls, sinew::model::Mtls::Strict);
+    }
+    let digits = "0aff".repeat(16);
+    let colons =
+        digits.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap()).collect::<Vec<_>>().join(":");
+    let step = |hash: &str| {
+        let text = "mesh: {service: a, trust_domain: b}\nidentity: {source: {ca: {step: {address: \"a:1\", token: t, \
+                    fingerprint: \"HASH\"}}}}\n";
+        load(&text.replace("HASH", hash)).identity
+    };
+    assert!(step(&digits).is_some() && step(&digits) == step(&colons.to_uppercase()));
+}
+
+#[test]
 fn an_address_alone_is_a_fixed_list_of_one() {
     let short = load(
         "services: { a: { endpoints: 127.0.0.1:80 }, b: { endpoints: [127.0.0.1:80, \"memory:b\", { dns: b.prod:80 }] } }",

@@ -1,6 +1,7 @@
 //! Whole meshes on real sockets and in memory.
 
 mod authn;
+mod authority;
 mod authz;
 mod calls;
 mod canonical;
@@ -24,6 +25,8 @@ mod retries;
 #[path = "../support/rls.rs"]
 mod rls;
 mod routing;
+#[path = "../support/authority.rs"]
+mod signer;
 mod stall;
 mod streams;
 mod timeouts;

@@ -20,7 +20,8 @@ use super::*;
 use crate::{
     identity::{
         certificate::Facts,
-        workload_api::{Connect, Endpoint, JwtBundles, WorkloadApi, fetch_jwt, follow_jwt_bundles},
+        dial::Connect,
+        workload_api::{Endpoint, JwtBundles, WorkloadApi, fetch_jwt, follow_jwt_bundles},
     },
     rt::TaskSet,
 };

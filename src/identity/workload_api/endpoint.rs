@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use tokio::net::TcpStream;
 
-use super::channel::{Connect, Io};
+use crate::identity::dial::{Connect, Io};
 
 /// The address of a Workload API. (SPIFFE Workload Endpoint §4)
 #[derive(Clone, PartialEq, Eq, Debug)]

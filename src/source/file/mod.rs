@@ -4,6 +4,7 @@
 //! apply is found in an outage. The price is that a document for a newer version does not load in an older one.
 
 mod authn;
+mod authority;
 mod authz;
 mod cursor;
 mod endpoints;

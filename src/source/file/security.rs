@@ -4,7 +4,10 @@ use std::{path::PathBuf, sync::Arc};
 
 use serde_json::json;
 
-use super::cursor::{Cursor, Fields, Wrong};
+use super::{
+    authority::authority,
+    cursor::{Cursor, Fields, Wrong},
+};
 use crate::{
     matching::IpBlock,
     model::{EdgeSpec, IdentityFiles, IdentitySource, Mtls, PrivateTls, TlsMode},
@@ -17,8 +20,8 @@ pub(super) fn identity(at: Cursor<'_, '_, '_>) -> Option<IdentitySource> {
     at.map("a map with `source`", |fields| {
         let source = fields.field(
             "source",
-            "`dev`: a certificate authority of one's own on this machine (feature `dev-ca`); or a map of `files` or \
-             `workload_api`.",
+            "`dev`: a certificate authority of one's own on this machine (feature `dev-ca`); or a map of `files`, \
+             `workload_api` or `ca`.",
             source,
         );
         fields.exactly_one(&["source"]);
@@ -34,13 +37,15 @@ fn source(at: Cursor<'_, '_, '_>) -> Option<IdentitySource> {
             at.choice("a source of identity", words, &["control_plane"]).map(|()| IdentitySource::Dev)
         },
         |at| {
-            at.map("`dev`, or a map of `files` or `workload_api`", |fields| {
+            at.map("`dev`, or a map of `files`, `workload_api` or `ca`", |fields| {
                 let files = fields.field("files", "Files that somebody else keeps fresh.", files);
                 let doc = "A SPIFFE Workload API: `unix:/path` or `tcp://IP:PORT`.";
                 let workload = fields.field("workload_api", doc, workload_api);
-                fields.exactly_one(&["files", "workload_api"]);
+                let ca = fields.field("ca", "An authority that signs requests; the key is made here.", authority);
+                fields.exactly_one(&["files", "workload_api", "ca"]);
                 let files = files.map(|set| IdentitySource::Files(set.value));
-                files.or(workload.map(|set| IdentitySource::WorkloadApi(set.value)))
+                let workload = workload.map(|set| IdentitySource::WorkloadApi(set.value));
+                files.or(workload).or(ca.map(|set| IdentitySource::Ca(Arc::new(set.value))))
             })
             .flatten()
         },
@@ -79,7 +84,7 @@ fn workload_api(at: Cursor<'_, '_, '_>) -> Option<Arc<str>> {
     })
 }
 
-fn path(at: Cursor<'_, '_, '_>) -> Option<PathBuf> {
+pub(super) fn path(at: Cursor<'_, '_, '_>) -> Option<PathBuf> {
     at.scalar("a path", json!({ "type": "string", "minLength": 1 }), |text| match text {
         "" => Err(Wrong::plain("a path cannot be empty")),
         text => Ok(PathBuf::from(text)),

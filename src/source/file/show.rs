@@ -7,7 +7,7 @@ use std::{fmt::Write, path::Path};
 
 use http::HeaderName;
 
-use super::{limits, overload, traffic};
+use super::{authority, limits, overload, traffic};
 use crate::{
     authn::Authn,
     authz::{Action, Policy as AuthzPolicy},
@@ -120,6 +120,7 @@ impl Printer<'_> {
                     parts.extend(files.crl.as_ref().map(|crl| ("crl".to_owned(), file(crl))));
                     format!("{{files: {}}}", map(&parts))
                 }
+                IdentitySource::Ca(spec) => format!("{{ca: {}}}", map(&authority::shown(spec))),
             };
             self.value(2, "source", &source, "identity.source");
         }

@@ -3,9 +3,7 @@
 use std::{
     fmt,
     future::Future,
-    io,
     pin::{Pin, pin},
-    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -16,24 +14,14 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use prost::Message;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tonic::{Code, Request, Status, body::Body, client::Grpc, metadata::MetadataValue};
+use tonic::{Code, Request, Status, body::Body, client::Grpc};
 use tonic_prost::ProstCodec;
 
+use super::dial::Connect;
 use crate::rt::StreamExecutor;
 
 /// A message carries whole bundles.
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
-
-/// Bytes to the agent.
-pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
-
-type Dialled = Pin<Box<dyn Future<Output = io::Result<Box<dyn Io>>> + Send>>;
-
-/// Dials the agent.
-pub(crate) type Connect = Arc<dyn Fn() -> Dialled + Send + Sync>;
 
 #[derive(Clone)]
 pub(super) struct Client {
@@ -60,7 +48,7 @@ impl Ended {
 
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the Workload API answers {:?}: {}", self.code, self.why)
+        write!(f, "{:?}: {}", self.code, self.why)
     }
 }
 
@@ -76,7 +64,7 @@ impl Client {
     }
 
     /// Hands each message of a stream to `each`, until the stream ends.
-    pub(super) async fn follow<Q, M>(&self, path: &'static str, request: Q, mut each: impl FnMut(M)) -> Ended
+    pub(super) async fn follow<Q, M>(&self, path: &'static str, request: Request<Q>, mut each: impl FnMut(M)) -> Ended
     where
         Q: Message + Default + 'static,
         M: Message + Default + Send + 'static,
@@ -85,7 +73,7 @@ impl Client {
             .with(async |mut grpc| {
                 let path = PathAndQuery::from_static(path);
                 let codec = ProstCodec::<Q, M>::default();
-                let mut stream = grpc.server_streaming(asked(request), path, codec).await?.into_inner();
+                let mut stream = grpc.server_streaming(request, path, codec).await?.into_inner();
                 while let Some(message) = stream.message().await? {
                     each(message);
                 }
@@ -96,14 +84,14 @@ impl Client {
     }
 
     /// The answer to one request.
-    pub(super) async fn call<Q, M>(&self, path: &'static str, request: Q) -> Result<M, Ended>
+    pub(super) async fn call<Q, M>(&self, path: &'static str, request: Request<Q>) -> Result<M, Ended>
     where
         Q: Message + Default + 'static,
         M: Message + Default + Send + 'static,
     {
         self.with(async |mut grpc| {
             let path = PathAndQuery::from_static(path);
-            let answer = grpc.unary(asked(request), path, ProstCodec::<Q, M>::default()).await?;
+            let answer = grpc.unary(request, path, ProstCodec::<Q, M>::default()).await?;
             Ok(answer.into_inner())
         })
         .await
@@ -114,7 +102,7 @@ impl Client {
         let io = (self.connect)().await.map_err(Ended::unavailable)?;
         let (send, connection) =
             http2::handshake(StreamExecutor, TokioIo::new(io)).await.map_err(Ended::unavailable)?;
-        // Neither endpoint has a name of its own.
+        // An agent has no name of its own, and an authority looks at that of TLS.
         let origin = Uri::from_static("http://localhost");
         let grpc = Grpc::with_origin(Wire(send), origin).max_decoding_message_size(MAX_MESSAGE);
         let mut call = pin!(call(grpc));
@@ -127,13 +115,6 @@ impl Client {
         // What arrived before the connection ended is still to be read.
         Ok(call.await?)
     }
-}
-
-fn asked<Q>(message: Q) -> Request<Q> {
-    let mut request = Request::new(message);
-    // Keeps a browser's request from counting as a workload's. (SPIFFE Workload Endpoint §5)
-    request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
-    request
 }
 
 /// An HTTP/2 connection as tonic wants it.

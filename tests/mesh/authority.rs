@@ -1,0 +1,112 @@
+//! Meshes whose certificates come from an authority that signs requests.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{Request, Response};
+use sinew::{
+    Body, Mesh, Peer, ResponseExt,
+    model::{AuthorityKind, AuthoritySpec, IdentitySource},
+};
+use tower::service_fn;
+
+use crate::signer::{Root, TestAuthority};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+async fn whoami(request: Request<Body>) -> Result<Response<Body>, sinew::BoxError> {
+    let id = Peer::of(request.extensions()).and_then(|peer| peer.id().map(ToString::to_string));
+    Ok(Response::new(Body::from(id.unwrap_or_else(|| "nobody".into()))))
+}
+
+fn builder(name: &str, authority: &TestAuthority) -> sinew::Builder {
+    let source = IdentitySource::Ca(Arc::new(AuthoritySpec::new(AuthorityKind::Custom("test".into()))));
+    Mesh::builder(name).identity(source, "shop.example").certificate_authority("test", authority.clone())
+}
+
+async fn serve(mesh: &Mesh) -> String {
+    let listener = mesh.listen("127.0.0.1:0").await.unwrap();
+    let addr = listener.addr().to_string();
+    tokio::spawn(listener.serve(service_fn(whoami)).with_graceful_shutdown(std::future::pending()).into_future());
+    addr
+}
+
+/// Polls, since what is waited for happens on the wall clock.
+async fn until(what: &str, done: impl Fn() -> bool) {
+    let wait = async {
+        while !done() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), wait).await.expect(what);
+}
+
+#[tokio::test]
+async fn an_authority_of_ones_own_gives_every_hop_its_identity() {
+    let authority = TestAuthority::new(HOUR);
+    let server = builder("reviews", &authority).build().await.unwrap();
+    let endpoint = serve(&server).await;
+    let client = builder("web", &authority).service("reviews", |service| service.endpoints([&endpoint]));
+    let client = client.build().await.unwrap();
+    until("both have their certificates", || server.status().ready && client.status().identity.unwrap().id.is_some())
+        .await;
+    let response = client.client("reviews").get("/").send().await.unwrap();
+    assert_eq!(response.text().await.unwrap(), "spiffe://shop.example/ns/default/sa/web");
+    assert_eq!((client.status().identity.unwrap().source, authority.signed()), ("ca", 2));
+    // Who answers is known by its name: nothing else was configured.
+    let other = builder("web", &authority).service("ratings", |service| service.endpoints([&endpoint]));
+    let other = other.build().await.unwrap();
+    until("it has its certificate", || other.status().identity.unwrap().id.is_some()).await;
+    let error = other.client("ratings").get("/").timeout(Duration::from_secs(5)).send().await.unwrap_err();
+    assert!(error.to_string().contains("identity_mismatch"), "{error}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_nobody_renews_is_told_by_readiness_before_it_ends() {
+    let authority = TestAuthority::new(Duration::from_secs(3));
+    let server = builder("reviews", &authority).build().await.unwrap();
+    let _endpoint = serve(&server).await;
+    until("it is ready", || server.status().ready).await;
+    authority.fail();
+    until("it is not ready any more", || !server.status().ready).await;
+    let status = server.status();
+    let identity = status.identity.unwrap();
+    assert!(identity.expires.unwrap() > std::time::SystemTime::now(), "before the end");
+    assert!(identity.error.unwrap().contains("out of order"));
+    assert!(status.waiting_for.iter().any(|text| text.contains("not renewed")), "{:?}", status.waiting_for);
+}
+
+#[tokio::test]
+async fn an_authority_that_code_did_not_register_is_told_by_its_name() {
+    let source = IdentitySource::Ca(Arc::new(AuthoritySpec::new(AuthorityKind::Custom("vault".into()))));
+    let error = Mesh::builder("web").identity(source, "shop.example").build().await.unwrap_err();
+    assert!(error.to_string().contains("no authority is named `vault`"), "{error}");
+}
+
+#[tokio::test]
+async fn roots_change_while_calls_are_made_and_none_fails() {
+    let authority = TestAuthority::new(Duration::from_secs(4));
+    let server = builder("reviews", &authority).build().await.unwrap();
+    let endpoint = serve(&server).await;
+    let client = builder("web", &authority).service("reviews", |service| service.endpoints([&endpoint]));
+    let client = client.build().await.unwrap();
+    until("both have their certificates", || server.status().ready && client.status().identity.unwrap().id.is_some())
+        .await;
+    let reviews = client.client("reviews");
+    let signed = authority.signed();
+    let next = Arc::new(Root::new("root 1"));
+    let mut named = false;
+    while authority.signed() < signed + 8 {
+        // Everybody knows the new root before it signs.
+        if !named && authority.signed() >= signed + 2 {
+            let old = authority.roots();
+            authority.name([vec![Arc::clone(&next)], old].concat());
+            named = true;
+        }
+        if named && authority.signed() >= signed + 5 {
+            authority.name(vec![Arc::clone(&next)]);
+        }
+        let response = reviews.get("/").send().await.unwrap();
+        assert_eq!(response.text().await.unwrap(), "spiffe://shop.example/ns/default/sa/web");
+    }
+    assert_eq!(authority.roots().len(), 1);
+}

@@ -1,0 +1,140 @@
+//! A certificate authority for tests: signs whatever it is asked, with roots that come and go.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime},
+};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PublicKeyData, SanType, SignatureAlgorithm,
+};
+use sinew::{CertificateAuthority, CertificateRequest, IssuedCertificate, Signing, Trusting};
+
+/// A root, able to sign.
+pub struct Root {
+    pub cert: Vec<u8>,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Root {
+    pub fn new(name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new([]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let cert = params.self_signed(&key).unwrap().der().to_vec();
+        Self { cert, issuer: Issuer::new(params, key) }
+    }
+
+    pub fn sign(&self, request: &[u8], id: &str, life: Duration) -> Vec<u8> {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
+        params.not_before = (SystemTime::now() - Duration::from_secs(1)).into();
+        params.not_after = (SystemTime::now() + life).into();
+        params.signed_by(&Asked::of(request), &self.issuer).unwrap().der().to_vec()
+    }
+}
+
+/// Clones are one authority.
+#[derive(Clone)]
+pub struct TestAuthority {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// Who is named; the last signs.
+    roots: Mutex<Vec<Arc<Root>>>,
+    life: Mutex<Option<Duration>>,
+    signed: AtomicUsize,
+}
+
+impl TestAuthority {
+    /// One whose certificates live this long.
+    pub fn new(life: Duration) -> Self {
+        let roots = Mutex::new(vec![Arc::new(Root::new("root 0"))]);
+        Self { shared: Arc::new(Shared { roots, life: Mutex::new(Some(life)), signed: AtomicUsize::new(0) }) }
+    }
+
+    /// How many certificates it has signed.
+    pub fn signed(&self) -> usize {
+        self.shared.signed.load(Relaxed)
+    }
+
+    /// Signs no more.
+    pub fn fail(&self) {
+        *self.shared.life.lock().unwrap() = None;
+    }
+
+    /// Who is named.
+    pub fn name(&self, roots: Vec<Arc<Root>>) {
+        *self.shared.roots.lock().unwrap() = roots;
+    }
+
+    /// Who is named.
+    pub fn roots(&self) -> Vec<Arc<Root>> {
+        self.shared.roots.lock().unwrap().clone()
+    }
+
+    fn named(&self) -> Vec<Vec<u8>> {
+        self.roots().iter().map(|root| root.cert.clone()).collect()
+    }
+}
+
+impl CertificateAuthority for TestAuthority {
+    fn sign(&self, request: CertificateRequest) -> Signing {
+        let life = *self.shared.life.lock().unwrap();
+        let answer = life.ok_or_else(|| "out of order".into()).map(|life| {
+            self.shared.signed.fetch_add(1, Relaxed);
+            let leaf = self.roots().last().unwrap().sign(request.der(), request.id().as_str(), life);
+            IssuedCertificate::new(vec![leaf], self.named())
+        });
+        Box::pin(async move { answer })
+    }
+
+    fn trusted(&self) -> Trusting {
+        let named = self.named();
+        Box::pin(async move { Ok(Some(named)) })
+    }
+}
+
+/// The public key of a request, as rcgen wants it.
+struct Asked(Vec<u8>);
+
+impl Asked {
+    fn of(request: &[u8]) -> Self {
+        // CertificationRequest { info { version, subject, spki { algorithm, key }, .. }, .. }
+        let info = value(value(request).0).0;
+        let subject = value(info).1;
+        let key = value(value(value(subject).1).0).1;
+        Self(value(key).0[1..].to_vec())
+    }
+}
+
+/// What is inside the first value, and what follows it.
+fn value(der: &[u8]) -> (&[u8], &[u8]) {
+    let (length, header) = match der[1] {
+        short @ 0..=0x7f => (usize::from(short), 2),
+        long => {
+            let digits = usize::from(long & 0x7f);
+            (der[2..2 + digits].iter().fold(0, |length, digit| length << 8 | usize::from(*digit)), 2 + digits)
+        }
+    };
+    der[header..].split_at(length)
+}
+
+impl PublicKeyData for Asked {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &rcgen::PKCS_ECDSA_P256_SHA256
+    }
+}
