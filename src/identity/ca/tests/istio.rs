@@ -36,7 +36,7 @@ fn istiod(root: Arc<Authority>, names: Arc<Authority>, said: Said) -> Connect {
             let acceptor = acceptor(&root, "istiod.istio-system.svc", b"h2", false);
             let Ok(stream) = acceptor.accept(io).await else { return };
             let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-                let (root, names, said) = (Arc::clone(&root), Arc::clone(&names), Arc::clone(&said));
+                let (names, said) = (Arc::clone(&names), Arc::clone(&said));
                 async move {
                     assert_eq!(request.uri().path(), "/istio.v1.auth.IstioCertificateService/CreateCertificate");
                     assert_eq!(request.headers()["clusterid"], "Kubernetes");
