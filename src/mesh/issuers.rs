@@ -29,8 +29,8 @@ impl Drop for RunningIssuer {
 }
 
 impl Inner {
-    /// Brings what is asked of callers into use. An issuer whose policy did not change keeps its keys.
-    pub(super) fn set_callers(&self, next: &Snapshot) {
+    /// What is asked of callers from now on. An issuer whose policy did not change keeps its keys.
+    pub(super) fn callers(&self, next: &Snapshot) -> Option<Callers> {
         let policy = &next.inbound.authn;
         let mut running = self.issuers.lock().unwrap_or_else(PoisonError::into_inner);
         let mut before = std::mem::take(&mut *running);
@@ -43,10 +43,10 @@ impl Inner {
         }
         let issuers: Vec<_> = running.iter().map(|running| Arc::clone(&running.issuer)).collect();
         let asks = *policy != Authn::default();
-        self.server.set_callers(asks.then(|| Callers::new(policy, issuers, None, &self.registry)));
         if self.has_started() {
             self.follow_issuers(&mut running);
         }
+        asks.then(|| Callers::new(policy, issuers, None, &self.registry))
     }
 
     /// Begins to fetch keys.

@@ -64,13 +64,17 @@ impl Inner {
         });
         drop(running);
         let seats = self.seats.server.iter().chain(next.inbound.policies.seats(Position::Server)).cloned();
-        self.server.set_seat(chain(seats));
-        self.server.set_normalization(next.inbound.path_normalization);
-        self.set_callers(&next);
-        self.server.set_access(server::Access::new(&next, &self.registry));
+        let callers = self.callers(&next);
         let (shed, adaptive) = (next.inbound.load_shed.as_ref(), next.inbound.adaptive_concurrency.as_ref());
-        self.server.set_admission(Policies::new(shed, adaptive), &self.tasks, &self.registry);
-        self.server.set_rate_limit(next.inbound.rate_limit.as_ref(), &self.registry, &self.fleet);
+        let service = self.server.service();
+        self.server.change(|policy| {
+            policy.set_seat(chain(seats));
+            policy.set_normalization(next.inbound.path_normalization);
+            policy.set_callers(callers);
+            policy.set_access(server::Access::new(&next, &self.registry));
+            policy.set_admission(Policies::new(shed, adaptive), service, &self.tasks, &self.registry);
+            policy.set_rate_limit(next.inbound.rate_limit.as_ref(), service, &self.registry, &self.fleet);
+        });
         let generation = next.generation;
         self.snapshot.store(next);
         self.generation.send_replace(generation);

@@ -148,6 +148,8 @@ fn method(request: &Request<Body>) -> &Method {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::{
         authz::{Operation, Policy, Rule, Source, Text, When, WhenKey},
@@ -165,7 +167,7 @@ mod tests {
         snapshot.identity = identity.then_some(IdentitySource::Dev);
         snapshot.mesh.trust_domain = Some("td.example".into());
         snapshot.mtls = mtls;
-        snapshot.inbound = std::sync::Arc::new(InboundSpec { authz: policy, ..InboundSpec::default() });
+        snapshot.inbound = Arc::new(InboundSpec { authz: policy, ..InboundSpec::default() });
         Access::new(&snapshot, &Registry::default())
     }
 
@@ -180,7 +182,7 @@ mod tests {
 
     fn served(request: http::request::Builder, peer: Peer, audience: Audience) -> Served {
         let request = request.header("host", "s").body(Body::empty()).unwrap();
-        let mut served = Served::new(request, peer, audience, rt::now());
+        let mut served = Served::new(request, peer, audience, Arc::default(), rt::now());
         served.cx.canonical = canonicalize(&mut served.request, false, PathNormalization::Strict).unwrap();
         served
     }

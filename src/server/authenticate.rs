@@ -11,26 +11,18 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{callers::Callers, inbound::Served, stack::ServerShared};
+use super::{callers::Callers, inbound::Served};
 use crate::{authn::Issuer, error::Error, rt};
 
 /// Learns who is behind a request, and refuses what it cannot verify.
-#[derive(Clone)]
-pub(crate) struct AuthenticateLayer {
-    shared: Arc<ServerShared>,
-}
-
-impl AuthenticateLayer {
-    pub(crate) const fn new(shared: Arc<ServerShared>) -> Self {
-        Self { shared }
-    }
-}
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AuthenticateLayer;
 
 impl<S> Layer<S> for AuthenticateLayer {
     type Service = Authenticate<S>;
 
     fn layer(&self, inner: S) -> Authenticate<S> {
-        Authenticate { inner, shared: Arc::clone(&self.shared) }
+        Authenticate { inner }
     }
 }
 
@@ -38,7 +30,6 @@ impl<S> Layer<S> for AuthenticateLayer {
 #[derive(Clone)]
 pub(crate) struct Authenticate<S> {
     inner: S,
-    shared: Arc<ServerShared>,
 }
 
 impl<S> Service<Served> for Authenticate<S>
@@ -55,7 +46,7 @@ where
 
     #[inline]
     fn call(&mut self, mut served: Served) -> Self::Future {
-        let Some(callers) = self.shared.callers() else {
+        let Some(callers) = served.cx.policy.callers.clone() else {
             return ResponseFuture { state: State::Running { future: self.inner.call(served) } };
         };
         let state = match callers.authenticate(&mut served) {

@@ -1,33 +1,22 @@
 //! The seat of authorization in the stack.
 
-use std::{
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::task::{Context, Poll};
 
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{inbound::Served, refuse::ResponseFuture, stack::ServerShared};
+use super::{inbound::Served, refuse::ResponseFuture};
 use crate::error::Error;
 
 /// Refuses requests that no rule allows.
-#[derive(Clone)]
-pub(crate) struct AuthorizeLayer {
-    shared: Arc<ServerShared>,
-}
-
-impl AuthorizeLayer {
-    pub(crate) const fn new(shared: Arc<ServerShared>) -> Self {
-        Self { shared }
-    }
-}
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AuthorizeLayer;
 
 impl<S> Layer<S> for AuthorizeLayer {
     type Service = Authorize<S>;
 
     fn layer(&self, inner: S) -> Authorize<S> {
-        Authorize { inner, shared: Arc::clone(&self.shared) }
+        Authorize { inner }
     }
 }
 
@@ -35,7 +24,6 @@ impl<S> Layer<S> for AuthorizeLayer {
 #[derive(Clone)]
 pub(crate) struct Authorize<S> {
     inner: S,
-    shared: Arc<ServerShared>,
 }
 
 impl<S> Service<Served> for Authorize<S>
@@ -52,7 +40,7 @@ where
 
     #[inline]
     fn call(&mut self, served: Served) -> Self::Future {
-        match self.shared.authorize(&served) {
+        match served.cx.policy.access.as_ref().map_or(Ok(()), |access| access.check(&served)) {
             Ok(()) => ResponseFuture::Running { future: self.inner.call(served) },
             Err(error) => ResponseFuture::refused(error),
         }

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, Request};
 use super::{
     access::Audience,
     callers::{ClientCertValues, XFCC},
+    policy::ServerPolicy,
 };
 use crate::{
     body::Body,
@@ -38,6 +39,7 @@ pub(crate) struct ServerContext {
     pub(crate) context: Context,
     pub(crate) peer: Peer,
     pub(crate) audience: Audience,
+    pub(super) policy: Arc<ServerPolicy>,
     pub(crate) started: Instant,
     pub(crate) deadline: Option<Instant>,
     pub(crate) grpc: bool,
@@ -99,7 +101,13 @@ impl Weighed for Served {
 
 impl Served {
     /// Decodes the context and takes our own headers out, so that the application neither sees nor forwards them.
-    pub(crate) fn new(mut request: Request<Body>, peer: Peer, audience: Audience, started: Instant) -> Self {
+    pub(super) fn new(
+        mut request: Request<Body>,
+        peer: Peer,
+        audience: Audience,
+        policy: Arc<ServerPolicy>,
+        started: Instant,
+    ) -> Self {
         let grpc = is_grpc(request.headers());
         let inner = decode(request.headers_mut(), &peer, started);
         let client_cert = strip(request.headers_mut());
@@ -110,6 +118,7 @@ impl Served {
                 context: Context::new(inner),
                 peer,
                 audience,
+                policy,
                 started,
                 deadline,
                 grpc,
@@ -210,7 +219,7 @@ mod tests {
         for (name, value) in headers {
             request.headers_mut().append(*name, http::HeaderValue::from_static(value));
         }
-        Served::new(request, peer, Audience::Mesh, rt::now())
+        Served::new(request, peer, Audience::Mesh, Arc::default(), rt::now())
     }
 
     fn stranger() -> Peer {

@@ -14,11 +14,7 @@ use http_body::Body as HttpBody;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{
-    access::Audience,
-    inbound::Served,
-    stack::{ServerShared, connection},
-};
+use super::{access::Audience, inbound::Served, policy::ServerShared, stack::connection};
 use crate::{
     body::Body,
     error::BoxError,

@@ -9,6 +9,7 @@ mod canonical;
 mod deadline;
 mod inbound;
 mod layer;
+mod policy;
 mod refuse;
 mod stack;
 mod tree;
@@ -19,5 +20,6 @@ pub use self::layer::{ServerLayer, ServerService};
 pub(crate) use self::{
     access::{Access, Audience},
     callers::Callers,
-    stack::{ServerShared, connection},
+    policy::ServerShared,
+    stack::connection,
 };

@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{inbound::Served, stack::ServerShared};
+use super::{inbound::Served, policy::ServerShared};
 use crate::{
     classify::{GRPC_STATUS, Refusal},
     context::{self, SINEW_NO_RETRY, SINEW_SHED},
