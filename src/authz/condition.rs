@@ -6,6 +6,7 @@ use http::{HeaderName, Method};
 use serde_json::Value;
 
 use super::{
+    cel::Cel,
     expr::{Expr, HeaderPart, HeaderTest, ValueTest},
     path::PathSet,
     policy::{Action, GrpcMethod, HostText, Operation, RequestPrincipal, Rule, Source, When, WhenKey},
@@ -47,6 +48,11 @@ pub(super) enum Condition {
     Claim(Box<[Arc<str>]>, TextSet),
     Audience(TextSet),
     Presenter(TextSet),
+    /// A condition that cannot be told denies.
+    Cel {
+        condition: Cel,
+        denies: bool,
+    },
 }
 
 impl Condition {
@@ -100,6 +106,7 @@ impl Condition {
                 (value, _) => claim_matches(value, set),
             }),
             Self::Audience(set) => view.token.is_some_and(|token| token.audiences().any(|text| set.matches(text))),
+            Self::Cel { condition, denies } => condition.holds(view).unwrap_or(*denies),
             Self::Presenter(set) => view.token.and_then(Token::presenter).is_some_and(|text| set.matches(text)),
         }
     }
@@ -234,6 +241,10 @@ impl Compiler {
         }
         for expr in &rule.and {
             all.push(self.expr(expr)?);
+        }
+        if let Some(condition) = &rule.condition {
+            let denies = self.denies;
+            self.http(&mut all, |all| all.push(Condition::Cel { condition: condition.clone(), denies }))?;
         }
         Some(Condition::All(all.into()))
     }

@@ -16,6 +16,11 @@
 //! # Sources
 //! Istio's `AuthorizationPolicy`, Envoy's RBAC filter, gRFC A41 and A43; where they differ, security comes first.
 
+#[cfg(feature = "cel")]
+mod cel;
+#[cfg(not(feature = "cel"))]
+#[path = "cel_off.rs"]
+mod cel;
 mod condition;
 mod engine;
 mod expr;
@@ -25,18 +30,21 @@ mod policy;
 mod prefix;
 mod text;
 
+#[cfg(all(test, feature = "cel"))]
+mod cel_tests;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod tests;
 
+pub use self::{
+    cel::Cel,
+    path::{PathText, Template},
+    policy::{Action, GrpcMethod, HostText, Operation, Policy, RequestPrincipal, Rule, Source, When, WhenKey},
+    text::Text,
+};
 pub(crate) use self::{
     engine::{Authorizer, Baseline, Decision, Why},
     expr::{Expr, HeaderPart, HeaderTest, ValueTest},
     policy::principal,
-};
-pub use self::{
-    path::{PathText, Template},
-    policy::{Action, GrpcMethod, HostText, Operation, Policy, RequestPrincipal, Rule, Source, When, WhenKey},
-    text::Text,
 };

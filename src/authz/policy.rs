@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use http::{HeaderName, Method};
 
-use super::{expr::Expr, path::PathText, text::Text};
+use super::{cel::Cel, expr::Expr, path::PathText, text::Text};
 use crate::{
     enforcement::Percent,
     matching::{IpBlock, PatternError},
@@ -54,6 +54,8 @@ pub struct Rule {
     pub to: Vec<Operation>,
     /// Further conditions.
     pub when: Vec<When>,
+    /// A further condition in CEL, looked at last.
+    pub condition: Option<Cel>,
     /// What only imported rules say.
     pub(crate) and: Vec<Expr>,
     /// Held to the letter of the system it was imported from: `GET` is not `HEAD`, repeated headers are joined.
@@ -71,6 +73,7 @@ impl Rule {
             from: Vec::new(),
             to: Vec::new(),
             when: Vec::new(),
+            condition: None,
             and: Vec::new(),
             exact: false,
             enforced: Percent::ALL,
@@ -110,6 +113,13 @@ impl Rule {
     #[must_use]
     pub fn when(mut self, when: When) -> Self {
         self.when.push(when);
+        self
+    }
+
+    /// Sets the condition.
+    #[must_use]
+    pub fn condition(mut self, condition: Cel) -> Self {
+        self.condition = Some(condition);
         self
     }
 

@@ -36,6 +36,7 @@ fn holds(rule: &Rule, view: &View<'_>) -> bool {
     (rule.from.is_empty() || rule.from.iter().any(|source| source_holds(source, view, denies)))
         && (rule.to.is_empty() || rule.to.iter().any(|operation| operation_holds(operation, view, denies)))
         && rule.when.iter().all(|when| when_holds(when, view, denies))
+        && rule.condition.as_ref().is_none_or(|cel| view.http.is_none() && denies || cel.holds(view).unwrap_or(denies))
         && rule.and.iter().all(|expr| expr_holds(expr, view, denies))
 }
 

@@ -24,7 +24,7 @@ const WEB: &str = "spiffe://td.example/ns/prod/sa/web";
 
 /// A request that owns what a view borrows.
 #[derive(Clone, Debug)]
-struct Sample {
+pub(super) struct Sample {
     principal: Option<String>,
     peer: Option<IpAddr>,
     client: Option<IpAddr>,
@@ -33,7 +33,7 @@ struct Sample {
     host: Option<String>,
     method: Method,
     path: String,
-    headers: HeaderMap,
+    pub(super) headers: HeaderMap,
     draw: u32,
     http: bool,
     token: Option<Arc<Token>>,
@@ -65,7 +65,7 @@ impl Sample {
         Self { path: path.into(), ..Self::default() }
     }
 
-    fn view(&self) -> View<'_> {
+    pub(super) fn view(&self) -> View<'_> {
         View {
             principal: self.principal.as_deref(),
             in_process: false,
@@ -87,7 +87,7 @@ impl Sample {
     }
 }
 
-fn compiled(policies: &[&Policy]) -> Authorizer {
+pub(super) fn compiled(policies: &[&Policy]) -> Authorizer {
     Authorizer::new(policies, &Registry::default())
 }
 

@@ -57,6 +57,19 @@ pub(crate) async fn timeout<F: Future>(duration: Duration, future: F) -> Option<
     tokio::time::timeout(duration, future).await.ok()
 }
 
+/// Runs `work` on a stack of this size, and waits for it.
+///
+/// # Errors
+/// If no thread can be had.
+#[cfg(feature = "cel")]
+pub(crate) fn on_stack<T: Send + 'static>(
+    size: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> std::io::Result<T> {
+    let thread = std::thread::Builder::new().name("sinew-parse".into()).stack_size(size).spawn(work)?;
+    thread.join().map_err(|_| std::io::Error::other("it panicked"))
+}
+
 /// Polls a future without spending the task's budget: its `Pending` always means that the waker is registered, so a
 /// caller may rely on the wake-up and not poll again before.
 pub(crate) fn poll_registered<F: Future>(future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {

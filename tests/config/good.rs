@@ -114,6 +114,7 @@ inbound:
       headers: { x-role: [user, "admin*"], x-tenant: { not_values: ["*"] } }
       claims: { org.tenant: [a, "b*"], banned: { not_values: "true" } }
       audiences: reviews
+      condition: request.path.startsWith('/a') && !has(source.principal)
       presenters: [web]
       server_name: reviews
     - { name: rest, enforced: 12.5% }

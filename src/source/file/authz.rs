@@ -10,7 +10,9 @@ use super::{
     node::Kind,
 };
 use crate::{
-    authz::{Action, GrpcMethod, HostText, Operation, PathText, RequestPrincipal, Rule, Source, Text, When, WhenKey},
+    authz::{
+        Action, Cel, GrpcMethod, HostText, Operation, PathText, RequestPrincipal, Rule, Source, Text, When, WhenKey,
+    },
     enforcement::Percent,
     matching::IpBlock,
     source::document::PartialAuthz,
@@ -64,6 +66,11 @@ fn rule(at: Cursor<'_, '_, '_>, action: &Action) -> Option<Rule> {
         let audiences = fields.field("audiences", "Audiences of the verified token: one of these.", texts);
         let presenters = fields.field("presenters", "`azp` of the verified token: one of these.", texts);
         let server_name = fields.field("server_name", "The name asked for in the TLS handshake: one of these.", texts);
+        let condition = fields.field("condition", "A condition in CEL, at most 1 KiB (feature `cel`).", |at| {
+            at.scalar("a condition in CEL", json!({ "type": "string", "maxLength": 1024 }), |text| {
+                Cel::new(text).map_err(Wrong::plain)
+            })
+        });
         let shadow = fields.field("shadow", "Evaluated and counted only. Default `false`.", |at| at.boolean());
         let enforced = fields.field(
             "enforced",
@@ -85,6 +92,7 @@ fn rule(at: Cursor<'_, '_, '_>, action: &Action) -> Option<Rule> {
         rule.when.extend(audiences.map(|set| When::new(WhenKey::Audience, set.value)));
         rule.when.extend(presenters.map(|set| When::new(WhenKey::Presenter, set.value)));
         rule.when.extend(server_name.map(|set| When::new(WhenKey::ServerName, set.value)));
+        rule.condition = condition.map(|set| set.value);
         if let Some(share) = enforced {
             rule.enforced = Percent::of_millionths(share.value);
         }
@@ -376,6 +384,7 @@ pub(super) fn show(rule: &Rule) -> String {
         parts.push(("claims".into(), map(claims)));
     }
     parts.append(&mut rest);
+    parts.extend(rule.condition.as_ref().map(|condition| ("condition".to_owned(), quoted(condition.as_str()))));
     match rule.enforced {
         Percent::ALL => {}
         Percent::NONE => parts.push(("shadow".into(), "true".into())),
