@@ -17,6 +17,7 @@ use ::cel::{
     extractors::This,
     objects::{Key, Map},
 };
+use http::HeaderName;
 use serde_json::Value;
 
 use crate::{
@@ -48,6 +49,7 @@ struct Inner {
     env: Arc<Env>,
     patterns: Arc<HashMap<String, Pattern>>,
     roots: BTreeSet<String>,
+    headers: Vec<HeaderName>,
 }
 
 /// What expressions may name.
@@ -72,6 +74,12 @@ impl Cel {
     /// The expression as written.
     pub fn as_str(&self) -> &str {
         &self.inner.source
+    }
+
+    /// The headers that it names. A request that has one of them twice has no one meaning; those that are reached in
+    /// another way, as by `exists`, are joined by commas.
+    pub(super) fn headers(&self) -> &[HeaderName] {
+        &self.inner.headers
     }
 
     /// Whether it holds; `None` if it cannot be told.
@@ -117,7 +125,7 @@ fn compile(source: String) -> Result<Inner, String> {
         let text = errors.to_string();
         text.lines().next().unwrap_or("it is no CEL").trim().trim_start_matches("ERROR: ").to_owned()
     })?;
-    let mut bounds = Bounds { nodes: 0, patterns: HashMap::new() };
+    let mut bounds = Bounds { nodes: 0, patterns: HashMap::new(), headers: Vec::new() };
     bounds.visit(program.expression(), false)?;
     let references = program.references();
     let roots: BTreeSet<String> = references.variables().iter().map(|name| (*name).to_owned()).collect();
@@ -126,12 +134,13 @@ fn compile(source: String) -> Result<Inner, String> {
     if let Some(unknown) = unknown(program.expression(), &mut Vec::new()) {
         return Err(format!("`{unknown}` is not known; known are {}", ROOTS.join(", ")));
     }
-    Ok(Inner { source, program, env, patterns: Arc::new(bounds.patterns), roots })
+    Ok(Inner { source, program, env, patterns: Arc::new(bounds.patterns), roots, headers: bounds.headers })
 }
 
 struct Bounds {
     nodes: usize,
     patterns: HashMap<String, Pattern>,
+    headers: Vec<HeaderName>,
 }
 
 impl Bounds {
@@ -155,8 +164,37 @@ impl Bounds {
             let compiled = Pattern::new(&format!(".*(?:{pattern}).*")).and_then(|_| Pattern::new(&search(&pattern)));
             self.patterns.insert(pattern, compiled.map_err(|error| error.to_string())?);
         }
+        if let Some(name) = named_header(&at.expr) {
+            self.headers.extend(name.parse::<HeaderName>());
+        }
         let inside = inside || matches!(at.expr, Expr::Comprehension(_));
         children(&at.expr, &mut |child| self.visit(child, inside))
+    }
+}
+
+/// `request.headers["x"]`, `"x" in request.headers`, `request.headers.x`.
+fn named_header(expr: &Expr) -> Option<&str> {
+    let text = |at: &'_ IdedExpr| matches!(&at.expr, Expr::Literal(LiteralValue::String(_)));
+    let (map, name) = match expr {
+        Expr::Select(select) => return is_headers(&select.operand).then_some(&*select.field),
+        Expr::Call(call) => match (&*call.func_name, &*call.args) {
+            ("_[_]", [map, name]) | ("@in", [name, map]) if text(name) => (map, name),
+            _ => return None,
+        },
+        _ => return None,
+    };
+    match &name.expr {
+        Expr::Literal(LiteralValue::String(name)) if is_headers(map) => Some(name.inner()),
+        _ => None,
+    }
+}
+
+fn is_headers(at: &IdedExpr) -> bool {
+    match &at.expr {
+        Expr::Select(select) => {
+            select.field == "headers" && matches!(&select.operand.expr, Expr::Ident(name) if name == "request")
+        }
+        _ => false,
     }
 }
 
@@ -254,7 +292,7 @@ fn variable(name: &str, view: &View<'_>) -> Option<CelValue> {
             Some(token) => vec![
                 ("issuer", text(token.issuer())),
                 ("subject", token.subject().and_then(text)),
-                ("claims", Some(json(&Value::Object(token.claims().clone())))),
+                ("claims", token.claims::<Value>().map(|claims| json(&claims))),
             ],
         }),
         "api_key" => view.api_key.map_or(CelValue::Null, CelValue::from),

@@ -1,5 +1,7 @@
 //! In place of conditions in CEL, where they are not built in.
 
+use http::HeaderName;
+
 use crate::{canon::View, matching::PatternError};
 
 /// A condition in the Common Expression Language. Needs the feature `cel`, without which there is none.
@@ -17,6 +19,10 @@ impl Cel {
 
     /// The expression as written.
     pub fn as_str(&self) -> &str {
+        match self.0 {}
+    }
+
+    pub(super) fn headers(&self) -> &[HeaderName] {
         match self.0 {}
     }
 

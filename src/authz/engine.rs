@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use super::{
+    cel::Cel,
     condition::{Condition, Layer, compile},
     expr::Expr,
     index::Index,
@@ -118,6 +119,7 @@ impl Authorizer {
                 _ => None,
             })
             .collect();
+        headers.extend(rules().filter_map(|rule| rule.condition.as_ref()).flat_map(Cel::headers).cloned());
         headers.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         headers.dedup();
         Self {
