@@ -63,7 +63,8 @@ impl Cel {
     pub fn new(source: &str) -> Result<Self, PatternError> {
         let fail = |why: String| PatternError::new(source, why);
         if source.len() > MAX_SOURCE {
-            return Err(PatternError::new(&source[..source.floor_char_boundary(40)], "it has more than 1 KiB"));
+            let start: String = source.chars().take(40).collect();
+            return Err(PatternError::new(&start, "it has more than 1 KiB"));
         }
         let text = source.to_owned();
         // What was parsed and is refused is dropped there as well.
