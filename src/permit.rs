@@ -104,6 +104,11 @@ impl Limit {
         self.returned.notify_waiters();
     }
 
+    /// Whether somebody waits for one.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.waiting.load(SeqCst) > 0
+    }
+
     /// How many are taken.
     pub fn used(&self) -> u32 {
         let _closed = self.lock();

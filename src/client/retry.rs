@@ -139,6 +139,11 @@ impl Kept<Outbound> for KeptCall {
         self.cx.entry.cluster().is_some_and(|cluster| cluster.has_other(self.cx.subset, &self.cx.tried))
     }
 
+    fn is_crowded(&self, now: Instant) -> bool {
+        self.cx.entry.cluster().is_some_and(|cluster| cluster.has_queue())
+            || self.cx.entry.throttle.as_ref().is_some_and(|throttle| throttle.throttler.is_refusing(now))
+    }
+
     /// The cluster knows how each attempt ended.
     fn counts(&self) -> bool {
         false

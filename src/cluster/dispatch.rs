@@ -81,7 +81,12 @@ impl Cluster {
         let ask = ask(&request, &cx);
         let limit = if cx.limited { &self.requests } else { &self.unlimited };
         let Some(permit) = limit.try_acquire() else {
-            return DispatchFuture { state: self.at_limit(request, cx) };
+            // A hedge that has to wait comes too late.
+            let state = match cx.kind {
+                AttemptKind::Hedge => State::Refused(Some(self.over_limit(Duration::ZERO))),
+                _ => self.at_limit(request, cx),
+            };
+            return DispatchFuture { state };
         };
         let state = match self.try_ready(ask) {
             // The same endpoint twice would be load without a chance.

@@ -213,6 +213,11 @@ impl Cluster {
         })
     }
 
+    /// Whether calls wait: for a connection, or for one of the calls in flight to end.
+    pub(crate) fn has_queue(&self) -> bool {
+        self.pending.used() > 0 || self.requests.is_awaited()
+    }
+
     /// Whether its one endpoint stands for many, each behind connections of its own.
     pub(crate) fn is_vip(&self) -> bool {
         self.vip.load(Relaxed)

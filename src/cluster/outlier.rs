@@ -120,21 +120,21 @@ impl Cluster {
         if members.kind() == SetKind::Vip {
             return;
         }
-        let all = || members.iter().map(|(spec, member)| (spec, &**member));
-        let Some(priority) = all().find(|(_, found)| std::ptr::eq(*found, endpoint)).map(|(spec, _)| spec.priority)
-        else {
-            return;
-        };
-        let peers = all().filter(|(spec, peer)| spec.priority == priority && !std::ptr::eq(*peer, endpoint));
+        let is_it = |member: &Endpoint| std::ptr::eq(member, endpoint);
+        let Some((spec, _)) = members.iter().find(|(_, member)| is_it(member)) else { return };
+        let priority = spec.priority;
+        let waiting = |member: &Endpoint| if cause.is_of_answers() { member.unanswered.waiting() } else { 0 };
+        let recent = |member: &Endpoint| member.vitals.recent(cause, policy).beside(waiting(member));
+        let peers = members.iter().filter(|(spec, peer)| spec.priority == priority && !is_it(peer));
         let peers = peers.map(|(_, peer)| Peer {
             ejected: peer.availability.has(Flag::EJECTED),
             usable: peer.is_usable(),
-            recent: peer.vitals.recent(cause, policy),
+            recent: recent(peer),
             lately: peer.vitals.lately(),
         });
         let mut rng = Rng::local();
-        let recent = endpoint.vitals.recent(cause, policy);
-        let verdict = judge(cause, recent, endpoint.vitals.lately(), peers, policy, &mut rng);
+        let (recent, waiting) = (recent(endpoint), waiting(endpoint));
+        let verdict = judge(cause, recent, waiting, endpoint.vitals.lately(), peers, policy, &mut rng);
         let shadow = policy.enforcement == Mode::Shadow;
         match verdict {
             Verdict::Eject if shadow => self.outliers.shadow(cause),

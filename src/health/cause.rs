@@ -72,6 +72,18 @@ impl Cause {
         }
     }
 
+    /// Whether it is found by what was answered. Calls that wait speak for their endpoint then, and not where silence is
+    /// the matter.
+    pub(crate) fn is_of_answers(self) -> bool {
+        !matches!(
+            self,
+            Cause::Unanswered
+                | Cause::ConsecutiveLocalOriginFailure
+                | Cause::LocalOriginSuccessRate
+                | Cause::LocalOriginFailurePercentage
+        )
+    }
+
     /// Whether it says nothing unless the others do better. That calls are slow is no fault where all are: the median
     /// may not have caught up yet, or every call is one that waits.
     pub(super) fn compares(self) -> bool {

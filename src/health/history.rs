@@ -22,6 +22,11 @@ impl Recent {
         Self { calls: self.calls.saturating_add(other.calls), failures: self.failures.saturating_add(other.failures) }
     }
 
+    /// The same with calls that wait for an answer, which have not failed.
+    pub(crate) fn beside(self, waiting: u32) -> Self {
+        Self { calls: self.calls.saturating_add(waiting), ..self }
+    }
+
     /// The share of failures, if there were any calls.
     pub(crate) fn share(self) -> Option<f64> {
         (self.calls > 0).then(|| f64::from(self.failures) / f64::from(self.calls))

@@ -23,6 +23,22 @@ fn feed(vitals: &Vitals, samples: &[(Sample, usize)], policy: &OutlierPolicy) ->
 }
 
 #[test]
+fn a_host_that_is_full_for_a_moment_is_not_taken_for_one_that_fails() {
+    let policy = OutlierPolicy::default();
+    let judged = |failures: u32, waiting: u32, past: u32| {
+        let recent = Recent { calls: failures + past, failures }.beside(waiting);
+        let peers = (0..9).map(|_| Peer { recent: Recent { calls: 100, failures: 2 }, ..peer(0) });
+        let cause = Cause::ConsecutiveGatewayFailure;
+        judge(cause, recent, waiting, Recent { calls: failures, failures }, peers, &policy, &mut Rng::seeded(1))
+    };
+    assert_eq!(judged(5, 0, 45), Verdict::Eject);
+    assert_eq!(judged(5, 5, 45), Verdict::Eject);
+    assert_eq!(judged(5, 50, 0), Verdict::Held(Held::OthersFailToo), "fifty are still to be answered");
+    // What it was still working on is answered, as failures.
+    assert_eq!(judged(30, 25, 20), Verdict::Eject);
+}
+
+#[test]
 fn every_outcome_has_one_meaning() {
     for outcome in Outcome::ALL {
         let expected = match outcome {
@@ -99,7 +115,7 @@ fn out() -> Peer {
 
 fn verdict(failures: u32, peers: Vec<Peer>, policy: &OutlierPolicy) -> Verdict {
     let recent = Recent { calls: 50, failures };
-    judge(Cause::ConsecutiveGatewayFailure, recent, recent, peers, policy, &mut Rng::seeded(1))
+    judge(Cause::ConsecutiveGatewayFailure, recent, 0, recent, peers, policy, &mut Rng::seeded(1))
 }
 
 fn peers(ejected: usize, good: usize, failures: u32) -> Vec<Peer> {
@@ -155,8 +171,9 @@ fn a_detector_is_enforced_in_as_many_cases_as_it_says() {
     let policy = OutlierPolicy { enforcing_consecutive_gateway_failure: 30, ..policy() };
     let mut rng = Rng::seeded(7);
     let recent = Recent { calls: 50, failures: 50 };
-    let mut eject =
-        || judge(Cause::ConsecutiveGatewayFailure, recent, recent, peers(0, 2, 0), &policy, &mut rng) == Verdict::Eject;
+    let mut eject = || {
+        judge(Cause::ConsecutiveGatewayFailure, recent, 0, recent, peers(0, 2, 0), &policy, &mut rng) == Verdict::Eject
+    };
     let ejected = (0..10_000).filter(|_| eject()).count();
     assert!((2_800..3_200).contains(&ejected), "{ejected}");
 }

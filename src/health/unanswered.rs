@@ -64,6 +64,11 @@ impl Unanswered {
         followed
     }
 
+    /// How many calls have no answer yet, and are not judged.
+    pub(crate) fn waiting(&self) -> u32 {
+        self.buckets.iter().fold(0, |sum, bucket| sum.saturating_add(unpack(bucket.load(Relaxed)).1))
+    }
+
     /// Judges what was sent then: how many calls they are.
     fn judge(&self, at: Sent) -> u32 {
         let mut judged = 0;

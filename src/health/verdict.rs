@@ -75,9 +75,15 @@ const OTHERS: f64 = 0.05;
 /// load were simulated to lose half of what they could have done in that way. So one endpoint, or a tenth, is ejected on
 /// the detector's word, unless the others fail too and it does not fail nearly all of its calls; and a further one only if it
 /// fails clearly more of its recent calls than those that are left.
+///
+/// Refusing is quicker than working: a host that is full for a moment fails all of its last calls in that moment, while
+/// the calls that fill it are still to be answered. So calls that wait for their answer (`waiting`, and in `recent`) count as
+/// calls that did not fail, and while there are more of them than there were failures, no detector is taken at its word: a
+/// host that really fails has answered them soon.
 pub(crate) fn judge(
     cause: Cause,
     recent: Recent,
+    waiting: u32,
     lately: Recent,
     peers: impl IntoIterator<Item = Peer>,
     policy: &OutlierPolicy,
@@ -112,7 +118,7 @@ pub(crate) fn judge(
     };
     let alone =
         others_lately.share().is_none_or(|theirs| theirs < OTHERS) || lately.share().is_some_and(|its| its >= HOPELESS);
-    let on_its_word = !cause.compares() && ejected < (total / ONE_IN).max(1) && alone;
+    let on_its_word = !cause.compares() && ejected < (total / ONE_IN).max(1) && alone && recent.failures >= waiting;
     if !clearly && !on_its_word {
         return Verdict::Held(Held::OthersFailToo);
     }

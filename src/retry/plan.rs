@@ -313,6 +313,7 @@ impl<S, M: Repeat<R>, R, B> Plan<S, M, R, B> {
             || (policy.require_idempotent && !self.kept.is_idempotent())
             || !self.source.is_complete()
             || handle.is_overloaded(now)
+            || self.kept.is_crowded(now)
         {
             return;
         }

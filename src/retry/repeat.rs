@@ -96,6 +96,8 @@ pub(crate) trait Kept<R>: Send {
     fn avoid_asked(&mut self, failed: Option<&Error>);
     /// Whether another endpoint can be asked.
     fn elsewhere(&self) -> bool;
+    /// Whether calls to the backend wait or are refused here already: a second attempt would add to that.
+    fn is_crowded(&self, now: Instant) -> bool;
     /// Whether successes have to be counted here, since nobody below does.
     fn counts(&self) -> bool;
     /// A further attempt.

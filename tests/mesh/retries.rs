@@ -473,6 +473,51 @@ async fn hedges_are_a_share_of_the_calls_and_draw_on_the_budget() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_is_hedged_while_the_throttle_refuses() {
+    // So that calls are hardly ever refused by it, and it is there all the same.
+    let service = format!("{HEDGED}, throttle: {{ max_rejection: 0.01%, window: 10s }}, timeouts: {{ request: 1s }}");
+    let world = World::new(&[Does::Hang, Does::Answer], &service).await;
+    let late = || async {
+        let mut late = 0;
+        for _ in 0..2 {
+            late += usize::from(world.client.get("/").send().await.is_err());
+        }
+        late
+    };
+    let forget = || tokio::time::sleep(Duration::from_secs(11));
+    warm(&world).await;
+    forget().await;
+    assert_eq!(late().await, 0, "hedged");
+    for _ in 0..20 {
+        let _ = world.client.get("/").timeout(Duration::from_millis(1)).send().await;
+    }
+    assert_eq!(late().await, 1, "one of two asks the instance that hangs, and nobody else");
+    forget().await;
+    assert_eq!(late().await, 0, "hedged");
+    world.settled().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_hedged_while_calls_wait_and_a_hedge_waits_for_no_place() {
+    let service =
+        format!("{HEDGED}, circuit_breakers: {{ max_requests: 1 }}, timeouts: {{ request: 1s, limit_wait: 5s }}");
+    let world = World::new(&[Does::Hang, Does::Answer], &service).await;
+    for _ in 0..4 {
+        let _ = world.client.get("/").timeout(Duration::from_millis(1)).send().await;
+    }
+    world.settled().await;
+    // Alone, it has nobody to wait for it and no place for a hedge: it is as late as it is.
+    let before = world.seen().iter().sum::<usize>();
+    let call = || tokio::spawn(world.client.get("/").send());
+    let (first, second, third) = (call(), call(), call());
+    for call in [first, second, third] {
+        let _ = call.await.unwrap();
+    }
+    assert_eq!(world.seen().iter().sum::<usize>() - before, 3, "each was asked once");
+    world.settled().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_late_attempt_goes_on_where_its_timeout_hedges() {
     let service = "timeouts: { per_try: 50ms }, hedge: { mode: per_try_timeout, max_extra_load_percent: 99 }";
     let world = World::new(&[Does::Hang, Does::Answer], service).await;

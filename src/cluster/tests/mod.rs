@@ -22,7 +22,7 @@ use crate::{
     instrument::Registry,
     model::{Address, EndpointSpec, EndpointUpdate, Protocol, ServiceSpec, SetKind},
     name::ServiceName,
-    rt::TaskSet,
+    rt::{Rng, TaskSet},
     transport::{Dial, Dialed, Offer, Want},
 };
 
@@ -63,6 +63,8 @@ impl Bench {
     }
 
     async fn of(endpoints: Vec<EndpointSpec>, with: impl FnOnce(&mut ServiceSpec)) -> Self {
+        // Whose turn it is first, and what is drawn.
+        Rng::seed_local(17);
         let mut spec = ServiceSpec::new(ServiceName::new("target").unwrap());
         spec.protocol = Protocol::Http1;
         with(&mut spec);
@@ -110,6 +112,7 @@ impl Bench {
 
     /// The endpoints that many calls go to, in order of name.
     fn picked(&self) -> Vec<String> {
+        Rng::seed_local(13);
         let mut names: Vec<_> = (0..200).filter_map(|_| self.pick().ok()).collect();
         names.sort_unstable();
         names.dedup();

@@ -79,6 +79,12 @@ impl Throttler {
         p.clamp(0.0, f64::from(self.policy.max_rejection.millionths()) / 1e6)
     }
 
+    /// Whether calls are refused, one that runs and asks left out: it has had no answer yet.
+    pub(crate) fn is_refusing(&self, now: Instant) -> bool {
+        let (requests, accepts) = self.sums(now);
+        f64::from(requests.saturating_sub(1)) > self.policy.multiplier * f64::from(accepts)
+    }
+
     /// Counts a call. True if it is to be refused here.
     pub(crate) fn refuses(&self, now: Instant, rng: &mut Rng) -> bool {
         let probability = self.probability(now);
