@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
 };
 
 use arc_swap::ArcSwap;
@@ -23,6 +26,8 @@ pub(crate) struct Home {
     place: ArcSwap<Place>,
     /// What discovery says of the service that this process is an instance of, if it is asked.
     peers: ArcSwap<ByZone>,
+    /// How many they are; the last that was known, and 1 before that.
+    members: Arc<AtomicU32>,
     clusters: Mutex<Vec<Weak<Cluster>>>,
     checks: Arc<Checks>,
     /// Makes connections without TLS.
@@ -42,6 +47,7 @@ impl Home {
         Arc::new(Self {
             place: ArcSwap::default(),
             peers: ArcSwap::default(),
+            members: Arc::new(AtomicU32::new(1)),
             clusters: Mutex::default(),
             checks: Arc::default(),
             plain,
@@ -94,10 +100,18 @@ impl Home {
         self.peers.load().get(zone).copied().unwrap_or_default()
     }
 
+    /// How many instances of the own service share what is divided among them.
+    pub(crate) fn members(&self) -> &Arc<AtomicU32> {
+        &self.members
+    }
+
     /// Takes what discovery says of the own service.
     pub(super) fn set_peers(&self, peers: ByZone) {
         if **self.peers.load() == peers {
             return;
+        }
+        if let Ok(members @ 1..) = u32::try_from(peers.values().sum::<usize>()) {
+            self.members.store(members, Relaxed);
         }
         self.peers.store(Arc::new(peers));
         let clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -154,7 +154,9 @@ struct Terms {
 
 impl Terms {
     fn new(allowance: &Allowance, members: u32) -> Self {
-        Self { allowance: *allowance, rate: allowance.token_bucket.as_ref().map(|bucket| Rate::new(bucket, members)) }
+        let quota = allowance.quota.map(|quota| quota.share(members));
+        let rate = allowance.token_bucket.as_ref().map(|bucket| Rate::new(bucket, members));
+        Self { allowance: Allowance { quota, ..*allowance }, rate }
     }
 }
 

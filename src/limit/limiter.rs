@@ -2,7 +2,10 @@
 
 use std::{
     hash::Hasher,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -12,7 +15,7 @@ use super::{
     bucket::{Rate, TokenBucket, nanos},
     global::{Answer, CountLimits, Counter, Fleet, Global, Question},
     keyed::{Key, Keyed},
-    policy::{Allowance, Descriptor, KeySource, QuotaPolicy, RateLimitPolicy},
+    policy::{Allowance, Descriptor, KeySource, QuotaPolicy, RateLimitPolicy, ShareWith},
     series::Series,
     standing::{RateLimitHeaders, Standing},
     subject::Subject,
@@ -32,7 +35,17 @@ pub struct RateLimiter {
     /// In the order of the policy's.
     descriptors: Vec<Arc<Meters>>,
     global: Option<Global>,
+    share: Option<Share>,
     series: Series,
+}
+
+/// Among how many a limit is divided.
+#[derive(Debug)]
+struct Share {
+    members: Arc<AtomicU32>,
+    applied: AtomicU32,
+    /// Another limiter divides now.
+    retired: AtomicBool,
 }
 
 /// What is told about a request that was let in.
@@ -81,7 +94,7 @@ impl RateLimiter {
 
     fn checked(policy: RateLimitPolicy, counter: Option<Arc<Counter>>) -> Result<Arc<Self>, Error> {
         match policy.check() {
-            Ok(()) => Ok(Self::build(policy, None, Series::default(), crate::rt::now(), counter)),
+            Ok(()) => Ok(Self::build(policy, None, Series::default(), crate::rt::now(), counter, None)),
             Err((path, reason)) => Err(Error::new(Code::BadRequest, format!("rate_limit.{path}: {reason}"))),
         }
     }
@@ -95,7 +108,8 @@ impl RateLimiter {
         now: Instant,
     ) -> Arc<Self> {
         let counter = policy.global.as_ref().map(|global| fleet.counter(&global.service));
-        Self::build(policy, before, series, now, counter)
+        let share = (policy.share_with == ShareWith::LocalCluster).then(|| Arc::clone(fleet.members()));
+        Self::build(policy, before, series, now, counter, share)
     }
 
     fn build(
@@ -104,11 +118,20 @@ impl RateLimiter {
         series: Series,
         now: Instant,
         counter: Option<Arc<Counter>>,
+        members: Option<Arc<AtomicU32>>,
     ) -> Arc<Self> {
         let keys = policy.max_dynamic_keys;
+        if let Some(share) = before.and_then(|before| before.share.as_ref()) {
+            share.retired.store(true, Relaxed);
+        }
+        let share = members.map(|members| {
+            let applied = AtomicU32::new(members.load(Relaxed));
+            Share { members, applied, retired: AtomicBool::new(false) }
+        });
+        let count = share.as_ref().map_or(1, |share| share.applied.load(Relaxed));
         let meters = |allowance: &Allowance, keyed: bool, before: Option<&Arc<Meters>>| match before {
-            Some(before) if before.take_over(allowance, keyed, keys, now) => Arc::clone(before),
-            _ => Arc::new(Meters::new(allowance, keyed, keys, now)),
+            Some(before) if before.take_over(allowance, keyed, keys, count, now) => Arc::clone(before),
+            _ => Arc::new(Meters::new(allowance, keyed, keys, count, now)),
         };
         let default = (!policy.allowance.is_empty()).then(|| {
             let before = before.filter(|before| before.policy.key == policy.key);
@@ -127,9 +150,9 @@ impl RateLimiter {
             .collect();
         let global = policy.global.as_ref().zip(counter).map(|(global, counter)| {
             let before = before.and_then(|before| before.global.as_ref());
-            Global::new(global, counter, keys, before, series.fails.clone(), now)
+            Global::new(global, counter, keys, count, before, series.fails.clone(), now)
         });
-        Arc::new(Self { policy, default, descriptors, global, series })
+        Arc::new(Self { policy, default, descriptors, global, share, series })
     }
 
     pub(crate) fn policy(&self) -> &RateLimitPolicy {
@@ -143,6 +166,12 @@ impl RateLimiter {
     pub(super) fn check(&self, subject: &Subject<'_>, now: Instant) -> Result<Option<Standing>, Error> {
         if self.policy.mode == Mode::Off {
             return Ok(None);
+        }
+        if let Some(share) = &self.share {
+            let members = share.members.load(Relaxed);
+            if share.applied.load(Relaxed) != members {
+                self.divide(share, members, now);
+            }
         }
         let descriptor = self.policy.descriptors.iter().position(|descriptor| matches(descriptor, subject));
         let of = Consulted {
@@ -166,6 +195,25 @@ impl RateLimiter {
             _ => {}
         }
         Ok(standing)
+    }
+
+    /// Divides anew; what was taken is taken.
+    #[cold]
+    fn divide(&self, share: &Share, members: u32, now: Instant) {
+        share.applied.store(members, Relaxed);
+        if share.retired.load(Relaxed) {
+            return;
+        }
+        let keys = self.policy.max_dynamic_keys;
+        if let Some(default) = &self.default {
+            default.take_over(&self.policy.allowance, !self.policy.key.is_empty(), keys, members, now);
+        }
+        for (descriptor, meters) in self.policy.descriptors.iter().zip(&self.descriptors) {
+            meters.take_over(&descriptor.allowance, is_dynamic(descriptor), keys, members, now);
+        }
+        if let Some(global) = &self.global {
+            global.divide(keys, members, now);
+        }
     }
 
     /// Whether a request that is over a limit is refused.
@@ -336,19 +384,19 @@ enum Meters {
 }
 
 impl Meters {
-    fn new(allowance: &Allowance, keyed: bool, max_keys: u32, now: Instant) -> Self {
+    fn new(allowance: &Allowance, keyed: bool, max_keys: u32, members: u32, now: Instant) -> Self {
         if keyed {
-            Self::Keyed(Keyed::new(allowance, 1, max_keys, now))
+            Self::Keyed(Keyed::new(allowance, members, max_keys, now))
         } else {
-            Self::Shared(Shared::new(allowance, now))
+            Self::Shared(Shared::new(allowance, members, now))
         }
     }
 
     /// Goes on under another allowance. False if it cannot.
-    fn take_over(&self, allowance: &Allowance, keyed: bool, max_keys: u32, now: Instant) -> bool {
+    fn take_over(&self, allowance: &Allowance, keyed: bool, max_keys: u32, members: u32, now: Instant) -> bool {
         match self {
-            Self::Keyed(meters) if keyed => meters.set(allowance, 1, max_keys, now),
-            Self::Shared(shared) if !keyed => return shared.set(allowance, now),
+            Self::Keyed(meters) if keyed => meters.set(allowance, members, max_keys, now),
+            Self::Shared(shared) if !keyed => return shared.set(allowance, members, now),
             _ => return false,
         }
         true
@@ -364,11 +412,11 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(allowance: &Allowance, now: Instant) -> Self {
+    fn new(allowance: &Allowance, members: u32, now: Instant) -> Self {
         Self {
             epoch: now,
-            bucket: allowance.token_bucket.map(|bucket| TokenBucket::new(Rate::new(&bucket, 1), now)),
-            quota: allowance.quota.map(|quota| Mutex::new((quota, Window::new(&quota)))),
+            bucket: allowance.token_bucket.map(|bucket| TokenBucket::new(Rate::new(&bucket, members), now)),
+            quota: allowance.quota.map(|quota| Mutex::new((quota.share(members), Window::new(&quota)))),
         }
     }
 
@@ -399,14 +447,14 @@ impl Shared {
         }
     }
 
-    fn set(&self, allowance: &Allowance, now: Instant) -> bool {
+    fn set(&self, allowance: &Allowance, members: u32, now: Instant) -> bool {
         if self.bucket.is_some() != allowance.token_bucket.is_some()
             || self.quota.is_some() != allowance.quota.is_some()
         {
             return false;
         }
         if let (Some(bucket), Some(policy)) = (&self.bucket, &allowance.token_bucket) {
-            bucket.set_rate(Rate::new(policy, 1), now);
+            bucket.set_rate(Rate::new(policy, members), now);
         }
         if let (Some(quota), Some(policy)) = (&self.quota, allowance.quota) {
             let (before, window) = &mut *lock(quota);
@@ -415,7 +463,7 @@ impl Shared {
                 next.carry(window, self.nanos(now));
                 *window = next;
             }
-            *before = policy;
+            *before = policy.share(members);
         }
         true
     }

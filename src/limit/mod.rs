@@ -41,7 +41,7 @@ pub use self::{
     limiter::RateLimiter,
     policy::{
         Allowance, BucketPolicy, Descriptor, DescriptorEntry, KeyFn, KeySource, PolicyError, QuotaPolicy,
-        RateLimitPolicy,
+        RateLimitPolicy, ShareWith,
     },
     standing::RateLimitHeaders,
     subject::{Limited, Subject},

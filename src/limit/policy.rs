@@ -85,6 +85,11 @@ impl QuotaPolicy {
     pub fn window(&self) -> Duration {
         self.window
     }
+
+    /// The share of one of `members`; together they never let more pass, unless they are more than `requests`.
+    pub(super) fn share(self, members: u32) -> Self {
+        Self { requests: (self.requests / members.max(1)).max(1), ..self }
+    }
 }
 
 /// A bucket or quota that makes no sense.
@@ -226,6 +231,28 @@ pub struct Descriptor {
     pub allowance: Allowance,
 }
 
+/// Between whom a limit that is counted here is divided.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
+pub enum ShareWith {
+    /// Nobody: this process has all of it.
+    #[default]
+    Process,
+    /// The instances of this process's service, each with the same share. They are as many as the service has endpoints by
+    /// its discovery among `services`; while that is unknown as many as it last had, at first one.
+    LocalCluster,
+}
+
+impl ShareWith {
+    /// As configuration has it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::LocalCluster => "local_cluster",
+        }
+    }
+}
+
 /// `rate_limit`.
 #[derive(Clone, PartialEq, Debug)]
 #[non_exhaustive]
@@ -240,6 +267,8 @@ pub struct RateLimitPolicy {
     pub always_consume_default_token_bucket: bool,
     /// How many keys are remembered apart, by descriptor. Those beyond share one limit. Default 10,000.
     pub max_dynamic_keys: u32,
+    /// Between whom what is counted here is divided. Default nobody. In a mesh only: a layer alone knows no members.
+    pub share_with: ShareWith,
     /// A service that counts for many processes, asked about what the limits above let in. Default none.
     pub global: Option<GlobalPolicy>,
     /// What callers are told. Default nothing.
@@ -258,6 +287,7 @@ impl Default for RateLimitPolicy {
             descriptors: Vec::new(),
             always_consume_default_token_bucket: true,
             max_dynamic_keys: 10_000,
+            share_with: ShareWith::Process,
             global: None,
             headers: RateLimitHeaders::Off,
             percentage: Percent::ALL,
@@ -275,6 +305,13 @@ impl RateLimitPolicy {
     /// Only what a service counts for many processes.
     pub fn counted_by(global: GlobalPolicy) -> Self {
         Self { global: Some(global), ..Self::default() }
+    }
+
+    /// Between whom what is counted here is divided.
+    #[must_use]
+    pub fn share_with(mut self, share_with: ShareWith) -> Self {
+        self.share_with = share_with;
+        self
     }
 
     /// Also asks a service that counts for many processes.

@@ -1,6 +1,13 @@
 //! Policies on requests.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use http::Request;
 
@@ -15,7 +22,12 @@ use crate::{
 const SECOND: Duration = Duration::from_secs(1);
 
 fn fleet() -> Arc<Fleet> {
-    Fleet::new(&crate::instrument::Registry::default(), |_| unreachable!("nothing is counted elsewhere"))
+    shared_by(&Arc::new(AtomicU32::new(1)))
+}
+
+fn shared_by(members: &Arc<AtomicU32>) -> Arc<Fleet> {
+    let registry = crate::instrument::Registry::default();
+    Fleet::new(&registry, Arc::clone(members), |_| unreachable!("nothing is counted elsewhere"))
 }
 
 fn tokens(max: u32) -> BucketPolicy {
@@ -173,4 +185,30 @@ fn what_limits_nothing_is_refused() {
     assert!(BucketPolicy::new(0, 1, SECOND).is_err() && BucketPolicy::new(1, 1, Duration::ZERO).is_err());
     assert!(BucketPolicy::new(1_000_000, 1, SECOND * 3600).is_err());
     assert!(QuotaPolicy::new(1, Duration::from_millis(999)).is_err());
+}
+
+#[test]
+fn a_limit_is_divided_among_the_members_and_what_was_taken_stays_taken() {
+    let members = Arc::new(AtomicU32::new(3));
+    let (fleet, now) = (shared_by(&members), rt::now());
+    let quota = QuotaPolicy::new(100, SECOND * 3600).unwrap();
+    let policy = RateLimitPolicy::new(quota)
+        .descriptor([(header("x-tenant"), None)], tokens(30))
+        .share_with(ShareWith::LocalCluster);
+    let limiter = RateLimiter::make(policy.clone(), None, Series::default(), &fleet, now);
+    let of = |tenant: &str| request(&[("x-tenant", tenant)]);
+    assert_eq!(passed(&limiter, &of("a"), now, 99), 10);
+    // A third of 100 is 33, of which 10 are gone.
+    assert_eq!(passed(&limiter, &request(&[]), now, 99), 23);
+    members.store(2, Relaxed);
+    assert_eq!(passed(&limiter, &request(&[]), now, 99), 17);
+    members.store(1, Relaxed);
+    // The share of a third is used up, not the whole.
+    assert_eq!(passed(&limiter, &of("a"), now, 99), 20);
+    assert_eq!(passed(&limiter, &of("b"), now, 99), 30);
+    // Whoever still holds the one before divides no more.
+    let next = RateLimiter::make(policy, Some(&limiter), Series::default(), &fleet, now);
+    members.store(100, Relaxed);
+    assert_eq!(passed(&next, &of("c"), now, 99), 0, "one of the hundred that the quota lets pass was taken long ago");
+    assert_eq!(limiter.policy(), next.policy());
 }

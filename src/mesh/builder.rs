@@ -370,7 +370,8 @@ impl Builder {
             discover.insert(name, source);
         }
         let dial: Arc<dyn Dial> = Dialer::new(network.inner.clone());
-        let fleet = limits::fleet(&registry, &services);
+        let home = Home::new(Arc::clone(&dial));
+        let fleet = limits::fleet(&registry, &services, home.members());
         let inner = Arc::new_cyclic(|this| Inner {
             snapshot: ArcSwap::new(Arc::clone(store.snapshot())),
             generation: watch::Sender::new(0),
@@ -390,11 +391,11 @@ impl Builder {
             readiness,
             security,
             memory: network.inner.clone(),
-            dial: Arc::clone(&dial),
+            dial,
             tasks,
             registry,
             seats,
-            home: Home::new(dial),
+            home,
             discovery: discover,
             followed: Mutex::default(),
             started: AtomicBool::new(false),

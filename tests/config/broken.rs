@@ -338,6 +338,7 @@ fn documents() -> Vec<(&'static str, Vec<u8>)> {
                 "rate_limit: {global: {service: a, domain: d, descriptors: [{entries: [{key: path}]}], timeout: 1m}}",
             ),
         ),
+        ("rate_limit_share", service("rate_limit: {quota: {requests: 1, window: 1h}, share_with: cluster}")),
         ("rate_limit_unknown", "inbound: {rate_limit: {tokens: 10}}\n".into()),
         ("redirect_status", route("redirect: {host: a.example, status: 200}")),
         ("redirect_nothing", route("redirect: {status: 301}")),

@@ -130,6 +130,7 @@ inbound:
     always_consume_default_token_bucket: false
     max_dynamic_keys: 500
     headers: structured
+    share_with: local_cluster
     global:
       service: batch
       domain: shop

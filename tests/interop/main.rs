@@ -1,4 +1,4 @@
-//! Real peers: h2spec, h2load, wrk, ghz and nginx against our listener and our client.
+//! Real peers: h2spec, h2load, wrk, ghz and nginx against our listener and our client; Envoy's rate limit service.
 //!
 //! A peer that is not installed is skipped loudly, and installed first where `SINEW_INTEROP_INSTALL` is set; see
 //! `peers.sh` for where they live. Each test starts what it needs on ports of its own and ends it by its process id.
@@ -9,6 +9,7 @@ mod echo;
 mod load;
 mod nginx;
 mod peer;
+mod ratelimit;
 mod spec;
 #[allow(dead_code)]
 #[path = "../mesh/world.rs"]

@@ -15,7 +15,7 @@ use sinew::{Mesh, ResponseExt};
 
 use crate::{
     echo::{Echo, EchoClient},
-    peer::{Running, peer},
+    peer::{Running, peer, port},
     world::{Instance, mesh},
 };
 
@@ -26,11 +26,6 @@ struct Nginx {
     http1: u16,
     http2: u16,
     _dir: tempfile::TempDir,
-}
-
-/// A port that was free a moment ago.
-fn port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// `upstream` is where `/app/` and gRPC lead.

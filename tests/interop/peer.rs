@@ -59,6 +59,26 @@ impl Running {
     }
 }
 
+impl Running {
+    /// With variables of the environment in place of arguments.
+    pub fn with_env(program: &Path, env: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(program);
+        command.envs(env.iter().copied()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+
+    /// Sends it a signal: `STOP`, `CONT`.
+    pub fn signal(&self, name: &str) {
+        let told = Command::new("kill").args([&format!("-{name}"), &self.0.id().to_string()]).status().unwrap();
+        assert!(told.success());
+    }
+}
+
+/// A port that was free a moment ago.
+pub fn port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         let _ = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status();

@@ -2,7 +2,7 @@
 # Installs the peers of the interop tests into a folder of their own, outside the repository, and keeps them there.
 #
 #   tests/interop/peers.sh            installs all that is missing
-#   tests/interop/peers.sh NAME...    installs these: h2spec ghz wrk h2load nginx
+#   tests/interop/peers.sh NAME...    installs these: h2spec ghz wrk h2load nginx redis-server ratelimit
 #   tests/interop/peers.sh --where    prints the folder: $SINEW_PEERS, else ${XDG_CACHE_HOME:-$HOME/.cache}/sinew-peers
 #
 # Nothing is installed into the system: Debian packages are unpacked into the folder, and no daemon is started. Exits
@@ -48,12 +48,17 @@ install_one() {
     wrk) debian wrk usr/bin/wrk wrk libluajit-5.1-2 ;;
     h2load) debian h2load usr/bin/h2load nghttp2-client libnghttp2-14 libev4 libjansson4 libc-ares2 libjemalloc2 ;;
     nginx) debian nginx usr/sbin/nginx nginx ;;
+    redis-server) debian redis-server usr/bin/redis-server redis-server redis-tools libatomic1 libjemalloc2 liblzf1 ;;
+    ratelimit)
+        # Its command is named after its folder.
+        go_tool ratelimit github.com/envoyproxy/ratelimit/src/service_cmd@v1.4.1-0.20260122083618-3fb702589d36 && mv "$peers/bin/service_cmd" "$peers/bin/ratelimit"
+        ;;
     *) echo "no peer is named $1" >&2; return 1 ;;
     esac
 }
 
 mkdir -p "$peers/bin"
-[ $# -gt 0 ] || set -- h2spec ghz wrk h2load nginx
+[ $# -gt 0 ] || set -- h2spec ghz wrk h2load nginx redis-server ratelimit
 failed=0
 for name in "$@"; do
     if [ -x "$peers/bin/$name" ]; then

@@ -184,3 +184,45 @@ async fn shadow_refuses_nothing_and_tells_what_it_would_have_refused() {
     }
     assert_eq!((served.load(Relaxed), counted(&mesh).await), (5, [1, 0, 4]));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_is_divided_among_the_instances_of_the_own_service_as_discovery_counts_them() {
+    let network = Network::new();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("leaf.yaml");
+    let write = |instances: u32| {
+        let list: Vec<_> = (0..instances)
+            .map(|n| format!("\"memory:leaf{}\"", if n == 0 { String::new() } else { n.to_string() }))
+            .collect();
+        let next = folder.path().join("next");
+        std::fs::write(&next, format!("[{}]", list.join(", "))).unwrap();
+        std::fs::rename(&next, &path).unwrap();
+    };
+    write(4);
+    let app = Router::new().fallback(get(|| async { "ok" }));
+    let yaml = format!(
+        "services: {{ leaf: {{ endpoints: {{ file: \"{}\" }} }} }}\n\
+         inbound: {{ rate_limit: {{ quota: {{ requests: 20, window: 8000h }}, share_with: local_cluster }} }}",
+        path.display()
+    );
+    let server = Mesh::builder("leaf").network(&network).config_str(&yaml).build().await.unwrap();
+    tokio::spawn(server.listen("memory:leaf").await.unwrap().serve(app).into_future());
+    let known = async |count: usize| {
+        while server.status().services["leaf"].cluster.as_ref().map_or(0, |cluster| cluster.endpoints.len()) != count {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    known(4).await;
+    let mesh = client(&network, "").await;
+    let passed = async || {
+        let mut passed = 0;
+        for _ in 0..30 {
+            passed += u32::from(mesh.client("leaf").get("/").send().await.unwrap().status() == 200);
+        }
+        passed
+    };
+    assert_eq!(passed().await, 5, "a quarter");
+    write(2);
+    known(2).await;
+    assert_eq!(passed().await, 5, "half, of which a quarter is gone");
+}

@@ -1,11 +1,11 @@
-//! What limits of this process share with others: the services that count for all.
+//! What limits of this process share with others: the services that count for all, and how many they are.
 
 use std::{
     collections::BTreeMap,
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU32},
     time::Duration,
 };
 
@@ -209,8 +209,10 @@ impl Drop for Open<'_> {
 
 type Dial = dyn Fn(&ServiceName) -> Arc<dyn CountLimits> + Send + Sync;
 
-/// What the limits of one mesh share: by name, the services that count.
+/// What the limits of one mesh share.
 pub(crate) struct Fleet {
+    /// How many instances of this process's service there are.
+    members: Arc<AtomicU32>,
     dial: Box<Dial>,
     registry: Registry,
     counters: Mutex<BTreeMap<ServiceName, Arc<Counter>>>,
@@ -220,9 +222,14 @@ impl Fleet {
     /// `dial` makes what asks a service.
     pub(crate) fn new(
         registry: &Registry,
+        members: Arc<AtomicU32>,
         dial: impl Fn(&ServiceName) -> Arc<dyn CountLimits> + Send + Sync + 'static,
     ) -> Arc<Self> {
-        Arc::new(Self { dial: Box::new(dial), registry: registry.clone(), counters: Mutex::default() })
+        Arc::new(Self { members, dial: Box::new(dial), registry: registry.clone(), counters: Mutex::default() })
+    }
+
+    pub(in crate::limit) fn members(&self) -> &Arc<AtomicU32> {
+        &self.members
     }
 
     /// One for all limits, since a service that fails does so for all of them.

@@ -63,6 +63,7 @@ impl Global {
         policy: &GlobalPolicy,
         counter: Arc<Counter>,
         max_keys: u32,
+        members: u32,
         before: Option<&Self>,
         series: FailSeries,
         now: Instant,
@@ -71,12 +72,19 @@ impl Global {
         let kept = kept.and_then(|before| before.fallback.as_ref());
         let fallback = (!policy.fallback.is_empty()).then(|| match kept {
             Some(kept) => {
-                kept.set(&policy.fallback, 1, max_keys, now);
+                kept.set(&policy.fallback, members, max_keys, now);
                 Arc::clone(kept)
             }
-            None => Arc::new(Keyed::new(&policy.fallback, 1, max_keys, now)),
+            None => Arc::new(Keyed::new(&policy.fallback, members, max_keys, now)),
         });
         Self { policy: policy.clone(), counter, fallback, series }
+    }
+
+    /// Divides the fallback anew.
+    pub(in crate::limit) fn divide(&self, max_keys: u32, members: u32, now: Instant) {
+        if let Some(fallback) = &self.fallback {
+            fallback.set(&self.policy.fallback, members, max_keys, now);
+        }
     }
 
     /// What to ask about a request; nothing if no descriptor has all its values.

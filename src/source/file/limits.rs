@@ -15,7 +15,8 @@ use super::{
 use crate::{
     enforcement::Mode,
     limit::{
-        Allowance, BucketPolicy, Descriptor, DescriptorEntry, KeySource, QuotaPolicy, RateLimitHeaders, RateLimitPolicy,
+        Allowance, BucketPolicy, Descriptor, DescriptorEntry, KeySource, QuotaPolicy, RateLimitHeaders,
+        RateLimitPolicy, ShareWith,
     },
     source::{document::Field, duration::format as duration},
 };
@@ -71,7 +72,12 @@ fn policy(at: Cursor<'_, '_, '_>, side: Side) -> Option<RateLimitPolicy> {
         let mode = traffic::mode(fields);
         let doc = "A service that counts for many processes, asked about what the limits above let in. Default: none.";
         let global = fields.field("global", doc, |at| global::global(at, side)).map(|set| set.value);
-        fields.later(&["share_with"]);
+        let doc = "Between whom what is counted here is divided: `process` (default) for nobody, or `local_cluster` for the \
+                   instances of this service, by its own endpoints among `services`.";
+        let share = fields.field("share_with", doc, |at| {
+            use ShareWith as S;
+            at.choice("a way to share", &[S::Process, S::LocalCluster].map(|with| (with.as_str(), with)), &["connection"])
+        });
         let base = RateLimitPolicy::default();
         let policy = RateLimitPolicy {
             allowance,
@@ -79,6 +85,7 @@ fn policy(at: Cursor<'_, '_, '_>, side: Side) -> Option<RateLimitPolicy> {
             descriptors: descriptors.into_iter().flat_map(|set| set.value).map(|set| set.value).collect(),
             always_consume_default_token_bucket: always.map_or(base.always_consume_default_token_bucket, |set| set.value),
             max_dynamic_keys: keys.map_or(base.max_dynamic_keys, |set| set.value),
+            share_with: share.map_or(base.share_with, |set| set.value),
             global,
             headers: headers.map_or(base.headers, |set| set.value),
             percentage,
@@ -266,6 +273,7 @@ pub(super) fn shown(policy: &RateLimitPolicy) -> String {
     }
     parts.extend(policy.global.as_ref().map(|global| one("global", global::shown(global))));
     parts.push(one("max_dynamic_keys", policy.max_dynamic_keys.to_string()));
+    parts.push(one("share_with", policy.share_with.as_str()));
     parts.push(one("headers", policy.headers.as_str()));
     parts.push(one("percentage", policy.percentage.to_string()));
     parts.push(one("mode", policy.mode.as_str()));
