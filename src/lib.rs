@@ -167,8 +167,8 @@ pub use self::{
     client::{Client, RequestBuilder, ResponseExt, ResponseFuture, StatusError},
     cluster::{CheckStatus, ClusterStatus, EndpointStatus, PriorityStatus},
     mesh::{
-        BuildError, Builder, IdentityStatus, Listen, Listener, Mesh, MeshStatus, Network, Serve, ServiceStatus,
-        SourceStatus,
+        BuildError, Builder, CircuitStatus, IdentityStatus, Listen, Listener, Mesh, MeshStatus, Network, Serve,
+        ServiceStatus, SourceStatus,
     },
     server::{ServerLayer, ServerService},
     source::builder::ServiceBuilder,
@@ -185,6 +185,7 @@ mod documents {
         Authentication = "../docs/guides/authentication.md";
         Authorization = "../docs/guides/authorization.md";
         Axum = "../docs/guides/axum.md";
+        CircuitBreakers = "../docs/guides/circuit-breakers.md";
         Configuration = "../docs/guides/configuration.md";
         Deadlines = "../docs/guides/deadlines.md";
         Discovery = "../docs/guides/discovery.md";

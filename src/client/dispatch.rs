@@ -51,6 +51,8 @@ impl Service<Outbound> for Dispatch {
                     prefer: cx.call.prefer,
                     avoid: cx.call.avoid,
                     limited: !cx.entry.bare,
+                    circuit: cx.entry.circuit.clone(),
+                    judge: None,
                     deadline: cx.deadline.as_ref().map(|deadline| deadline.at),
                 },
             )),

@@ -14,6 +14,7 @@ use http::{
 use super::outbound::CallContext;
 use crate::{
     body::Body,
+    breaker::{CircuitHandle, CircuitPolicy, CircuitSeries},
     cluster::{Cluster, SubsetId},
     enforcement::Mode,
     error::Code,
@@ -77,6 +78,8 @@ pub(crate) struct ServiceRuntime {
     /// For requests that no route matches.
     unmatched: Arc<RouteEntry>,
     throttle: Option<Arc<ThrottleHandle>>,
+    /// What every route of the service shares, and an operator may hold.
+    pub(crate) circuit: Option<CircuitHandle>,
     /// What the routes without a limit of their own share.
     rate_limit: Option<Arc<RateLimiter>>,
     /// For calls without policies, made when one is first asked for.
@@ -105,9 +108,11 @@ impl ServiceRuntime {
             previous,
             known: BTreeMap::new(),
             throttle: None,
+            circuit: None,
             rate_limit: None,
         };
         builder.throttle = spec.throttle.as_ref().and_then(|policy| builder.throttle(policy));
+        builder.circuit = spec.breaker.as_ref().and_then(|policy| builder.circuit(policy));
         let shared = previous.and_then(|previous| previous.rate_limit.as_ref());
         builder.rate_limit = spec.rate_limit.as_ref().map(|policy| builder.limiter("_service", policy, shared));
         let (none, plain) = (PolicySet::default(), RouteOptions::default());
@@ -126,6 +131,7 @@ impl ServiceRuntime {
             entries,
             unmatched,
             throttle: builder.throttle,
+            circuit: builder.circuit,
             rate_limit: builder.rate_limit,
             bare: OnceLock::new(),
             registry: registry.clone(),
@@ -144,6 +150,7 @@ impl ServiceRuntime {
             table: RouteTable::new(&[]),
             entries: Vec::new(),
             throttle: None,
+            circuit: None,
             rate_limit: None,
             bare: OnceLock::new(),
             registry: registry.clone(),
@@ -160,6 +167,7 @@ impl ServiceRuntime {
                 retry: None,
                 mirror: None,
                 throttle: None,
+                circuit: None,
                 rate_limit: None,
                 series: CallSeries::new(registry, Direction::Outbound, name.as_str(), "_unknown"),
             }),
@@ -188,6 +196,7 @@ impl ServiceRuntime {
                 retry: None,
                 mirror: None,
                 throttle: None,
+                circuit: None,
                 rate_limit: None,
                 series: CallSeries::new(&self.registry, Direction::Outbound, spec.name.as_str(), name),
             })
@@ -226,6 +235,7 @@ pub(crate) struct RouteEntry {
     pub(crate) mirror: Option<MirrorTo>,
     /// Shared by all routes of the service.
     pub(crate) throttle: Option<Arc<ThrottleHandle>>,
+    pub(crate) circuit: Option<CircuitHandle>,
     pub(crate) rate_limit: Option<Arc<RateLimiter>>,
     pub(crate) series: Arc<CallSeries>,
 }
@@ -285,6 +295,7 @@ struct EntryBuilder<'a> {
     known: BTreeMap<Arc<str>, Arc<CallSeries>>,
     rate_limit: Option<Arc<RateLimiter>>,
     throttle: Option<Arc<ThrottleHandle>>,
+    circuit: Option<CircuitHandle>,
 }
 
 impl EntryBuilder<'_> {
@@ -349,6 +360,7 @@ impl EntryBuilder<'_> {
             retry: Some(self.retry(name, route.and_then(|(_, options)| options.retries.as_ref()))),
             mirror: route.and_then(|(_, options)| self.mirror(name, options.mirror.as_ref()?)),
             throttle: self.throttle.clone(),
+            circuit: self.circuit.clone(),
             rate_limit: match route.and_then(|(_, options)| options.rate_limit.as_ref()) {
                 Some(own) => {
                     let before = self.before(name).and_then(|entry| entry.rate_limit.as_ref());
@@ -388,6 +400,20 @@ impl EntryBuilder<'_> {
             let service = self.spec.name.as_str();
             ThrottleHandle::new(*policy, throttle::Series::new(self.registry, service), rt::now())
         }))
+    }
+
+    /// A changed policy keeps what the circuit does, and who decides that.
+    fn circuit(&self, policy: &CircuitPolicy) -> Option<CircuitHandle> {
+        if policy.mode == Mode::Off {
+            return None;
+        }
+        Some(match self.previous.and_then(|previous| previous.circuit.clone()) {
+            Some(before) => {
+                before.set_policy(*policy);
+                before
+            }
+            None => CircuitHandle::new(*policy, CircuitSeries::new(self.registry, self.spec.name.as_str())),
+        })
     }
 
     /// A changed limit keeps what was counted.

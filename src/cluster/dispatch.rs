@@ -17,7 +17,8 @@ use super::{
 };
 use crate::{
     body::{Body, GuardedBody},
-    breaker::Permit,
+    breaker::{CircuitHandle, Judge, Permit},
+    classify,
     context::Tag,
     error::{Code, Error},
     retry::AttemptKind,
@@ -45,8 +46,21 @@ pub(crate) struct DispatchContext {
     pub(crate) avoid: Tag,
     /// Whether limits on calls hold.
     pub(crate) limited: bool,
+    /// Whether the service is left alone.
+    pub(crate) circuit: Option<CircuitHandle>,
+    /// Says how the service does, once there is an outcome.
+    pub(crate) judge: Option<Judge>,
     /// When the caller stops waiting.
     pub(crate) deadline: Option<Instant>,
+}
+
+impl DispatchContext {
+    /// It could not be sent.
+    fn failed(&mut self, error: &Error) {
+        if let Some(judge) = &mut self.judge {
+            judge.close(classify::error(error));
+        }
+    }
 }
 
 type Sent = Pin<Box<dyn Future<Output = Result<Response<SlotBody>, Error>> + Send>>;
@@ -77,7 +91,13 @@ struct Waiting {
 impl Cluster {
     /// Sends a request to one endpoint. Nothing waits on the common path: the permit, the endpoint and the stream are
     /// taken here, before the future exists.
-    pub(crate) fn dispatch(self: &Arc<Self>, request: Request<Body>, cx: DispatchContext) -> DispatchFuture {
+    pub(crate) fn dispatch(self: &Arc<Self>, request: Request<Body>, mut cx: DispatchContext) -> DispatchFuture {
+        if let Some(circuit) = cx.circuit.take() {
+            match circuit.admit(rt::now()) {
+                Ok(judge) => cx.judge = judge,
+                Err(error) => return DispatchFuture { state: State::Refused(Some(error)) },
+            }
+        }
         let ask = ask(&request, &cx);
         let limit = if cx.limited { &self.requests } else { &self.unlimited };
         let Some(permit) = limit.try_acquire() else {
@@ -96,7 +116,7 @@ impl Cluster {
             {
                 State::Refused(Some(self.nowhere_else()))
             }
-            Ready::Go(chosen) => send(Arc::clone(self), chosen, permit, request, &cx, false),
+            Ready::Go(chosen) => send(Arc::clone(self), chosen, permit, request, &mut cx, false),
             // A hedge that has to wait comes too late.
             Ready::Wait(_) if cx.kind == AttemptKind::Hedge => State::Refused(Some(self.nowhere_else())),
             Ready::Wait(reason) => {
@@ -109,7 +129,10 @@ impl Cluster {
                 let cluster = Arc::clone(self);
                 State::Waiting(Some(Box::new(Waiting { waited: Box::pin(waited), request, cluster, cx })))
             }
-            Ready::Fail(error) => State::Refused(Some(error)),
+            Ready::Fail(error) => {
+                cx.failed(&error);
+                State::Refused(Some(error))
+            }
         };
         DispatchFuture { state }
     }
@@ -184,7 +207,7 @@ fn send(
     chosen: Chosen,
     permit: Permit,
     request: Request<Body>,
-    cx: &DispatchContext,
+    cx: &mut DispatchContext,
     waited: bool,
 ) -> State {
     cluster.watch_calls();
@@ -207,7 +230,8 @@ fn send(
         sent: if cx.patient { Default::default() } else { cluster.watch.ages.now() },
     };
     // Above the attempt's timeout, so that a timeout counts against the endpoint.
-    let observe = Observe::new(cluster, picked, permit, probe, begun, cx.grpc, cx.kind).over(line);
+    let observe =
+        Observe::new(cluster, picked, permit, probe, begun, cx.grpc, cx.kind).over(line).judged_by(cx.judge.take());
     State::Sending { sent, observe: Some(observe) }
 }
 
@@ -227,10 +251,13 @@ impl Future for DispatchFuture {
                         None => return Poll::Ready(Err(ended())),
                     };
                     let Some(waiting) = waiting.take() else { return Poll::Ready(Err(ended())) };
-                    let Waiting { request, cluster, cx, .. } = *waiting;
+                    let Waiting { request, cluster, mut cx, .. } = *waiting;
                     let next = match ready {
-                        Ok((permit, chosen)) => send(cluster, chosen, permit, request, &cx, true),
-                        Err(error) => State::Refused(Some(error)),
+                        Ok((permit, chosen)) => send(cluster, chosen, permit, request, &mut cx, true),
+                        Err(error) => {
+                            cx.failed(&error);
+                            State::Refused(Some(error))
+                        }
                     };
                     self.state = next;
                 }

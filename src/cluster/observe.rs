@@ -8,7 +8,7 @@ use super::{endpoint::Endpoint, lines::Followed, outlier::Probe};
 use crate::{
     balance::Picked,
     body::{End, Guard},
-    breaker::{Limit, Permit},
+    breaker::{Judge, Limit, Permit},
     classify::{self, Outcome, Verdict},
     error::Error,
     health::{Sample, Sent},
@@ -65,6 +65,7 @@ pub(crate) struct Observe {
     picked: Option<Picked<Endpoint>>,
     permit: Option<Permit>,
     probe: Option<Box<Probe>>,
+    judge: Option<Judge>,
     /// The connection, where that is judged instead of the endpoint.
     line: Option<Arc<Followed>>,
     begun: Begun,
@@ -91,6 +92,7 @@ impl Observe {
             picked: Some(picked),
             permit: Some(permit),
             probe,
+            judge: None,
             line: None,
             begun,
             judged: false,
@@ -109,6 +111,12 @@ impl Observe {
         self
     }
 
+    /// A circuit hears how it did.
+    pub(super) fn judged_by(mut self, judge: Option<Judge>) -> Self {
+        self.judge = judge;
+        self
+    }
+
     pub(super) fn endpoint(&self) -> Option<Arc<str>> {
         self.picked.as_ref().map(|picked| Arc::clone(&picked.id))
     }
@@ -117,6 +125,9 @@ impl Observe {
         self.heard();
         let verdict = classify::response(parts, self.grpc);
         self.verdict = Some(verdict);
+        if let Some(judge) = &mut self.judge {
+            judge.answered(verdict);
+        }
         if self.cluster.boards.are_any()
             && parts.headers.contains_key(IMMEDIATE_FAIL)
             && let Some(picked) = &self.picked
@@ -198,6 +209,9 @@ impl Observe {
         match outcome {
             Outcome::Cancelled | Outcome::DeadlineExpired | Outcome::HedgeLoser if waited => {
                 let late = self.cluster.given_up(picked, started, sent);
+                if let Some(judge) = self.judge.as_mut().filter(|_| late) {
+                    judge.unanswered();
+                }
                 if let Some(line) = line.filter(|_| late) {
                     picked.gave_up_on(&line, sent);
                 }
@@ -210,6 +224,9 @@ impl Observe {
         if let Some(picked) = self.picked.take() {
             self.permit = None;
             self.report(&picked, outcome, sample);
+            if let Some(mut judge) = self.judge.take() {
+                judge.close(outcome);
+            }
             self.cluster.record(self.kind, outcome);
         }
     }

@@ -23,13 +23,14 @@ mod status;
 pub use self::{
     builder::{BuildError, Builder, Network},
     serve::{Listen, Listener, Serve},
-    status::{IdentityStatus, MeshStatus, ServiceStatus, SourceStatus},
+    status::{CircuitStatus, IdentityStatus, MeshStatus, ServiceStatus, SourceStatus},
 };
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use self::control::Inner;
 use crate::{
+    breaker::CircuitHandle,
     client::{Client, HttpSeam, ServiceSeam},
     error::Error,
     model::Snapshot,
@@ -115,6 +116,12 @@ impl Mesh {
     /// Waits until a configuration newer than `generation` is in use, and returns it. Cancel safe.
     pub async fn changed(&self, generation: u64) -> Arc<Snapshot> {
         self.inner.changed(generation).await
+    }
+
+    /// The circuit of a service, to look at and to hold: what an operator decides wins over what calls show, whatever is
+    /// reloaded. `None` without `circuit_breakers.breaker`.
+    pub fn circuit(&self, service: &str) -> Option<CircuitHandle> {
+        self.inner.services.get(service).ok()?.runtime().circuit.clone()
     }
 
     /// The effective configuration.

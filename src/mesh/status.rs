@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::control::Inner;
-use crate::{cluster::ClusterStatus, switch::Feature};
+use crate::{breaker::CircuitHandle, cluster::ClusterStatus, switch::Feature};
 
 /// A snapshot of the mesh, for logs, tests and pages. Its JSON form may gain fields.
 #[derive(Clone, Debug, Serialize)]
@@ -77,8 +77,33 @@ pub struct ServiceStatus {
     pub routes: Vec<String>,
     /// The last complaint of discovery; the endpoints below are the last good ones.
     pub discovery_error: Option<String>,
+    /// Its circuit, with `circuit_breakers.breaker`.
+    pub circuit: Option<CircuitStatus>,
     /// Its endpoints and limits.
     pub cluster: Option<ClusterStatus>,
+}
+
+/// The circuit of a service.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct CircuitStatus {
+    /// `closed`, `half_open` or `open`.
+    pub state: &'static str,
+    /// Who decides that: `calls`, or an operator by `held_open` and `held_closed`.
+    pub control: &'static str,
+    /// Calls that it remembers.
+    pub calls: u32,
+    /// Those of them that failed.
+    pub failed: u32,
+    /// Those of them that were slow.
+    pub slow: u32,
+}
+
+impl CircuitStatus {
+    fn of(circuit: &CircuitHandle) -> Self {
+        let (calls, failed, slow) = circuit.remembers();
+        Self { state: circuit.state().as_str(), control: circuit.control().as_str(), calls, failed, slow }
+    }
 }
 
 pub(super) fn collect(inner: &Inner) -> MeshStatus {
@@ -97,6 +122,7 @@ pub(super) fn collect(inner: &Inner) -> MeshStatus {
                     .flat_map(|spec| spec.routes.iter().map(|route| route.name.to_string()))
                     .collect(),
                 discovery_error: inner.discovery_error(&handle.name),
+                circuit: runtime.circuit.as_ref().map(CircuitStatus::of),
                 cluster: runtime.cluster.as_ref().map(|cluster| cluster.status()),
             };
             (handle.name.to_string(), status)

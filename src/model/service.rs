@@ -6,7 +6,7 @@ use super::{EndpointSpec, Labels, PolicySet, SetKind, TlsMode};
 use crate::{
     authn, authz,
     balance::{BalancePolicy, FailoverPolicy, LocalityPolicy, SlowStartPolicy},
-    breaker::BreakerPolicy,
+    breaker::{BreakerPolicy, CircuitPolicy},
     canon::PathNormalization,
     fault::FaultPolicy,
     health::{HealthCheck, OutlierPolicy},
@@ -50,6 +50,8 @@ pub struct ServiceSpec {
     pub subsets: BTreeMap<SubsetName, Labels>,
     /// Limits.
     pub circuit_breakers: BreakerPolicy,
+    /// When the service is left alone because most calls fail: `circuit_breakers.breaker`. `None`: never.
+    pub breaker: Option<CircuitPolicy>,
     /// When an endpoint is taken out because of what its calls show.
     pub outlier_detection: OutlierPolicy,
     /// What endpoints are asked, to know how they are; all of it has to pass.
@@ -110,6 +112,7 @@ impl ServiceSpec {
             locality: LocalityPolicy::default(),
             subsets: BTreeMap::new(),
             circuit_breakers: BreakerPolicy::default(),
+            breaker: None,
             outlier_detection: OutlierPolicy::default(),
             health_checks: Vec::new(),
             timeouts: TimeoutPolicy::default(),

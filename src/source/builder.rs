@@ -20,7 +20,7 @@ use super::{
 use crate::{
     authn, authz,
     balance::{BalancePolicy, FailoverPolicy, LocalityPolicy, SlowStartPolicy},
-    breaker::BreakerPolicy,
+    breaker::{BreakerPolicy, CircuitPolicy},
     canon::PathNormalization,
     fault::FaultPolicy,
     health::{HealthCheck, OutlierPolicy},
@@ -473,13 +473,24 @@ impl ServiceBuilder {
         }
         let origin = self.origin();
         let set = |value| Some(Set::new(value, origin.clone()));
+        let breakers = &mut self.target().tunables.circuit_breakers;
         let limits = PartialBreakers {
+            breaker: breakers.breaker.take(),
             max_connections: set(policy.max_connections),
             max_pending_requests: set(policy.max_pending_requests),
             max_requests: set(policy.max_requests),
             max_streams: set(policy.max_streams),
         };
-        self.target().tunables.circuit_breakers = limits;
+        *breakers = limits;
+        self
+    }
+
+    /// Sets when the service is left alone because most calls to it fail: `circuit_breakers.breaker`.
+    pub fn circuit_breaker(mut self, policy: CircuitPolicy) -> Self {
+        match policy.check() {
+            Ok(()) => self.set(policy, |service| &mut service.tunables.circuit_breakers.breaker),
+            Err((field, reason)) => self.reject(&format!("circuit_breakers.breaker.{field}"), reason.into()),
+        }
         self
     }
 

@@ -16,6 +16,7 @@ use crate::{
     authn::{ApiKeys, Authn, ClientAddress, ClientCert, JwtIssuer},
     authz::{Action, Policy, Rule},
     balance::BalancePolicy,
+    breaker::CircuitPolicy,
     canon::PathNormalization,
     health::HealthCheck,
     limit::RateLimitPolicy,
@@ -297,12 +298,13 @@ pub(crate) struct PartialBreakers {
     pub(crate) max_pending_requests: Field<u32>,
     pub(crate) max_requests: Field<u32>,
     pub(crate) max_streams: Field<u32>,
+    pub(crate) breaker: Field<CircuitPolicy>,
 }
 
 impl PartialBreakers {
     fn over(self, lower: Self) -> Self {
         over!(self, lower;
-            fields: max_connections, max_pending_requests, max_requests, max_streams; groups: ; maps: )
+            fields: max_connections, max_pending_requests, max_requests, max_streams, breaker; groups: ; maps: )
     }
 }
 

@@ -163,6 +163,7 @@ fn service(
         max_requests: effective(provenance, at("max_requests"), &limits.max_requests, base.max_requests),
         max_streams: effective(provenance, at("max_streams"), &limits.max_streams, base.max_streams),
     };
+    spec.breaker = optional(provenance, at("breaker"), &limits.breaker);
     spec.health_checks = effective(provenance, format!("{path}.health_checks"), &tunables.health_checks, Vec::new());
     spec.outlier_detection = tunables.outlier_detection.resolve(provenance, &format!("{path}.outlier_detection"));
     spec.retries = tunables.retries.resolve(provenance, &path);

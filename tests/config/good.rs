@@ -66,6 +66,7 @@ services:
       hedge: { percentile: 99.5, max_hedged_attempts: 2, max_extra_load_percent: 10 }
   ratings:
     endpoints: { custom: registry }
+    circuit_breakers: { breaker: { failure_rate_threshold: 60%, window: { calls: 200 }, max_wait_in_open: 2m, percentage: 50%, mode: shadow } }
     rate_limit: { mode: off }
     throttle: { multiplier: 1.1, window: 30s, max_rejection: 90% }
     retry:

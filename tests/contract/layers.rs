@@ -5,10 +5,12 @@ use std::{sync::Arc, time::Duration};
 use http::Request;
 use sinew::{
     Body, Mesh, Network,
-    breaker::{Limit, LimitLayer},
+    breaker::{CircuitBreakerLayer, CircuitPolicy, Limit, LimitLayer},
     enforcement::Percent,
     fault::{Abort, Delay, FaultLayer, FaultPolicy},
-    limit::{BucketPolicy, RateLimitLayer, RateLimitPolicy},
+    limit::{
+        Answer, Asking, BucketPolicy, CountLimits, GlobalEntry, GlobalPolicy, Query, RateLimitLayer, RateLimitPolicy,
+    },
     mirror::{MirrorLayer, MirrorPolicy},
     provide::Fixed,
     retry::{Condition, Handle, HedgePolicy, RetryLayer, RetryPolicy},
@@ -177,6 +179,46 @@ async fn what_is_shed_leaves_the_service_ready_and_what_is_given_up_makes_room()
 #[test]
 fn the_throttle_layer() {
     let layer = ThrottleLayer::new(ThrottlePolicy::new()).unwrap();
+    probe::check(|strict| layer.layer(strict), || 0);
+}
+
+#[test]
+fn the_circuit_breaker_layer() {
+    let layer = CircuitBreakerLayer::new(CircuitPolicy::new()).unwrap();
+    probe::check(|strict| layer.layer(strict), || 0);
+}
+
+#[tokio::test]
+async fn an_open_circuit_leaves_the_service_ready_and_calls_nothing() {
+    let strict = Strict::new(0);
+    let counts = Arc::clone(&strict.counts);
+    let layer = CircuitBreakerLayer::new(CircuitPolicy::new()).unwrap();
+    let mut service = layer.layer(strict);
+    layer.handle().open();
+    probe::make_ready::<_, Request<Body>>(&mut service);
+    let refused = service.call(Request::new(Body::empty())).await.map(|_| ()).unwrap_err();
+    assert_eq!(refused.code(), sinew::Code::CircuitOpen);
+    assert_eq!(counts.held(), (1, 0, 0));
+    layer.handle().reset();
+    assert!(service.call(Request::new(Body::empty())).await.is_ok());
+}
+
+#[test]
+fn the_rate_limit_layer_that_asks_elsewhere() {
+    /// Answers when polled a second time.
+    struct Counts;
+    impl CountLimits for Counts {
+        fn ask(&self, _query: Query) -> Asking {
+            Box::pin(async {
+                tokio::task::yield_now().await;
+                Ok(Answer::new(false))
+            })
+        }
+    }
+    let global = GlobalPolicy::new("counts".parse().unwrap(), "d").descriptor([GlobalEntry::fixed("generic_key", "x")]);
+    let layer = RateLimitLayer::asking(RateLimitPolicy::counted_by(global), Counts).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let _inside = runtime.enter();
     probe::check(|strict| layer.layer(strict), || 0);
 }
 

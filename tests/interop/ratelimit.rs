@@ -1,13 +1,10 @@
 //! Envoy's rate limit service with Redis behind it: counting, slow, down and back.
 
-use std::{
-    net::SocketAddr,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use axum::{Router, routing::get};
 use sinew::Mesh;
+use tokio::time::Instant;
 
 use crate::peer::{Running, peer, port};
 

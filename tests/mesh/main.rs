@@ -6,6 +6,7 @@ mod authz;
 mod calls;
 mod canonical;
 mod checks;
+mod circuits;
 #[path = "../support/echo.rs"]
 mod echo;
 mod faults;

@@ -264,6 +264,7 @@ fn circuit_breakers(at: Cursor<'_, '_, '_>) -> Option<PartialBreakers> {
             "Upgraded connections, event streams, and streams older than 30s. Default 100000.",
             |at| at.integer(0..=LARGEST),
         ),
+        breaker: super::breaker::breaker(fields),
     })
 }
 

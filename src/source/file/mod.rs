@@ -6,6 +6,7 @@
 mod authn;
 mod authority;
 mod authz;
+mod breaker;
 mod cursor;
 mod endpoints;
 mod failover;

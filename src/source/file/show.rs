@@ -203,6 +203,9 @@ impl Printer<'_> {
         ] {
             self.value(6, key, &value.to_string(), &format!("{path}.circuit_breakers.{key}"));
         }
+        if let Some(breaker) = &service.breaker {
+            self.value(6, "breaker", &super::breaker::shown(breaker), &format!("{path}.circuit_breakers.breaker"));
+        }
         self.line(4, "outlier_detection:", None);
         for (key, value) in crate::source::outlier::written(&service.outlier_detection) {
             self.value(6, key, &value, &format!("{path}.outlier_detection.{key}"));
