@@ -5,6 +5,7 @@ mod balance;
 mod checks;
 mod failover;
 mod outlier;
+mod publish;
 mod slow_start;
 
 use std::{future::Future, pin::Pin, sync::Arc};
