@@ -94,8 +94,8 @@ where
     let app = ExpiredLayer.layer(app);
     // Above all that can fail; below the metrics, which read the cause from the answer.
     let app = RescueLayer::with(Always).layer(app);
-    // Above the rescue, so that refusals say it too: what was spent on retries below, and that nobody should retry.
     let series = Arc::clone(&shared.series);
+    // Above the rescue, so that refusals say it too: what was spent on retries below, and that nobody should retry.
     let app = TreeLayer::new(shared).layer(app);
     // Above all: refusals and dropped requests are inside the record.
     TelemetryLayer::with(Counted(series)).layer(app)
