@@ -291,22 +291,44 @@ impl Shared {
     }
 }
 
-/// How long a TCP handshake that has begun may take until the listener is closed.
-const HANDSHAKE: Duration = Duration::from_millis(20);
-
 /// Accepts until the drain stops it, then whatever is queued by then.
 async fn accept_all(mut source: Source, own: bool, shared: &Shared, open: impl Fn(Stream)) {
     let watch = shared.drain.watch();
-    let gone = accept_until(watch.clone().reached(Phase::Stopping), &mut source, shared, &open).await;
-    if gone {
-        return;
+    let mut stopping = pin!(watch.clone().reached(Phase::Stopping));
+    let mut pause = PAUSE.0;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut stopping => break,
+            accepted = source.accept() => accepted,
+        };
+        match accepted {
+            Ok(Some(stream)) => {
+                pause = PAUSE.0;
+                open(stream);
+            }
+            Ok(None) => return,
+            Err(error) if socket::is_per_connection(&error) => {}
+            Err(error) => {
+                // Any other error repeats at once; spinning on it would take a core from those who could help.
+                shared.accept_errors.inc();
+                if pause == PAUSE.0 {
+                    let exhausted = socket::is_exhausted(&error);
+                    tracing::warn!(%error, exhausted, "accepting connections is paused; it is tried again with back-off");
+                }
+                tokio::select! {
+                    biased;
+                    () = &mut stopping => break,
+                    () = rt::sleep(pause) => {}
+                }
+                pause = (pause * 2).min(PAUSE.1);
+            }
+        }
     }
     if let Source::Tcp(listener) = &source
         && own
-        && socket::refuse_new(listener)
     {
-        let begun = rt::timeout(HANDSHAKE, watch.clone().reached(Phase::Forced));
-        accept_until(begun, &mut source, shared, &open).await;
+        socket::hold_off(listener);
     }
     let mut backlog = match source {
         Source::Tcp(listener) => match listener.into_std() {
@@ -328,46 +350,6 @@ async fn accept_all(mut source: Source, own: bool, shared: &Shared, open: impl F
             Err(_) => {
                 shared.accept_errors.inc();
                 let _ = rt::timeout(pause, watch.clone().reached(Phase::Forced)).await;
-                pause = (pause * 2).min(PAUSE.1);
-            }
-        }
-    }
-}
-
-/// True if the listener ended by itself.
-async fn accept_until<T>(
-    stopping: impl Future<Output = T>,
-    source: &mut Source,
-    shared: &Shared,
-    open: &impl Fn(Stream),
-) -> bool {
-    let mut stopping = pin!(stopping);
-    let mut pause = PAUSE.0;
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            _ = &mut stopping => return false,
-            accepted = source.accept() => accepted,
-        };
-        match accepted {
-            Ok(Some(stream)) => {
-                pause = PAUSE.0;
-                open(stream);
-            }
-            Ok(None) => return true,
-            Err(error) if socket::is_per_connection(&error) => {}
-            Err(error) => {
-                // Any other error repeats at once; spinning on it would take a core from those who could help.
-                shared.accept_errors.inc();
-                if pause == PAUSE.0 {
-                    let exhausted = socket::is_exhausted(&error);
-                    tracing::warn!(%error, exhausted, "accepting connections is paused; it is tried again with back-off");
-                }
-                tokio::select! {
-                    biased;
-                    _ = &mut stopping => return false,
-                    () = rt::sleep(pause) => {}
-                }
                 pause = (pause * 2).min(PAUSE.1);
             }
         }

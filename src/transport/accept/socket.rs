@@ -25,11 +25,12 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<StdListener> {
     Ok(socket.into())
 }
 
-/// From now on nobody new gets through to this listener, not even to be refused; a handshake of TCP that has begun goes on.
+/// From now on nobody new gets through to this listener, not even to be refused, so that its backlog can be emptied.
 ///
 /// Closing a listener resets connections that were made between the last `accept` and the close, whose callers have sent
-/// their requests by then. False where the system has no means for it: then that moment stays.
-pub(super) fn refuse_new(listener: &TcpListener) -> bool {
+/// their requests by then. Who asks meanwhile asks again a second later, so this is for the moment before the close.
+/// Where the system has no means for it that moment stays.
+pub(super) fn hold_off(listener: &TcpListener) {
     #[cfg(target_os = "linux")]
     {
         // The program sees a segment from its TCP header on. Its flags are byte 13, SYN is bit 1.
@@ -42,13 +43,12 @@ pub(super) fn refuse_new(listener: &TcpListener) -> bool {
             SockFilter::new(RETURN, 0, 0, 0),
             SockFilter::new(RETURN, 0, 0, u32::MAX),
         ];
-        SockRef::from(listener).attach_filter(&drop_syn).is_ok()
+        if let Err(error) = SockRef::from(listener).attach_filter(&drop_syn) {
+            tracing::debug!(%error, "newcomers of a listener that ends could not be held off");
+        }
     }
     #[cfg(not(target_os = "linux"))]
-    {
-        let _ = listener;
-        false
-    }
+    let _ = listener;
 }
 
 /// Options are set on every accepted socket, since a listener that is handed to us may not have them. A peer that has
@@ -103,7 +103,7 @@ mod tests {
         .unwrap();
         let address = listener.local_addr().unwrap();
         let mut early = TcpStream::connect(address).unwrap();
-        assert!(refuse_new(&listener));
+        hold_off(&listener);
         early.write_all(b"sent after").unwrap();
         // Neither let in nor refused: the peer asks again, until somebody listens or nobody does.
         let late = TcpStream::connect_timeout(&address, Duration::from_millis(50));
