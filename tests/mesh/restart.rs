@@ -44,7 +44,8 @@ async fn rolling_restart(protocol: &str, rounds: usize) {
         callers.push(tokio::spawn(async move {
             let mut failed = Vec::new();
             let mut echo = EchoClient::new(client.clone());
-            while !done.load(Relaxed) {
+            // Where all fail at once nobody would get to say so.
+            while !done.load(Relaxed) && failed.len() < 100 {
                 let result = if grpc {
                     echo.say("x").await.map(|_| ()).map_err(|status| status.to_string())
                 } else {
@@ -84,7 +85,19 @@ async fn rolling_restart(protocol: &str, rounds: usize) {
                 tokio::task::yield_now().await;
             }
         });
-        waited.await.expect("the restarted instance is used again");
+        if waited.await.is_err() {
+            done.store(true, Relaxed);
+            let mut failed = Vec::new();
+            for caller in callers {
+                failed.extend(caller.await.unwrap());
+            }
+            panic!(
+                "{addr} is not used again; {} calls failed: {:?}; {:?}",
+                failed.len(),
+                &failed[..failed.len().min(3)],
+                mesh.status().services["s"]
+            );
+        }
     }
     done.store(true, Relaxed);
     let mut failed = Vec::new();
