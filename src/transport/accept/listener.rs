@@ -3,7 +3,6 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener as StdListener},
-    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -40,8 +39,6 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_s
 pub(crate) struct Listener {
     source: Source,
     local: PeerAddr,
-    /// Bound here, so that no other process accepts from the same socket.
-    own: bool,
 }
 
 #[derive(Debug)]
@@ -53,7 +50,7 @@ enum Source {
 impl Listener {
     /// Listens on a TCP address; port 0 takes a free one.
     pub(crate) fn bind(address: SocketAddr) -> Result<Self, Error> {
-        socket::bind(address).and_then(Self::from_std).map(|listener| Self { own: true, ..listener }).map_err(|error| {
+        socket::bind(address).and_then(Self::from_std).map_err(|error| {
             let cure = match error.kind() {
                 io::ErrorKind::AddrInUse => {
                     "another socket listens there; end it, choose another port, or take port 0 for a free one"
@@ -79,13 +76,13 @@ impl Listener {
     /// Takes over a bound socket.
     pub(crate) fn from_tokio(listener: TcpListener) -> io::Result<Self> {
         let local = PeerAddr::Tcp(listener.local_addr()?);
-        Ok(Self { source: Source::Tcp(listener), local, own: false })
+        Ok(Self { source: Source::Tcp(listener), local })
     }
 
     /// Listens inside this process.
     pub(crate) fn memory(listener: MemoryListener) -> Self {
         let local = PeerAddr::Memory(listener.name().clone());
-        Self { source: Source::Memory(listener), local, own: true }
+        Self { source: Source::Memory(listener), local }
     }
 
     /// Where it listens.
@@ -205,8 +202,7 @@ impl Acceptor {
         self.shared.tasks.spawn(async move {
             let local = listener.local.clone();
             let make = Arc::new(make);
-            accept_all(listener.source, listener.own, &shared, |stream| shared.open(stream, &local, tls(), &make))
-                .await;
+            accept_all(listener.source, &shared, |stream| shared.open(stream, &local, tls(), &make)).await;
             drop(held);
         });
     }
@@ -292,9 +288,9 @@ impl Shared {
 }
 
 /// Accepts until the drain stops it, then whatever is queued by then.
-async fn accept_all(mut source: Source, own: bool, shared: &Shared, open: impl Fn(Stream)) {
+async fn accept_all(mut source: Source, shared: &Shared, open: impl Fn(Stream)) {
     let watch = shared.drain.watch();
-    let mut stopping = pin!(watch.clone().reached(Phase::Stopping));
+    let mut stopping = std::pin::pin!(watch.clone().reached(Phase::Stopping));
     let mut pause = PAUSE.0;
     loop {
         let accepted = tokio::select! {
@@ -324,11 +320,6 @@ async fn accept_all(mut source: Source, own: bool, shared: &Shared, open: impl F
                 pause = (pause * 2).min(PAUSE.1);
             }
         }
-    }
-    if let Source::Tcp(listener) = &source
-        && own
-    {
-        socket::hold_off(listener);
     }
     let mut backlog = match source {
         Source::Tcp(listener) => match listener.into_std() {
