@@ -36,6 +36,8 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_millis(1_000 * 5 / 6);
 /// How long an endpoint may take to show that it speaks HTTP/2 before it is asked in HTTP/1.1.
 const DETECT: Duration = Duration::from_secs(1);
+/// Calls that need HTTP/2 have an endpoint that was taken for one of HTTP/1.1 asked again, at most this often.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a pool is for.
 #[derive(Clone, Debug)]
@@ -131,6 +133,8 @@ struct State {
     h1_idle: Vec<H1Connection>,
     /// Where each address says by ALPN or by its first bytes.
     speaks: Option<Alpn>,
+    /// When it was last asked again for HTTP/2.
+    asked: Option<Instant>,
     /// A further HTTP/2 connection is being made.
     growing: bool,
     /// Somebody closes idle HTTP/1.1 connections that are too old.
@@ -253,6 +257,7 @@ impl Pool {
                 return Acquire::Refused(error::not_supported(&self.target.label, "HTTP/1.1, which upgrades need"));
             }
             (Want::Http2, Some(Alpn::Http1)) => {
+                self.ask_again(&mut state);
                 return Acquire::Refused(error::not_supported(&self.target.label, "HTTP/2, which gRPC needs"));
             }
             (Want::Http1, _) => true,

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{BACKOFF_FIRST, BACKOFF_MAX, DETECT, Pool, PoolEvent, Readiness};
+use super::{ASK_AGAIN, BACKOFF_FIRST, BACKOFF_MAX, DETECT, Pool, PoolEvent, Readiness, State};
 use crate::{
     error::Error,
     model::{Protocol, SetKind},
@@ -143,6 +143,42 @@ impl Pool {
         }
     }
 
+    /// Silence says little: the endpoint may have been busy, and what listens there now may be another.
+    pub(super) fn ask_again(self: &Arc<Self>, state: &mut State) {
+        let now = rt::now();
+        let asked = state.asked.is_some_and(|at| now.saturating_duration_since(at) < ASK_AGAIN);
+        if self.target.protocol == Protocol::Auto && !asked && !state.closed {
+            state.asked = Some(now);
+            self.tasks.spawn(Arc::clone(self).take_to_http2());
+        }
+    }
+
+    /// From HTTP/1.1 to HTTP/2, if the endpoint speaks it after all.
+    async fn take_to_http2(self: Arc<Self>) {
+        let asked = async {
+            let permit = self.room()?;
+            let dialed = self.dial(Offer::Both).await?;
+            match dialed.alpn {
+                Some(Alpn::Http1) => Ok(()),
+                _ => self.add_h2(dialed, permit).await,
+            }
+        };
+        if !matches!(rt::timeout(self.policy.connect_timeout, asked).await, Some(Ok(()))) {
+            return;
+        }
+        let mut state = self.lock();
+        if state.h2.is_empty() {
+            return;
+        }
+        state.speaks = Some(Alpn::Http2);
+        let idle = std::mem::take(&mut state.h1_idle);
+        drop(state);
+        drop(idle);
+        tracing::debug!(endpoint = %self.target.label, "speaks HTTP/2 after all");
+        self.set(Readiness::Ready);
+        self.tell(PoolEvent::Freed);
+    }
+
     async fn dial(&self, offer: Offer) -> Result<Dialed, Error> {
         dial::race(&*self.dial, &self.target.addresses, offer).await
     }
@@ -226,6 +262,10 @@ impl Pool {
         let mut state = self.lock();
         state.note(error);
         let lost = state.speaks == Some(Alpn::Http1) || state.h2.is_empty();
+        if lost && self.target.protocol == Protocol::Auto {
+            // Whatever listens there next may speak something else.
+            state.speaks = None;
+        }
         drop(state);
         let (ready, failure) = (Readiness::Ready as u8, Readiness::TransientFailure as u8);
         if lost && self.readiness.compare_exchange(ready, failure, Relaxed, Relaxed).is_ok() {

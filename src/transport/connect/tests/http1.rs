@@ -84,6 +84,39 @@ async fn auto_takes_http2_where_the_server_speaks_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn auto_asks_again_where_http2_is_needed_and_silence_was_taken_for_http1() {
+    let bench = Bench::new(Protocol::Auto);
+    let mut listener = bench.listen();
+    bench.pool.connect();
+    let _busy = listener.accept().await.unwrap();
+    let _http1 = listener.accept().await.unwrap();
+    bench.ready().await;
+    for _ in 0..3 {
+        assert!(matches!(bench.pool.acquire(Want::Http2), Acquire::Refused(_)));
+    }
+    let mut server = Raw::accept(listener.accept().await.unwrap()).await;
+    server.settings(None).await;
+    rt::sleep(Duration::from_millis(10)).await;
+    assert_eq!(bench.slot(Want::Http2).await.version(), Alpn::Http2);
+    assert_eq!(bench.slot(Want::Any).await.version(), Alpn::Http2);
+    assert_eq!(bench.connections(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn auto_asks_a_peer_of_http1_again_at_most_once_a_second() {
+    let bench = Bench::new(Protocol::Auto);
+    let accepted = serve(bench.listen());
+    bench.ready().await;
+    let before = accepted.load(SeqCst);
+    for _ in 0..50 {
+        assert!(matches!(bench.pool.acquire(Want::Http2), Acquire::Refused(_)));
+        rt::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(accepted.load(SeqCst) - before, 5);
+    assert_eq!(text(bench.call(get("/a")).await.unwrap()).await, "/a");
+}
+
+#[tokio::test(start_paused = true)]
 async fn parallel_calls_dial_up_to_the_connection_limit_and_go_idle() {
     let bench = Bench::with(Protocol::Http1, SetKind::Replicas, 3);
     let mut listener = bench.listen();
