@@ -12,12 +12,13 @@ pub struct Peer {
     inner: Arc<Inner>,
 }
 
-#[derive(PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 struct Inner {
     remote: PeerAddr,
     local: PeerAddr,
     id: Option<SpiffeId>,
     member: bool,
+    server_name: Option<Arc<str>>,
 }
 
 /// One end of a connection.
@@ -51,12 +52,23 @@ impl PeerAddr {
 
 impl Peer {
     pub(crate) fn new(remote: PeerAddr, local: PeerAddr) -> Self {
-        Self { inner: Arc::new(Inner { remote, local, id: None, member: false }) }
+        Self { inner: Arc::new(Inner { remote, local, id: None, member: false, server_name: None }) }
     }
 
     /// A peer that proved who it is. `member`: it is of our own trust domain.
     pub(crate) fn proven(remote: PeerAddr, local: PeerAddr, id: SpiffeId, member: bool) -> Self {
-        Self { inner: Arc::new(Inner { remote, local, id: Some(id), member }) }
+        Self { inner: Arc::new(Inner { remote, local, id: Some(id), member, server_name: None }) }
+    }
+
+    /// With the name that it asked for in its TLS handshake.
+    pub(crate) fn asking_for(self, server_name: Option<Arc<str>>) -> Self {
+        match server_name {
+            None => self,
+            Some(name) => {
+                let own = Arc::unwrap_or_clone(self.inner);
+                Self { inner: Arc::new(Inner { server_name: Some(name), ..own }) }
+            }
+        }
     }
 
     /// The peer that sent this request, if it arrived over a sinew listener.
@@ -78,6 +90,12 @@ impl Peer {
     /// certificate of the mesh.
     pub fn id(&self) -> Option<&SpiffeId> {
         self.inner.id.as_ref()
+    }
+
+    /// The name that the peer asked for in its TLS handshake (SNI), in lower case. `None` if it named none, as members of
+    /// a mesh do, and without TLS.
+    pub fn server_name(&self) -> Option<&str> {
+        self.inner.server_name.as_deref()
     }
 
     /// True if the peer lives in this process.

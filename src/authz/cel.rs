@@ -50,6 +50,7 @@ struct Inner {
     patterns: Arc<HashMap<String, Pattern>>,
     roots: BTreeSet<String>,
     headers: Vec<HeaderName>,
+    any_header: bool,
 }
 
 /// What expressions may name.
@@ -81,6 +82,11 @@ impl Cel {
     /// another way, as by `exists`, are joined by commas.
     pub(super) fn headers(&self) -> &[HeaderName] {
         &self.inner.headers
+    }
+
+    /// Whether it may look at headers that it does not name.
+    pub(super) fn reads_any_header(&self) -> bool {
+        self.inner.any_header
     }
 
     /// Whether it holds; `None` if it cannot be told.
@@ -126,7 +132,7 @@ fn compile(source: String) -> Result<Inner, String> {
         let text = errors.to_string();
         text.lines().next().unwrap_or("it is no CEL").trim().trim_start_matches("ERROR: ").to_owned()
     })?;
-    let mut bounds = Bounds { nodes: 0, patterns: HashMap::new(), headers: Vec::new() };
+    let mut bounds = Bounds { nodes: 0, patterns: HashMap::new(), headers: Vec::new(), whole: 0 };
     bounds.visit(program.expression(), false)?;
     let references = program.references();
     let roots: BTreeSet<String> = references.variables().iter().map(|name| (*name).to_owned()).collect();
@@ -135,13 +141,23 @@ fn compile(source: String) -> Result<Inner, String> {
     if let Some(unknown) = unknown(program.expression(), &mut Vec::new()) {
         return Err(format!("`{unknown}` is not known; known are {}", ROOTS.join(", ")));
     }
-    Ok(Inner { source, program, env, patterns: Arc::new(bounds.patterns), roots, headers: bounds.headers })
+    Ok(Inner {
+        source,
+        program,
+        env,
+        patterns: Arc::new(bounds.patterns),
+        roots,
+        headers: bounds.headers,
+        any_header: bounds.whole != 0,
+    })
 }
 
 struct Bounds {
     nodes: usize,
     patterns: HashMap<String, Pattern>,
     headers: Vec<HeaderName>,
+    /// How often `request` stands for more than one field or one header.
+    whole: i32,
 }
 
 impl Bounds {
@@ -167,6 +183,14 @@ impl Bounds {
         }
         if let Some(name) = named_header(&at.expr) {
             self.headers.extend(name.parse::<HeaderName>());
+            self.whole -= 1;
+        }
+        match &at.expr {
+            Expr::Ident(name) if name == "request" => self.whole += 1,
+            Expr::Select(select) if is_ident(&select.operand, "request") && select.field != "headers" => {
+                self.whole -= 1
+            }
+            _ => {}
         }
         let inside = inside || matches!(at.expr, Expr::Comprehension(_));
         children(&at.expr, &mut |child| self.visit(child, inside))
@@ -192,11 +216,13 @@ fn named_header(expr: &Expr) -> Option<&str> {
 
 fn is_headers(at: &IdedExpr) -> bool {
     match &at.expr {
-        Expr::Select(select) => {
-            select.field == "headers" && matches!(&select.operand.expr, Expr::Ident(name) if name == "request")
-        }
+        Expr::Select(select) => select.field == "headers" && is_ident(&select.operand, "request"),
         _ => false,
     }
+}
+
+fn is_ident(at: &IdedExpr, wanted: &str) -> bool {
+    matches!(&at.expr, Expr::Ident(name) if name == wanted)
 }
 
 /// CEL's `matches` searches; ours match the whole text.

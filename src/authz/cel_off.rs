@@ -26,6 +26,10 @@ impl Cel {
         match self.0 {}
     }
 
+    pub(super) fn reads_any_header(&self) -> bool {
+        match self.0 {}
+    }
+
     pub(super) fn holds(&self, _view: &View<'_>) -> Option<bool> {
         match self.0 {}
     }

@@ -30,7 +30,7 @@ pub(crate) enum Baseline {
 }
 
 impl Baseline {
-    fn admits(&self, view: &View<'_>) -> bool {
+    pub(super) fn admits(&self, view: &View<'_>) -> bool {
         match self {
             Self::Everyone => true,
             Self::Nobody => false,
@@ -45,12 +45,13 @@ impl Baseline {
 /// All policies, compiled. Each policy has to allow on its own.
 #[derive(Debug, Default)]
 pub(crate) struct Authorizer {
-    policies: Box<[Compiled]>,
+    pub(super) policies: Box<[Compiled]>,
     headers: Box<[HeaderName]>,
+    kept: Box<[HeaderName]>,
     draws: bool,
-    no_rule: RuleId,
+    pub(super) no_rule: RuleId,
     admitted: RuleId,
-    not_admitted: RuleId,
+    pub(super) not_admitted: RuleId,
 }
 
 /// The answer.
@@ -80,6 +81,11 @@ impl RuleId {
             decided: registry.counter("sinew_authz_decisions_total", &labels),
             shadow: registry.counter("sinew_authz_shadow_total", &labels),
         }
+    }
+
+    /// Counts a decision.
+    pub(crate) fn count(&self) {
+        self.decided.inc();
     }
 }
 
@@ -122,10 +128,15 @@ impl Authorizer {
         headers.extend(rules().filter_map(|rule| rule.condition.as_ref()).flat_map(Cel::headers).cloned());
         headers.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         headers.dedup();
+        let mut kept = headers.clone();
+        kept.extend(rules().flat_map(|rule| &rule.and).flat_map(Expr::tested));
+        kept.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        kept.dedup();
         Self {
             draws: rules().any(|rule| rule.enforced != Percent::NONE && rule.enforced != Percent::ALL),
             policies: policies().map(|policy| Compiled::new(policy, layer, registry)).collect(),
             headers: headers.into(),
+            kept: kept.into(),
             no_rule: RuleId::new(&"_no_rule".into(), "deny", registry),
             admitted: RuleId::new(&"_baseline".into(), "allow", registry),
             not_admitted: RuleId::new(&"_baseline".into(), "deny", registry),
@@ -135,6 +146,11 @@ impl Authorizer {
     /// The headers that rules look at. A request that has one of them twice has no one meaning.
     pub(crate) fn headers(&self) -> &[HeaderName] {
         &self.headers
+    }
+
+    /// The headers by which an exchange that began can be judged again.
+    pub(crate) fn kept_headers(&self) -> &[HeaderName] {
+        &self.kept
     }
 
     /// Whether `View::draw` makes a difference.
@@ -196,12 +212,12 @@ impl Authorizer {
 }
 
 #[derive(Debug)]
-struct Compiled {
-    deny: Rules,
-    allow: Rules,
+pub(super) struct Compiled {
+    pub(super) deny: Rules,
+    pub(super) allow: Rules,
     audit: Rules,
     /// Whether what no rule allows is denied, whichever rules count for the request.
-    exclusive: bool,
+    pub(super) exclusive: bool,
     /// Whether any rule is not enforced for all requests.
     shadow: bool,
 }
@@ -222,16 +238,18 @@ impl Compiled {
 
 /// Rules of one action.
 #[derive(Debug)]
-struct Rules {
-    rules: Box<[Judge]>,
+pub(super) struct Rules {
+    pub(super) rules: Box<[Judge]>,
     index: Index,
 }
 
 #[derive(Debug)]
-struct Judge {
-    id: RuleId,
-    enforced: Percent,
-    condition: Condition,
+pub(super) struct Judge {
+    pub(super) id: RuleId,
+    pub(super) enforced: Percent,
+    pub(super) condition: Condition,
+    /// It denies, always, and not without asking for an address or a port.
+    pub(super) gate: bool,
 }
 
 impl Rules {
@@ -244,7 +262,9 @@ impl Rules {
                 Action::Audit => "audit",
             };
             let id = RuleId::new(&rule.name, outcome, registry);
-            Judge { id, enforced: rule.enforced, condition: compile(rule, layer) }
+            let condition = compile(rule, layer);
+            let gate = rule.action == Action::Deny && rule.enforced == Percent::ALL && condition.asks_for_addresses();
+            Judge { id, enforced: rule.enforced, condition, gate }
         };
         let judges: Vec<Judge> = rules.iter().map(judge).collect();
         let index = match layer {

@@ -3,7 +3,7 @@
 use http::HeaderName;
 
 use super::{
-    policy::{Operation, Source, When},
+    policy::{Operation, Source, When, WhenKey},
     text::Text,
 };
 
@@ -30,6 +30,17 @@ pub(crate) enum Expr {
 impl Expr {
     pub(super) fn as_when(&self) -> Option<&When> {
         if let Self::When(when) = self { Some(when) } else { None }
+    }
+
+    /// The headers that it tests, however deep.
+    pub(super) fn tested(&self) -> Vec<HeaderName> {
+        match self {
+            Self::All(exprs) | Self::Any(exprs) => exprs.iter().flat_map(Self::tested).collect(),
+            Self::Not(expr) => expr.tested(),
+            Self::Header(HeaderTest { name: HeaderPart::Name(name), .. }) => vec![name.clone()],
+            Self::When(When { key: WhenKey::Header(name), .. }) => vec![name.clone()],
+            _ => Vec::new(),
+        }
     }
 }
 

@@ -27,6 +27,7 @@ mod expr;
 mod index;
 mod path;
 mod policy;
+mod possible;
 mod prefix;
 mod text;
 
@@ -47,4 +48,5 @@ pub(crate) use self::{
     engine::{Authorizer, Baseline, Decision, Why},
     expr::{Expr, HeaderPart, HeaderTest, ValueTest},
     policy::principal,
+    possible::Known,
 };

@@ -9,8 +9,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::json;
 
 use super::{
-    Action, Authorizer, Baseline, HostText, Operation, PathText, Policy, RequestPrincipal, Rule, Source, Text, When,
-    WhenKey, Why, reference,
+    Action, Authorizer, Baseline, HostText, Known, Operation, PathText, Policy, RequestPrincipal, Rule, Source, Text,
+    When, WhenKey, Why, reference,
 };
 use crate::{
     caller::Token,
@@ -673,6 +673,35 @@ mod properties {
         // `SINEW_AUTHZ_PAIRS=1000000` for a long run.
         let pairs = std::env::var("SINEW_AUTHZ_PAIRS").ok().and_then(|pairs| pairs.parse().ok()).unwrap_or(20_000u32);
         ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(pairs / REQUESTS as u32) }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+        #[test]
+        fn what_is_over_for_certain_is_denied_whatever_else_turns_out(
+            policies in vec(policy(), 1..3), requests in vec(request(), REQUESTS)
+        ) {
+            let policies: Vec<&Policy> = policies.iter().collect();
+            let authorizer = compiled(&policies);
+            let baseline = Baseline::Members { trust_domain: "td.example".into(), plaintext: false };
+            for request in requests.into_iter().filter(|request| request.http) {
+                let view = request.view();
+                let allowed = authorizer.decide(&view, &baseline).allowed;
+                let before = View { http: None, token: None, api_key: None, ..view.clone() };
+                let unknown = View { principal: None, server_name: None, ..before.clone() };
+                for (view, known) in [(&before, Known::Connection), (&unknown, Known::Addresses)] {
+                    let possible = authorizer.possible(view, known, &baseline).is_ok();
+                    prop_assert!(possible || !allowed, "{:?} {:?}", known, request);
+                }
+                prop_assert!(authorizer.refuses(&unknown).is_none() || !allowed, "{:?}", request);
+                // All headers that rules name were kept: nothing is unknown.
+                let known = Known::Exchange(authorizer.kept_headers());
+                prop_assert_eq!(authorizer.possible(&view, known, &baseline).is_ok(), allowed, "{:?}", request);
+                // None was: only more may be possible.
+                let possible = authorizer.possible(&view, Known::Exchange(&[]), &baseline).is_ok();
+                prop_assert!(possible || !allowed, "{:?}", request);
+            }
+        }
     }
 
     proptest! {

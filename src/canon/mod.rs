@@ -25,7 +25,7 @@ pub use self::normalize::PathNormalization;
 pub(crate) use self::{
     authority::Authority,
     path::never_in_strict,
-    request::{Canonical, canonicalize, host},
+    request::{Canonical, canonicalize, host, host_of, method},
     view::{HttpView, Principal, View},
 };
 

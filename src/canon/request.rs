@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use http::{
-    HeaderMap, Method, Request, Uri, Version,
+    HeaderMap, HeaderValue, Method, Request, Uri, Version,
     header::HOST,
     uri::{PathAndQuery, Scheme},
 };
@@ -68,11 +68,22 @@ pub(crate) fn canonicalize<B>(
 
 /// The host that a request is for, if it names one. The request was checked before.
 pub(crate) fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<Authority<'a>> {
+    host_of(uri, headers.get(HOST))
+}
+
+/// The same, by the value of the Host header.
+pub(crate) fn host_of<'a>(uri: &'a Uri, host: Option<&'a HeaderValue>) -> Option<Authority<'a>> {
     let text = match uri.authority() {
         Some(authority) => authority.as_str(),
-        None => headers.get(HOST)?.to_str().ok()?,
+        None => host?.to_str().ok()?,
     };
     Authority::parse(text, uri.scheme_str()).ok()
+}
+
+/// A WebSocket over HTTP/2 is a CONNECT with a protocol and a path; over HTTP/1.1 it is a GET. Rules see one method.
+pub(crate) fn method<'a>(method: &'a Method, uri: &Uri) -> &'a Method {
+    let extended = *method == Method::CONNECT && uri.scheme().is_some();
+    if extended { &Method::GET } else { method }
 }
 
 fn authority(uri: &Uri, headers: &HeaderMap, version: Version, method: &Method) -> Result<(), Ambiguous> {

@@ -42,11 +42,13 @@ impl Inner {
             });
         }
         let issuers: Vec<_> = running.iter().map(|running| Arc::clone(&running.issuer)).collect();
+        let own = self.security.identity().and_then(|identity| identity.own());
+        let own = own.map(|own| own.id().as_str().into());
         let asks = *policy != Authn::default();
         if self.has_started() {
             self.follow_issuers(&mut running);
         }
-        asks.then(|| Callers::new(policy, issuers, None, &self.registry))
+        asks.then(|| Callers::new(policy, issuers, own, &self.registry))
     }
 
     /// Begins to fetch keys.

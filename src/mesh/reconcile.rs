@@ -67,7 +67,7 @@ impl Inner {
         let callers = self.callers(&next);
         let (shed, adaptive) = (next.inbound.load_shed.as_ref(), next.inbound.adaptive_concurrency.as_ref());
         let service = self.server.service();
-        self.server.change(|policy| {
+        self.server.change(&self.tasks, |policy| {
             policy.set_seat(chain(seats));
             policy.set_normalization(next.inbound.path_normalization);
             policy.set_callers(callers);

@@ -301,6 +301,9 @@ impl Inner {
                 let cut = inner.acceptor.recheck(|proven| security.holds(proven))
                     + security.dialled.recheck(|proven| security.holds(proven));
                 if change.own != seen.own {
+                    // What is said of this process in `x-forwarded-client-cert` is who it is now.
+                    let callers = inner.callers(&inner.snapshot());
+                    inner.server.change(&inner.tasks, |policy| policy.set_callers(callers));
                     inner.renew_connections();
                 }
                 tracing::info!(generation = change.generation, cut, "identity changed");

@@ -169,10 +169,16 @@ where
             let shared = Arc::clone(&inner.server);
             serve_edge(&inner, &app)?;
             let security = Arc::clone(&inner.security);
-            inner.acceptor.serve(
+            let gate = Arc::clone(&shared);
+            inner.acceptor.serve_admitted(
                 listener,
                 move || security.inbound(),
-                move |peer| server::connection(Arc::clone(&shared), app.clone(), peer, server::Audience::Mesh),
+                move |remote, local| gate.admits_address(remote, local),
+                move |peer, cut| {
+                    let open =
+                        server::OpenConnection::new(Arc::clone(&shared), peer, server::Audience::Mesh, Some(cut));
+                    server::connection(open, app.clone())
+                },
             );
             inner.serves();
             let own_signal = signal.is_some();
@@ -231,10 +237,15 @@ where
     let (drain, tasks) = (inner.drain.clone(), inner.tasks.clone());
     let acceptor = Acceptor::new("edge", limits, drain, tasks, &inner.registry);
     let (shared, app) = (Arc::clone(&inner.server), app.clone());
-    acceptor.serve(
+    let gate = Arc::clone(&shared);
+    acceptor.serve_admitted(
         listener,
         move || tls.clone(),
-        move |peer| server::connection(Arc::clone(&shared), app.clone(), peer, server::Audience::Edge),
+        move |remote, local| gate.admits_address(remote, local),
+        move |peer, cut| {
+            let open = server::OpenConnection::new(Arc::clone(&shared), peer, server::Audience::Edge, Some(cut));
+            server::connection(open, app.clone())
+        },
     );
     Ok(())
 }

@@ -1,18 +1,21 @@
 //! Rules, the listener's own rule, and the view of a request that both are asked about.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
-use http::{Method, Request};
+use http::HeaderName;
 
 use super::inbound::Served;
 use crate::{
-    authz::{Authorizer, Baseline, Decision, Why},
-    body::Body,
+    authz::{Authorizer, Baseline, Decision, Known, Why},
+    caller::Caller,
     canon::{self, HttpView, View},
     error::{Code, Error},
     instrument::Registry,
     model::{Mtls, Snapshot},
-    peer::PeerAddr,
+    peer::{Peer, PeerAddr},
     rt::Rng,
 };
 
@@ -33,6 +36,17 @@ pub(crate) struct Access {
     authorizer: Authorizer,
     mesh: Baseline,
     foreign: Baseline,
+    /// What an exchange keeps of its headers; `None` if rules name none.
+    names: Option<Arc<[HeaderName]>>,
+    registry: Registry,
+}
+
+/// What is known of a request or a connection.
+pub(super) struct Facts<'a> {
+    pub(super) peer: &'a Peer,
+    pub(super) caller: &'a Caller,
+    pub(super) http: Option<HttpView<'a>>,
+    pub(super) draw: u32,
 }
 
 impl Access {
@@ -49,7 +63,8 @@ impl Access {
             Mtls::Off => Baseline::Everyone,
         };
         let authorizer = Authorizer::new(&[&inbound.pinned_authz, &inbound.authz], registry);
-        Self { authorizer, mesh, foreign: members(false) }
+        let names = Some(authorizer.kept_headers()).filter(|names| !names.is_empty()).map(Arc::from);
+        Self { authorizer, mesh, foreign: members(false), names, registry: registry.clone() }
     }
 
     /// Whether every request of every audience is allowed.
@@ -66,11 +81,67 @@ impl Access {
         }
     }
 
-    /// Whether this request may go on.
+    /// The headers by which an exchange is judged again.
+    pub(super) fn names(&self) -> Option<&Arc<[HeaderName]>> {
+        self.names.as_ref()
+    }
+
+    /// Whether anything that arrives from there may be allowed, by the addresses alone.
+    pub(super) fn admits_address(&self, remote: &PeerAddr, local: &PeerAddr) -> bool {
+        if !self.authorizer.refuses_addresses() {
+            return true;
+        }
+        let (peer, caller) = (Peer::new(remote.clone(), local.clone()), Caller::default());
+        let view = Facts { peer: &peer, caller: &caller, http: None, draw: 0 }.view();
+        match self.authorizer.refuses(&view) {
+            None => true,
+            Some(rule) => {
+                tracing::info!(code = %Code::Denied, rule = &*rule.name, peer = %remote, "a connection is denied");
+                rule.count();
+                false
+            }
+        }
+    }
+
+    /// Whether anything that this peer may ask for can be allowed.
+    ///
+    /// # Errors
+    /// E051 if nothing can.
+    pub(super) fn admits_connection(&self, peer: &Peer, audience: Audience) -> Result<(), Error> {
+        let caller = Caller::default();
+        let facts = Facts { peer, caller: &caller, http: None, draw: 0 };
+        self.possible(&facts, Known::Connection, audience, "connection")
+    }
+
+    /// Whether an exchange that began earlier would be allowed now, as far as can be told.
+    ///
+    /// # Errors
+    /// E051 if it would be denied.
+    pub(super) fn still_allows(
+        &self,
+        facts: &Facts<'_>,
+        names: &[HeaderName],
+        audience: Audience,
+        what: &'static str,
+    ) -> Result<(), Error> {
+        self.possible(facts, Known::Exchange(names), audience, what)
+    }
+
+    fn possible(&self, facts: &Facts<'_>, known: Known<'_>, audience: Audience, what: &str) -> Result<(), Error> {
+        let view = facts.view();
+        let Err(why) = self.authorizer.possible(&view, known, self.baseline(audience)) else { return Ok(()) };
+        let (rule, peer) = (&*why.rule().name, facts.peer.remote_addr());
+        let path = view.http.as_ref().and_then(|http| http.path);
+        tracing::info!(code = %Code::Denied, rule, %peer, principal = view.principal, path, what, "not allowed any more");
+        self.registry.counter("sinew_authz_revoked_total", &[("rule", rule), ("what", what)]).inc();
+        Err(Error::new(Code::Denied, format!("{}: not allowed any more", reason(why))))
+    }
+
+    /// Whether this request may go on; what was drawn for it.
     ///
     /// # Errors
     /// E051 where it is denied, E055 where a header that rules look at has no one meaning.
-    pub(super) fn check(&self, served: &Served) -> Result<(), Error> {
+    pub(super) fn check(&self, served: &Served) -> Result<u32, Error> {
         let headers = served.request.headers();
         for name in self.authorizer.headers() {
             let mut values = headers.get_all(name).iter();
@@ -90,17 +161,13 @@ impl Access {
                 principal = who, method = %served.request.method(), path = view.http.as_ref().and_then(|http| http.path),
             );
         }
-        if decision.allowed { Ok(()) } else { Err(denied(served, &view, &decision)) }
+        if decision.allowed { Ok(draw) } else { Err(denied(served, &view, &decision)) }
     }
 }
 
 #[cold]
 fn denied(served: &Served, view: &View<'_>, decision: &Decision<'_>) -> Error {
-    let why = match decision.why {
-        Why::Rule(rule) => format!("rule `{}` denies", rule.name),
-        Why::NoRule(_) => "no rule allows".to_owned(),
-        Why::Baseline(_) => "without rules only peers of the same trust domain are admitted, which excludes".to_owned(),
-    };
+    let why = reason(decision.why);
     let who = view.principal.unwrap_or("a peer without identity");
     let (method, path) = (served.request.method(), view.http.as_ref().and_then(|http| http.path).unwrap_or("-"));
     let peer = served.cx.peer.remote_addr();
@@ -110,53 +177,61 @@ fn denied(served: &Served, view: &View<'_>, decision: &Decision<'_>) -> Error {
     Error::new(Code::Denied, format!("{why} {method} {path} from {who} at {peer}"))
 }
 
-/// What rules see of a request. `served` was made canonical before.
-fn view(served: &Served, draw: u32) -> View<'_> {
-    let peer = &served.cx.peer;
-    let address = |address: &PeerAddr| match address {
-        PeerAddr::Tcp(address) => Some(SocketAddr::new(address.ip().to_canonical(), address.port())),
-        PeerAddr::Memory(_) => None,
-    };
-    let remote: Option<IpAddr> = address(peer.remote_addr()).map(|address| address.ip());
-    let request = &served.request;
-    let path = served.cx.canonical.path(request.uri());
-    View {
-        principal: peer.id().map(|id| id.as_str()),
-        in_process: peer.is_in_process(),
-        peer: remote,
-        client: served.cx.caller.client_ip().or(remote),
-        token: served.cx.caller.token(),
-        api_key: served.cx.caller.api_key(),
-        local: address(peer.local_addr()),
-        server_name: None,
-        http: Some(HttpView {
-            authority: canon::host(request.uri(), request.headers()),
-            method: method(request),
-            path: path.starts_with('/').then_some(path),
-            target: request.uri().path_and_query().map(|target| target.as_str()),
-            headers: request.headers(),
-        }),
-        draw,
+fn reason(why: Why<'_>) -> String {
+    match why {
+        Why::Rule(rule) => format!("rule `{}` denies", rule.name),
+        Why::NoRule(_) => "no rule allows".to_owned(),
+        Why::Baseline(_) => "without rules only peers of the same trust domain are admitted, which excludes".to_owned(),
     }
 }
 
-/// A WebSocket over HTTP/2 is a CONNECT with a protocol and a path; over HTTP/1.1 it is a GET. Rules see one method.
-fn method(request: &Request<Body>) -> &Method {
-    let extended = request.method() == Method::CONNECT && request.uri().scheme().is_some();
-    if extended { &Method::GET } else { request.method() }
+/// What rules see of a request. `served` was made canonical before.
+fn view(served: &Served, draw: u32) -> View<'_> {
+    let request = &served.request;
+    let path = served.cx.canonical.path(request.uri());
+    let http = HttpView {
+        authority: canon::host(request.uri(), request.headers()),
+        method: canon::method(request.method(), request.uri()),
+        path: path.starts_with('/').then_some(path),
+        target: request.uri().path_and_query().map(|target| target.as_str()),
+        headers: request.headers(),
+    };
+    Facts { peer: &served.cx.peer, caller: &served.cx.caller, http: Some(http), draw }.view()
+}
+
+impl<'a> Facts<'a> {
+    fn view(&self) -> View<'a> {
+        let address = |address: &PeerAddr| match address {
+            PeerAddr::Tcp(address) => Some(SocketAddr::new(address.ip().to_canonical(), address.port())),
+            PeerAddr::Memory(_) => None,
+        };
+        let remote: Option<IpAddr> = address(self.peer.remote_addr()).map(|address| address.ip());
+        View {
+            principal: self.peer.id().map(|id| id.as_str()),
+            in_process: self.peer.is_in_process(),
+            peer: remote,
+            client: self.caller.client_ip().or(remote),
+            token: self.caller.token(),
+            api_key: self.caller.api_key(),
+            local: address(self.peer.local_addr()),
+            server_name: self.peer.server_name(),
+            http: self.http.clone(),
+            draw: self.draw,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use http::{Method, Request};
 
     use super::*;
     use crate::{
         authz::{Operation, Policy, Rule, Source, Text, When, WhenKey},
+        body::Body,
         canon::{PathNormalization, canonicalize},
         model::{IdentitySource, InboundSpec},
         name::{ServiceName, SpiffeId},
-        peer::Peer,
         rt,
     };
 
@@ -235,7 +310,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_header_that_rules_look_at_stands_once() {
-        let role = WhenKey::Header(http::HeaderName::from_static("x-role"));
+        let role = WhenKey::Header(HeaderName::from_static("x-role"));
         let rule = Rule::deny("no-guests").when(When::new(role, [Text::exact("guest")]));
         let access = access(false, Mtls::Off, Policy::new([rule]));
         let check = |values: &[&[u8]]| {

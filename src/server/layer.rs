@@ -14,7 +14,7 @@ use http_body::Body as HttpBody;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{access::Audience, inbound::Served, policy::ServerShared, stack::connection};
+use super::{access::Audience, inbound::Served, open::OpenConnection, policy::ServerShared, stack::connection};
 use crate::{
     body::Body,
     error::BoxError,
@@ -129,7 +129,9 @@ where
         let unknown = || PeerAddr::Tcp(([0, 0, 0, 0], 0).into());
         let peer = Peer::of(request.extensions()).unwrap_or_else(|| Peer::new(unknown(), unknown()));
         let service = Foreign::<S, R> { service: self.inner.clone(), body: std::marker::PhantomData };
-        let mut connection = connection(Arc::clone(&self.shared), service, peer, Audience::Foreign);
+        // Of a listener that is not ours connections are unknown; an exchange is judged again by itself.
+        let open = OpenConnection::new(Arc::clone(&self.shared), peer, Audience::Foreign, None);
+        let mut connection = connection(open, service);
         let grpc = crate::classify::is_grpc(request.headers());
         let future = connection.call(request.map(Body::new));
         Box::pin(async move {

@@ -9,6 +9,7 @@ mod canonical;
 mod deadline;
 mod inbound;
 mod layer;
+mod open;
 mod policy;
 mod refuse;
 mod stack;
@@ -20,6 +21,7 @@ pub use self::layer::{ServerLayer, ServerService};
 pub(crate) use self::{
     access::{Access, Audience},
     callers::Callers,
+    open::OpenConnection,
     policy::ServerShared,
     stack::connection,
 };

@@ -1,14 +1,18 @@
 //! What the stack goes by: one configuration, pinned by each request when it arrives.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::SeqCst},
+};
 
 use arc_swap::ArcSwap;
 
-use super::{access::Access, callers::Callers, inbound::Served};
+use super::{access::Access, callers::Callers, inbound::Served, open::Open};
 use crate::{
     canon::PathNormalization,
     instrument::Registry,
     limit::{self, Fleet, RateLimitPolicy, RateLimiter},
+    peer::PeerAddr,
     provide::Provide,
     retry::Arrivals,
     rt::{self, TaskSet},
@@ -23,11 +27,16 @@ pub(crate) struct ServerShared {
     /// How many of the requests are repetitions of others.
     pub(super) arrivals: Arrivals,
     policy: ArcSwap<ServerPolicy>,
+    /// How often the rules have changed, as the policy in use has it.
+    pub(super) changes: AtomicU64,
+    pub(super) open: Open,
 }
 
 /// One configuration. A request that met it goes by it to its end, whatever is reloaded meanwhile.
 #[derive(Clone, Default)]
 pub(crate) struct ServerPolicy {
+    /// How often the rules had changed by then.
+    pub(super) changes: u64,
     seat: Option<Arc<dyn Seat>>,
     normalization: PathNormalization,
     /// Who may ask for what; nothing while everyone may ask for everything.
@@ -40,7 +49,13 @@ pub(crate) struct ServerPolicy {
 
 impl ServerShared {
     pub(crate) fn new(series: Arc<CallSeries>) -> Arc<Self> {
-        Arc::new(Self { series, arrivals: Arrivals::default(), policy: ArcSwap::default() })
+        Arc::new(Self {
+            series,
+            arrivals: Arrivals::default(),
+            policy: ArcSwap::default(),
+            changes: AtomicU64::new(0),
+            open: Open::default(),
+        })
     }
 
     #[inline]
@@ -48,11 +63,22 @@ impl ServerShared {
         self.policy.load_full()
     }
 
-    /// Brings a changed configuration into use, all of it at once. Callers are ordered by whoever reloads.
-    pub(crate) fn change(&self, change: impl FnOnce(&mut ServerPolicy)) {
+    /// Brings a changed configuration into use, all of it at once, and holds what is open to it within a second. Callers
+    /// are ordered by whoever reloads.
+    pub(crate) fn change(&self, tasks: &TaskSet, change: impl FnOnce(&mut ServerPolicy)) {
         let mut policy = (*self.pin()).clone();
         change(&mut policy);
-        self.policy.store(Arc::new(policy));
+        let policy = Arc::new(policy);
+        self.policy.store(Arc::clone(&policy));
+        // After the rules are there, before anybody is woken: who sees the number sees them.
+        if self.changes.swap(policy.changes, SeqCst) != policy.changes {
+            self.open.judge(policy.access.as_ref(), tasks);
+        }
+    }
+
+    /// Whether a connection from there is accepted at all.
+    pub(crate) fn admits_address(&self, remote: &PeerAddr, local: &PeerAddr) -> bool {
+        self.policy.load().access.as_ref().is_none_or(|access| access.admits_address(remote, local))
     }
 
     /// The name under which it is counted.
@@ -78,7 +104,11 @@ impl ServerPolicy {
     }
 
     pub(crate) fn set_access(&mut self, access: Access) {
-        self.access = (!access.is_open()).then(|| Arc::new(access));
+        let access = (!access.is_open()).then(|| Arc::new(access));
+        if access.is_some() || self.access.is_some() {
+            self.changes += 1;
+        }
+        self.access = access;
     }
 
     pub(crate) fn set_callers(&mut self, callers: Option<Callers>) {

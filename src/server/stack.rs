@@ -12,21 +12,20 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    access::Audience,
     app::App,
     authenticate::AuthenticateLayer,
     authorize::AuthorizeLayer,
     canonical::CanonicalLayer,
     deadline::{CallersDeadline, ExpiredLayer},
     inbound::Served,
-    policy::{Pinned, ServerShared},
+    open::OpenConnection,
+    policy::Pinned,
     tree::TreeLayer,
 };
 use crate::{
     body::{Body, ErasableLayer},
     error::{BoxError, Error},
     limit::RateLimitLayer,
-    peer::Peer,
     provide::Provide,
     rescue::{Reader, Rescue, RescueLayer},
     rt,
@@ -58,7 +57,7 @@ impl Provide<Rescue, Served> for Always {
 
 /// The stack around an application, outermost first.
 fn stack<S, B>(
-    shared: Arc<ServerShared>,
+    open: Arc<OpenConnection>,
     app: S,
 ) -> impl Service<
     Served,
@@ -74,13 +73,14 @@ where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
+    let shared = Arc::clone(&open.shared);
     let app = App::new(app);
     // Above the application and below everything of the mesh, so that user code sees only admitted requests.
     let app = SeatLayer::with(Pinned).layer(app);
     // Below the check of who asks, so that strangers use up nobody's limit; above all work for the request.
     let app = RateLimitLayer::with(Pinned).layer(app);
     // Below everything that learns who asks, above user code, which sees only what is allowed.
-    let app = AuthorizeLayer.layer(app);
+    let app = AuthorizeLayer::new(open).layer(app);
     // Above the rules, which ask who it is.
     let app = AuthenticateLayer.layer(app);
     // Below the refusal of expired work, above user code: what it may not exceed is the caller's deadline.
@@ -105,17 +105,13 @@ where
 #[derive(Clone)]
 pub(crate) struct Connection<S> {
     stack: S,
-    shared: Arc<ServerShared>,
-    peer: Peer,
-    audience: Audience,
+    open: Arc<OpenConnection>,
 }
 
 /// The service for one connection. Cloned for each request.
 pub(crate) fn connection<S, B>(
-    shared: Arc<ServerShared>,
+    open: Arc<OpenConnection>,
     app: S,
-    peer: Peer,
-    audience: Audience,
 ) -> Connection<
     impl Service<
         Served,
@@ -132,7 +128,7 @@ where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    Connection { stack: stack(Arc::clone(&shared), app), shared, peer, audience }
+    Connection { stack: stack(Arc::clone(&open), app), open }
 }
 
 impl<S, B> Service<Request<Body>> for Connection<S>
@@ -149,6 +145,7 @@ where
 
     #[inline]
     fn call(&mut self, request: Request<Body>) -> S::Future {
-        self.stack.call(Served::new(request, self.peer.clone(), self.audience, self.shared.pin(), rt::now()))
+        let open = &self.open;
+        self.stack.call(Served::new(request, open.peer.clone(), open.audience, open.shared.pin(), rt::now()))
     }
 }

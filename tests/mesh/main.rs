@@ -14,6 +14,7 @@ mod global_limits;
 mod grpc;
 mod identity;
 mod limits;
+mod live;
 mod mirrors;
 mod options;
 mod outliers;

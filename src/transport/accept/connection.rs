@@ -54,10 +54,11 @@ pub(super) enum Ended {
     Plaintext,
     Expired,
     Revoked,
+    Denied,
 }
 
 impl Ended {
-    pub(super) const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::Closed,
         Self::Failed,
         Self::FirstByteTimeout,
@@ -71,6 +72,7 @@ impl Ended {
         Self::Plaintext,
         Self::Expired,
         Self::Revoked,
+        Self::Denied,
     ];
 
     pub(super) const fn reason(self) -> &'static str {
@@ -88,6 +90,7 @@ impl Ended {
             Self::Plaintext => "plaintext",
             Self::Expired => "peer_expired",
             Self::Revoked => "peer_revoked",
+            Self::Denied => "denied",
         }
     }
 }
@@ -119,11 +122,14 @@ where
     };
     let state = Arc::new(ConnState::default());
     let _kill = KillOnDrop(Arc::clone(&state));
+    let mut held = None;
     let ended = match sniffed {
         Sniffed::Gone => return Ended::Closed,
         Sniffed::Http1 => {
             let io = ServerIo::new(io, bytes, Arc::clone(&state), None, admission);
-            let wire = Wire::new(service(), Arc::clone(&state), true);
+            // Beyond an upgrade, which ends what hyper has of it: who is connected is known by it.
+            let service = held.insert(service()).clone();
+            let wire = Wire::new(service, Arc::clone(&state), true);
             let connection = http1_builder(limits).serve_connection(TokioIo::new(io), wire).with_upgrades();
             let timers = Timers::new(limits, true, expires);
             let close = |_: Pin<&mut _>| state.close_next();

@@ -105,6 +105,30 @@ enum Stream {
     Memory(Box<dyn Io>),
 }
 
+impl Stream {
+    fn remote(&self, local: &PeerAddr) -> PeerAddr {
+        match self {
+            Self::Tcp(_, remote) => PeerAddr::Tcp(*remote),
+            // A peer in memory has no address of its own.
+            Self::Memory(_) => local.clone(),
+        }
+    }
+}
+
+/// Ends one connection wherever its bytes are by then, upgraded or not.
+pub(crate) struct Cut {
+    group: TaskSet,
+    denied: Counter,
+}
+
+impl Cut {
+    /// Ends it: what it may ask for is not allowed any more.
+    pub(crate) fn cut(&self) {
+        self.denied.inc();
+        self.group.cancel();
+    }
+}
+
 impl Source {
     /// The next connection; `None` when there will be no more. Cancel safe.
     async fn accept(&mut self) -> io::Result<Option<Stream>> {
@@ -154,6 +178,7 @@ pub(super) struct Shared {
     accepted: Counter,
     refused_total: Counter,
     refused_per_source: Counter,
+    refused_denied: Counter,
     accept_errors: Counter,
     ended: [Counter; Ended::ALL.len()],
 }
@@ -174,6 +199,7 @@ impl Acceptor {
                 accepted: registry.counter("sinew_connections_accepted_total", &[("listener", name)]),
                 refused_total: refused("max_connections"),
                 refused_per_source: refused("max_per_source"),
+                refused_denied: refused("denied"),
                 accept_errors: registry.counter("sinew_accept_errors_total", &[("listener", name)]),
                 ended: Ended::ALL.map(|ended| {
                     registry.counter(
@@ -197,12 +223,35 @@ impl Acceptor {
         RB: HttpBody<Data = Bytes> + Send + 'static,
         RB::Error: Into<BoxError>,
     {
+        self.serve_admitted(listener, tls, |_, _| true, move |peer, _| make(peer));
+    }
+
+    /// As `serve`. `admits` is asked for each connection by where it comes from and where it arrived, before anything is
+    /// read; `make` is given what ends the connection.
+    pub(crate) fn serve_admitted<T, A, M, S, RB>(&self, listener: Listener, tls: T, admits: A, make: M)
+    where
+        T: Fn() -> InboundTls + Send + Sync + 'static,
+        A: Fn(&PeerAddr, &PeerAddr) -> bool + Send + Sync + 'static,
+        M: Fn(Peer, Cut) -> S + Send + Sync + 'static,
+        S: Service<Request<Body>, Response = Response<RB>> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        RB: HttpBody<Data = Bytes> + Send + 'static,
+        RB::Error: Into<BoxError>,
+    {
         let shared = Arc::clone(&self.shared);
         let held = shared.drain.hold();
         self.shared.tasks.spawn(async move {
             let local = listener.local.clone();
             let make = Arc::new(make);
-            accept_all(listener.source, &shared, |stream| shared.open(stream, &local, tls(), &make)).await;
+            let open = |stream: Stream| {
+                if admits(&stream.remote(&local), &local) {
+                    shared.open(stream, &local, tls(), &make);
+                } else {
+                    shared.refused_denied.inc();
+                }
+            };
+            accept_all(listener.source, &shared, open).await;
             drop(held);
         });
     }
@@ -223,18 +272,14 @@ impl Acceptor {
 impl Shared {
     fn open<M, S, RB>(self: &Arc<Self>, stream: Stream, local: &PeerAddr, tls: InboundTls, make: &Arc<M>)
     where
-        M: Fn(Peer) -> S + Send + Sync + 'static,
+        M: Fn(Peer, Cut) -> S + Send + Sync + 'static,
         S: Service<Request<Body>, Response = Response<RB>> + Clone + Send + 'static,
         S::Error: Into<BoxError>,
         S::Future: Send + 'static,
         RB: HttpBody<Data = Bytes> + Send + 'static,
         RB::Error: Into<BoxError>,
     {
-        let remote = match &stream {
-            Stream::Tcp(_, remote) => PeerAddr::Tcp(*remote),
-            // A peer in memory has no address of its own.
-            Stream::Memory(_) => local.clone(),
-        };
+        let remote = stream.remote(local);
         let admission = match self.caps.admit(&remote, &self.limits) {
             Ok(admission) => admission,
             // Dropping the stream closes it: cheaper for both ends than an answer.
@@ -254,6 +299,7 @@ impl Shared {
         // A group of its own: its cancellation is polled with the connection, and must not be a lock that all share.
         let group = self.tasks.child();
         let own = group.clone();
+        let cut = Cut { group: group.clone(), denied: self.ended[Ended::Denied as usize].clone() };
         group.spawn(async move {
             let ended = async {
                 let admitted =
@@ -271,7 +317,8 @@ impl Shared {
                     Some(proven) => Peer::proven(remote, local, proven.id, proven.member),
                     None => Peer::new(remote, local),
                 };
-                let service = || make(peer);
+                let peer = peer.asking_for(admitted.server_name);
+                let service = || make(peer, cut);
                 let ended =
                     connection::serve(admitted.io, expires, admission, service, Arc::clone(&shared), watch).await;
                 drop(enrolled);

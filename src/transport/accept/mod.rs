@@ -37,7 +37,7 @@ mod state;
 pub(crate) use self::{
     drain::{Drain, DrainReport, DrainWatch, Phase},
     limits::ListenerLimits,
-    listener::{Acceptor, Listener},
+    listener::{Acceptor, Cut, Listener},
     secure::{InboundTls, Plaintext},
 };
 

@@ -76,6 +76,8 @@ pub(super) struct Admitted {
     pub(super) io: Box<dyn Io>,
     /// Who it proved to be. `None`: plaintext, or TLS without a certificate.
     pub(super) peer: Option<Proven>,
+    /// The name that it asked for in its handshake, in lower case.
+    pub(super) server_name: Option<Arc<str>>,
 }
 
 /// Shakes hands, if that is asked for. `Err` is why the connection ended.
@@ -92,7 +94,7 @@ pub(super) async fn admit(
             Accepted::Tcp(stream) => Box::new(stream),
             Accepted::Memory(io) => io,
         };
-        return Ok(Admitted { io, peer: None });
+        return Ok(Admitted { io, peer: None, server_name: None });
     };
     let allowed = match plaintext {
         Plaintext::Refused => false,
@@ -123,7 +125,7 @@ pub(super) async fn admit(
                 Accepted::Memory(io) => io,
             };
             if allowed {
-                return Ok(Admitted { io, peer: None });
+                return Ok(Admitted { io, peer: None, server_name: None });
             }
             refuse::plaintext(io).await;
             Err(Ended::Plaintext)
@@ -167,8 +169,10 @@ async fn handshake<I: Io>(io: I, side: &ServerSide) -> Result<Admitted, Ended> {
         tracing::debug!("a handshake failed: {}", error::handshake(&failure));
         Ended::HandshakeFailed
     })?;
-    let peer = (side.prove)(stream.get_ref().1);
-    Ok(Admitted { io: Box::new(stream), peer })
+    let connection = stream.get_ref().1;
+    let peer = (side.prove)(connection);
+    let server_name = connection.server_name().map(|name| name.trim_end_matches('.').to_ascii_lowercase().into());
+    Ok(Admitted { io: Box::new(stream), peer, server_name })
 }
 
 /// A stream whose first byte was read.
