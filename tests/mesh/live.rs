@@ -1,11 +1,6 @@
 //! Rules that change while exchanges and connections are open.
 
-use std::{
-    convert::Infallible,
-    net::SocketAddr,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{convert::Infallible, net::SocketAddr, path::PathBuf, time::Duration};
 
 use axum::{Router, extract::ws::WebSocketUpgrade, routing::get};
 use bytes::Bytes;
@@ -17,6 +12,7 @@ use sinew::{Body, Client, Mesh};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    time::Instant,
 };
 
 use crate::world::Counters;
