@@ -4,6 +4,7 @@ use std::{
     any::Any,
     fmt, mem,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
@@ -14,6 +15,7 @@ use http_body_util::Full;
 use super::{
     foreign::Foreign,
     h2::H2Body,
+    meter::{Meter, Metered},
     replay::{Replay, Replayable},
     shared::Reader,
 };
@@ -31,6 +33,7 @@ enum Repr {
     Empty,
     Full(Bytes),
     Incoming(hyper::body::Incoming),
+    Metered(Metered),
     H2(H2Body),
     Boxed(Pin<Box<dyn HttpBody<Data = Bytes, Error = Error> + Send>>),
     Replay(Pin<Box<dyn Replayable + Send>>),
@@ -68,6 +71,11 @@ impl Body {
 
     pub(crate) fn incoming(body: hyper::body::Incoming) -> Self {
         if body.is_end_stream() { Self::empty() } else { Self { repr: Repr::Incoming(body) } }
+    }
+
+    /// As [`incoming`](Body::incoming); what arrives is metered.
+    pub(crate) fn metered(body: hyper::body::Incoming, meter: Arc<Meter>) -> Self {
+        if body.is_end_stream() { Self::empty() } else { Self { repr: Repr::Metered(Metered { body, meter }) } }
     }
 
     pub(crate) fn h2(body: H2Body) -> Self {
@@ -116,7 +124,7 @@ impl Body {
             Repr::Empty | Repr::Full(_) => true,
             Repr::Replay(body) => body.as_mut().rewind(),
             Repr::Shared(reader) => reader.rewind(),
-            Repr::Incoming(_) | Repr::H2(_) | Repr::Boxed(_) => false,
+            Repr::Incoming(_) | Repr::Metered(_) | Repr::H2(_) | Repr::Boxed(_) => false,
         }
     }
 
@@ -157,6 +165,10 @@ fn whole(slot: &mut dyn Any) -> Option<Body> {
     })
 }
 
+fn broken(error: hyper::Error) -> Error {
+    Error::new(Code::ConnectionClosed, "the body ended before it was complete").with_source(error)
+}
+
 impl Default for Body {
     fn default() -> Self {
         Self::empty()
@@ -168,7 +180,7 @@ impl fmt::Debug for Body {
         let repr = match &self.repr {
             Repr::Empty => "empty",
             Repr::Full(_) => "full",
-            Repr::Incoming(_) => "incoming",
+            Repr::Incoming(_) | Repr::Metered(_) => "incoming",
             Repr::H2(_) => "h2",
             Repr::Boxed(_) => "boxed",
             Repr::Replay(_) => "replay",
@@ -208,9 +220,8 @@ impl HttpBody for Body {
                 self.repr = Repr::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Repr::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(|error| {
-                Error::new(Code::ConnectionClosed, "the body ended before it was complete").with_source(error)
-            }),
+            Repr::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(broken),
+            Repr::Metered(Metered { body, meter }) => meter.poll(Pin::new(body), cx).map_err(broken),
             Repr::H2(body) => body.poll_frame(cx),
             Repr::Boxed(body) => body.as_mut().poll_frame(cx),
             Repr::Replay(body) => body.as_mut().poll_frame(cx),
@@ -223,6 +234,7 @@ impl HttpBody for Body {
             Repr::Empty => true,
             Repr::Full(_) => false,
             Repr::Incoming(body) => body.is_end_stream(),
+            Repr::Metered(metered) => metered.body.is_end_stream(),
             Repr::H2(body) => body.is_end_stream(),
             Repr::Boxed(body) => body.is_end_stream(),
             Repr::Replay(body) => body.is_end_stream(),
@@ -235,6 +247,7 @@ impl HttpBody for Body {
             Repr::Empty => SizeHint::with_exact(0),
             Repr::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Repr::Incoming(body) => body.size_hint(),
+            Repr::Metered(metered) => metered.body.size_hint(),
             Repr::H2(body) => body.size_hint(),
             Repr::Boxed(body) => body.size_hint(),
             Repr::Replay(body) => body.size_hint(),

@@ -8,6 +8,7 @@ mod erased;
 mod foreign;
 mod guard;
 mod h2;
+mod meter;
 mod replay;
 mod shared;
 mod stack;
@@ -19,6 +20,7 @@ pub(crate) use self::{
     foreign::Foreign,
     guard::{End, Guard, GuardedBody, Held},
     h2::H2Body,
+    meter::{Meter, Reading},
     shared::Kept,
     stack::{ErasableLayer, StackBody},
 };

@@ -17,9 +17,10 @@ use super::{control::Inner, security};
 use crate::{
     body::Body,
     error::{BoxError, Code, Error},
+    model::ProxySpec,
     peer::PeerAddr,
     server,
-    transport::accept::{self, Acceptor, ListenerLimits},
+    transport::accept::{self, Acceptor, ListenerLimits, Paced, Proxies},
 };
 
 /// Where to listen: an address, `host:port`, or `memory:name` for the in-memory transport.
@@ -165,6 +166,7 @@ where
                 On::Unbound(listen) => Listener::bind(Arc::clone(&inner), listen).await?,
             };
             inner.start();
+            let listener = listener.behind(proxies(&inner.snapshot().listeners.mesh_proxies));
             tracing::info!(listener = %listener.local_addr(), "serving");
             let shared = Arc::clone(&inner.server);
             serve_edge(&inner, &app)?;
@@ -230,10 +232,8 @@ where
     let tls = security::edge(&edge)?;
     let listener = accept::Listener::bind(edge.listen)?;
     tracing::info!(listener = %listener.local_addr(), tls = edge.tls.is_some(), "edge");
-    let limits = ListenerLimits {
-        exempt_sources: edge.trusted_proxies.iter().map(|block| block.net()).collect(),
-        ..ListenerLimits::default()
-    };
+    let listener = listener.behind(proxies(&edge.proxies));
+    let limits = ListenerLimits { paced: Paced::All, ..ListenerLimits::default() };
     let (drain, tasks) = (inner.drain.clone(), inner.tasks.clone());
     let acceptor = Acceptor::new("edge", limits, drain, tasks, &inner.registry);
     let (shared, app) = (Arc::clone(&inner.server), app.clone());
@@ -248,6 +248,10 @@ where
         },
     );
     Ok(())
+}
+
+fn proxies(spec: &ProxySpec) -> Proxies {
+    Proxies { trusted: spec.trusted_proxies.iter().map(|block| block.net()).collect(), header: spec.proxy_protocol }
 }
 
 /// SIGTERM or Ctrl-C.

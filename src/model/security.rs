@@ -228,6 +228,17 @@ pub struct EdgeSpec {
     pub listen: SocketAddr,
     /// Its certificate chain and key, PEM, watched. Without: plaintext, behind a balancer that ends TLS.
     pub tls: Option<(PathBuf, PathBuf)>,
-    /// Balancers and proxies whose word on the client's address counts.
+    /// Who speaks for its callers.
+    pub proxies: ProxySpec,
+}
+
+/// Balancers and proxies in front of a listener.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct ProxySpec {
+    /// Those whose word on the client's address counts. They have no cap of connections of their own. Default none.
     pub trusted_proxies: Vec<IpBlock>,
+    /// Whether each of their connections begins with a header of the PROXY protocol, and nobody else may connect. Default
+    /// no.
+    pub proxy_protocol: bool,
 }

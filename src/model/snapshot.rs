@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use super::{EdgeSpec, IdentitySource, InboundSpec, Labels, Lint, Mtls, Provenance, ServiceSpec};
+use super::{EdgeSpec, IdentitySource, InboundSpec, Labels, Lint, Mtls, Provenance, ProxySpec, ServiceSpec};
 use crate::{
     name::{Locality, ServiceName},
     switch::Switches,
@@ -62,6 +62,8 @@ pub struct ListenersSpec {
     pub ops: Option<SocketAddr>,
     /// What the mesh listeners ask of peers, if not what `mtls` says.
     pub mesh: Option<Mtls>,
+    /// Who speaks for the callers of the mesh listeners.
+    pub mesh_proxies: ProxySpec,
     /// The edge listener. Default off.
     pub edge: Option<EdgeSpec>,
 }

@@ -2,6 +2,8 @@
 
 use std::future::Future;
 
+pub(crate) use tokio::task::AbortHandle;
+
 /// hyper's clock, paused with tokio's.
 pub(crate) use hyper_util::rt::TokioTimer as HyperTimer;
 
@@ -20,4 +22,12 @@ where
     fn execute(&self, future: F) {
         tokio::spawn(future);
     }
+}
+
+/// Spawns one stream; who holds the handle can end it, which resets the stream.
+pub(crate) fn spawn_stream<F>(future: F) -> AbortHandle
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    tokio::spawn(future).abort_handle()
 }

@@ -13,7 +13,7 @@ mod watch;
 #[cfg(feature = "file")]
 pub(crate) use self::watch::FileWatch;
 pub(crate) use self::{
-    hyper::{HyperTimer, StreamExecutor},
+    hyper::{AbortHandle, HyperTimer, StreamExecutor, spawn_stream},
     lag::{Lag, Watching},
     rng::Rng,
     tasks::TaskSet,

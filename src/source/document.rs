@@ -22,8 +22,8 @@ use crate::{
     limit::RateLimitPolicy,
     matching::HostPattern,
     model::{
-        EdgeSpec, EndpointSource, IdentitySource, Labels, Mtls, Origin, Place, PolicyDraft, Protocol, RouteOptions,
-        TlsMode,
+        EdgeSpec, EndpointSource, IdentitySource, Labels, Mtls, Origin, Place, PolicyDraft, Protocol, ProxySpec,
+        RouteOptions, TlsMode,
     },
     name::{RouteName, ServiceName, SpiffeId, SubsetName},
     route::Route,
@@ -142,12 +142,14 @@ pub(crate) struct PartialListeners {
     pub(crate) ops: Field<SocketAddr>,
     /// `mesh.mtls`.
     pub(crate) mesh: Field<Mtls>,
+    /// `mesh.trusted_proxies` and `mesh.proxy_protocol`.
+    pub(crate) mesh_proxies: Field<ProxySpec>,
     pub(crate) edge: Field<EdgeSpec>,
 }
 
 impl PartialListeners {
     fn over(self, lower: Self) -> Self {
-        over!(self, lower; fields: ops, mesh, edge; groups: ; maps: )
+        over!(self, lower; fields: ops, mesh, mesh_proxies, edge; groups: ; maps: )
     }
 }
 

@@ -17,6 +17,7 @@ pub(super) struct SecurityOrigins {
     identity: Option<Origin>,
     mtls: Option<Origin>,
     mesh: Option<Origin>,
+    mesh_proxies: Option<Origin>,
     edge: Option<Origin>,
 }
 
@@ -38,6 +39,11 @@ pub(super) fn resolve(
         identity: origin("identity.source", identity.as_ref().map(|set| &set.origin), provenance),
         mtls: mtls.as_ref().map(|set| set.origin.clone()),
         mesh: origin("listeners.mesh.mtls", listeners.mesh.as_ref().map(|set| &set.origin), provenance),
+        mesh_proxies: origin(
+            "listeners.mesh.trusted_proxies",
+            listeners.mesh_proxies.as_ref().map(|set| &set.origin),
+            provenance,
+        ),
         edge: origin("listeners.edge", listeners.edge.as_ref().map(|set| &set.origin), provenance),
     };
     snapshot.identity = identity.map(|set| set.value);
@@ -54,6 +60,7 @@ pub(super) fn resolve(
     origin("listeners.ops.listen", listeners.ops.as_ref().map(|set| &set.origin), provenance);
     snapshot.listeners.ops = listeners.ops.map(|set| set.value);
     snapshot.listeners.mesh = listeners.mesh.map(|set| set.value);
+    snapshot.listeners.mesh_proxies = listeners.mesh_proxies.map(|set| set.value).unwrap_or_default();
     snapshot.listeners.edge = listeners.edge.map(|set| set.value);
     origins
 }
@@ -112,9 +119,19 @@ pub(super) fn check(resolution: &Resolution, findings: &mut Findings) {
             }
         }
     }
+    let edge = snapshot.listeners.edge.as_ref().map(|edge| &edge.proxies);
+    for (path, proxies, origin) in [
+        ("listeners.mesh.proxy_protocol", Some(&snapshot.listeners.mesh_proxies), &origins.mesh_proxies),
+        ("listeners.edge.proxy_protocol", edge, &origins.edge),
+    ] {
+        if proxies.is_some_and(|proxies| proxies.proxy_protocol && proxies.trusted_proxies.is_empty()) {
+            let reason = "a PROXY header is believed, and nobody is trusted to send one";
+            reject(path, origin, reason, "name the balancers in `trusted_proxies`, and nobody else will get in");
+        }
+    }
     if let (Some(edge), Some(Origin::File(place))) = (&snapshot.listeners.edge, &origins.edge)
         && edge.tls.is_none()
-        && edge.trusted_proxies.is_empty()
+        && edge.proxies.trusted_proxies.is_empty()
     {
         let message = "the edge is plaintext and trusts no balancer: give it `tls`, or name the balancer in \
                        `trusted_proxies`";

@@ -116,8 +116,18 @@ fn hours(hours: u64) -> SystemTime {
 
 impl Ends {
     fn new(authority: &Authority, own: &Authority, not_after: SystemTime, plaintext: Plaintext) -> Self {
+        Self::within(ListenerLimits::default(), authority, own, not_after, plaintext)
+    }
+
+    fn within(
+        limits: ListenerLimits,
+        authority: &Authority,
+        own: &Authority,
+        not_after: SystemTime,
+        plaintext: Plaintext,
+    ) -> Self {
         let (tasks, registry, network) = (TaskSet::new(), Registry::default(), MemoryNetwork::new());
-        let acceptor = Acceptor::new("mesh", ListenerLimits::default(), Drain::new(), tasks.clone(), &registry);
+        let acceptor = Acceptor::new("mesh", limits, Drain::new(), tasks.clone(), &registry);
         let side = server_side(authority, not_after);
         let tls =
             InboundTls::On { side: Arc::new(move || Ok(Arc::clone(&side))), holds: Arc::new(|_| true), plaintext };
@@ -321,4 +331,81 @@ async fn a_rotation_moves_calls_to_new_connections_and_fails_none() {
             assert!(get(&pool).await.is_ok());
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_identity_has_so_many_connections_and_no_more() {
+    let authority = Authority::new("ours");
+    let limits = ListenerLimits { max_per_identity: 2, ..ListenerLimits::default() };
+    let ends = Ends::within(limits, &authority, &authority, hours(1), Plaintext::Refused);
+    let held = [ends.pool(Protocol::Http2), ends.pool(Protocol::Http2)];
+    for pool in &held {
+        ready(pool).await;
+        assert!(get(pool).await.is_ok());
+    }
+    let third = ends.pool(Protocol::Http2);
+    third.connect();
+    until("refused", || ends.closed("max_per_identity") > 0).await;
+    assert_eq!(ends.acceptor.open(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_says_nothing_whole_gives_up_its_place_for_who_shakes_hands() {
+    let authority = Authority::new("ours");
+    let limits = ListenerLimits { max_connections: 2, ..ListenerLimits::default() };
+    let ends = Ends::within(limits, &authority, &authority, hours(1), Plaintext::Refused);
+    let mut silent = ends.network.connect("a").unwrap();
+    let mut half = ends.network.connect("a").unwrap();
+    half.write_all(&[0x16, 3, 1, 1, 0, 1]).await.unwrap();
+    until("both are accepted", || ends.acceptor.open() == 2).await;
+    let pools = [ends.pool(Protocol::Http2), ends.pool(Protocol::Http2)];
+    for pool in &pools {
+        ready(pool).await;
+        assert!(get(pool).await.is_ok());
+    }
+    assert_eq!((silent.read(&mut [0]).await.unwrap(), half.read(&mut [0]).await.unwrap()), (0, 0));
+    assert_eq!((ends.closed("evicted"), ends.acceptor.open()), (2, 2));
+    let third = ends.pool(Protocol::Http2);
+    third.connect();
+    let refused = [("listener", "mesh"), ("reason", "max_connections")];
+    until("refused", || ends.registry.counter("sinew_connections_refused_total", &refused).get() > 0).await;
+}
+
+/// More than a source may have shaking hands at once, over sockets, as one process with many connections does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_of_handshakes_from_one_source_waits_its_turn_and_none_fails() {
+    let authority = Authority::new("ours");
+    let limits = ListenerLimits { tls_handshake: Duration::from_secs(60), ..ListenerLimits::default() };
+    let ends = Ends::within(limits, &authority, &authority, hours(1), Plaintext::Refused);
+    let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.socket_addr().unwrap();
+    let side = server_side(&authority, hours(1));
+    let tls = InboundTls::On {
+        side: Arc::new(move || Ok(Arc::clone(&side))),
+        holds: Arc::new(|_| true),
+        plaintext: Plaintext::Refused,
+    };
+    ends.acceptor.serve(
+        listener,
+        move || tls.clone(),
+        |_peer: Peer| {
+            tower::service_fn(|_: Request<Body>| async { Ok::<_, Infallible>(Response::new(Body::from("ok"))) })
+        },
+    );
+    let client = Arc::clone(&ends.client.lock().unwrap());
+    let mut burst = tokio::task::JoinSet::new();
+    for _ in 0..256 {
+        let connector = tokio_rustls::TlsConnector::from(Arc::clone(&client.config));
+        burst.spawn(async move {
+            let io = tokio::net::TcpStream::connect(address).await.unwrap();
+            let mut io = connector.connect(address.ip().into(), io).await.unwrap();
+            io.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+            let mut answer = vec![0; 15];
+            io.read_exact(&mut answer).await.unwrap();
+            assert_eq!(answer, b"HTTP/1.1 200 OK");
+            io
+        });
+    }
+    let open = burst.join_all().await;
+    assert_eq!((open.len(), ends.closed("max_handshakes"), ends.closed("handshake_failed")), (256, 0, 0));
 }

@@ -89,6 +89,12 @@ fn documents() -> Vec<(&'static str, Vec<u8>)> {
         ("edge_without_listen", "listeners: {edge: {tls: {cert: a, key: b}}}\n".into()),
         ("edge_half", "listeners: {edge: {listen: \"0.0.0.0:443\", tls: {cert: a}}}\n".into()),
         ("edge_proxies", "listeners: {edge: {listen: \"0.0.0.0:443\", trusted_proxies: [balancer]}}\n".into()),
+        (
+            "edge_proxy_protocol",
+            "listeners: {edge: {listen: \"0.0.0.0:443\", trusted_proxies: 10.0.0.0/8, proxy_protocol: optional}}\n".into(),
+        ),
+        ("edge_proxy_nobody", "listeners: {edge: {listen: \"0.0.0.0:443\", proxy_protocol: required}}\n".into()),
+        ("mesh_proxy_nobody", "listeners: {mesh: {proxy_protocol: required}}\n".into()),
         ("mtls_without_identity", "mtls: strict\n".into()),
         ("mtls_unknown", "mtls: of\n".into()),
         ("listener_mesh_without_identity", "listeners: {mesh: {mtls: strict}}\n".into()),

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     matching::IpBlock,
-    model::{EdgeSpec, IdentityFiles, IdentitySource, Mtls, PrivateTls, TlsMode},
+    model::{EdgeSpec, IdentityFiles, IdentitySource, Mtls, PrivateTls, ProxySpec, TlsMode},
     name::SpiffeId,
     source::document::{PartialListeners, Set},
 };
@@ -102,9 +102,11 @@ pub(super) fn listeners(at: Cursor<'_, '_, '_>) -> Option<PartialListeners> {
     at.map("a map of listeners", |fields| {
         let mesh = fields.field("mesh", "The listeners of the application inside the mesh.", |at| {
             at.map("a map", |fields| {
-                fields.field("mtls", "What they ask of peers. Default: the `mtls` of the document.", mtls)
+                let mtls = fields.field("mtls", "What they ask of peers. Default: the `mtls` of the document.", mtls);
+                (mtls, proxies(fields))
             })
         });
+        let (mesh, mesh_proxies) = mesh.map(|set| set.value).unwrap_or_default();
         let edge = fields.field(
             "edge",
             "The same application for callers outside of the mesh: no certificate is asked of them. Default: off.",
@@ -119,7 +121,8 @@ pub(super) fn listeners(at: Cursor<'_, '_, '_>) -> Option<PartialListeners> {
             })
         });
         PartialListeners {
-            mesh: mesh.and_then(|set| set.value),
+            mesh,
+            mesh_proxies,
             edge: edge.and_then(|set| set.value.map(|value| Set { value, origin: set.origin })),
             ops: ops.and_then(|set| set.value),
         }
@@ -133,17 +136,30 @@ fn edge(at: Cursor<'_, '_, '_>) -> Option<Option<EdgeSpec>> {
         let tls = fields.field("tls", doc, |at| {
             at.map("a map with `cert` and `key`", |fields| certificate(fields, true)).flatten()
         });
-        let doc = "Addresses of balancers whose word on the client's address counts: `10.0.0.0/8` or one address. \
-                   Default: none.";
-        let proxies =
-            fields.field("trusted_proxies", doc, |at| at.one_or_list("a network, or a list of them", network));
+        let proxies = proxies(fields);
         fields.exactly_one(&["listen"]);
         Some(EdgeSpec {
             listen: listen?.value,
             tls: tls.map(|set| set.value),
-            trusted_proxies: proxies.into_iter().flat_map(|set| set.value).map(|set| set.value).collect(),
+            proxies: proxies.map(|set| set.value).unwrap_or_default(),
         })
     })
+}
+
+/// `trusted_proxies` and `proxy_protocol`.
+fn proxies(fields: &mut Fields<'_, '_, '_>) -> Option<Set<ProxySpec>> {
+    let doc = "Addresses of balancers whose word on the client's address counts: `10.0.0.0/8` or one address. Default: \
+               none.";
+    let trusted = fields.field("trusted_proxies", doc, |at| at.one_or_list("a network, or a list of them", network));
+    let doc = "Whether each connection begins with a PROXY header (version 1 or 2) of one of `trusted_proxies`, and nobody \
+               else may connect. Default: `off`.";
+    let words = [("off", false), ("required", true)];
+    let protocol = fields.field("proxy_protocol", doc, |at| at.choice("a mode of the PROXY protocol", &words, &[]));
+    let origin = protocol.as_ref().map(|set| &set.origin).or(trusted.as_ref().map(|set| &set.origin))?.clone();
+    let mut spec = ProxySpec::default();
+    spec.trusted_proxies = trusted.into_iter().flat_map(|set| set.value).map(|set| set.value).collect();
+    spec.proxy_protocol = protocol.is_some_and(|set| set.value);
+    Some(Set { value: spec, origin })
 }
 
 /// `cert` and `key`: both, or neither where they are not needed.

@@ -15,8 +15,8 @@ use crate::{
     enforcement::Percent,
     matching::{PathPattern, StringMatch},
     model::{
-        Address, EndpointSource, EndpointSpec, IdentitySource, InboundSpec, Labels, PolicySet, Protocol, RouteOptions,
-        ServiceSpec, SetKind, Snapshot, SourceKind, TlsMode,
+        Address, EndpointSource, EndpointSpec, IdentitySource, InboundSpec, Labels, PolicySet, Protocol, ProxySpec,
+        RouteOptions, ServiceSpec, SetKind, Snapshot, SourceKind, TlsMode,
     },
     name::Locality,
     retry::RetrySpec,
@@ -126,13 +126,20 @@ impl Printer<'_> {
         }
         self.value(0, "mtls", snapshot.mtls.as_str(), "mtls");
         let listeners = &snapshot.listeners;
-        if listeners.ops.is_none() && listeners.mesh.is_none() && listeners.edge.is_none() {
+        let mesh_proxies = (listeners.mesh_proxies != ProxySpec::default()).then_some(&listeners.mesh_proxies);
+        let mesh = listeners.mesh.is_some() || mesh_proxies.is_some();
+        if listeners.ops.is_none() && !mesh && listeners.edge.is_none() {
             return;
         }
         self.line(0, "listeners:", None);
-        if let Some(mode) = listeners.mesh {
+        if mesh {
             self.line(2, "mesh:", None);
+        }
+        if let Some(mode) = listeners.mesh {
             self.value(4, "mtls", mode.as_str(), "listeners.mesh.mtls");
+        }
+        if let Some(proxies) = mesh_proxies {
+            self.proxies(proxies);
         }
         if let Some(edge) = &listeners.edge {
             self.line(2, "edge:", Some("listeners.edge"));
@@ -140,14 +147,21 @@ impl Printer<'_> {
             if let Some((cert, key)) = &edge.tls {
                 self.line(4, &format!("tls: {{cert: {}, key: {}}}", file(cert), file(key)), None);
             }
-            if !edge.trusted_proxies.is_empty() {
-                let proxies: Vec<_> = edge.trusted_proxies.iter().map(|net| quoted(&net.to_string())).collect();
-                self.line(4, &format!("trusted_proxies: [{}]", proxies.join(", ")), None);
-            }
+            self.proxies(&edge.proxies);
         }
         if let Some(listen) = listeners.ops {
             self.line(2, "ops:", None);
             self.value(4, "listen", &quoted(&listen.to_string()), "listeners.ops.listen");
+        }
+    }
+
+    fn proxies(&mut self, proxies: &ProxySpec) {
+        if !proxies.trusted_proxies.is_empty() {
+            let nets: Vec<_> = proxies.trusted_proxies.iter().map(|net| quoted(&net.to_string())).collect();
+            self.line(4, &format!("trusted_proxies: [{}]", nets.join(", ")), None);
+        }
+        if proxies.proxy_protocol {
+            self.line(4, "proxy_protocol: required", None);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
-    io,
+    io, mem,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
@@ -20,18 +20,20 @@ use tower_service::Service;
 use super::{
     caps::Admission,
     drain::{DrainWatch, Phase},
+    exchanges::{Exchanges, Judged, Streams},
     flood::FrameCounter,
     io::ServerIo,
     limits::ListenerLimits,
     listener::Shared,
+    pace::{Pace, Slow},
     service::Wire,
     sniff::{Sniffed, Sniffer},
     state::{Activity, ConnState, KillOnDrop, Mark},
 };
 use crate::{
-    body::Body,
+    body::{Body, Meter},
     error::BoxError,
-    rt::{self, HyperTimer, Instant, StreamExecutor},
+    rt::{self, HyperTimer, Instant},
     transport::{
         Io,
         batch::{Flusher, batched},
@@ -55,10 +57,15 @@ pub(super) enum Ended {
     Expired,
     Revoked,
     Denied,
+    Slow,
+    PerIdentity,
+    PerSource,
+    Evicted,
+    ProxyHeader,
 }
 
 impl Ended {
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 19] = [
         Self::Closed,
         Self::Failed,
         Self::FirstByteTimeout,
@@ -73,6 +80,11 @@ impl Ended {
         Self::Expired,
         Self::Revoked,
         Self::Denied,
+        Self::Slow,
+        Self::PerIdentity,
+        Self::PerSource,
+        Self::Evicted,
+        Self::ProxyHeader,
     ];
 
     pub(super) const fn reason(self) -> &'static str {
@@ -91,16 +103,22 @@ impl Ended {
             Self::Expired => "peer_expired",
             Self::Revoked => "peer_revoked",
             Self::Denied => "denied",
+            Self::Slow => "too_slow",
+            Self::PerIdentity => "max_per_identity",
+            Self::PerSource => "max_per_source",
+            Self::Evicted => "evicted",
+            Self::ProxyHeader => "proxy_header",
         }
     }
 }
 
 /// Serves one connection until it ends, upgraded or not.
 ///
-/// `expires` is when the peer's certificate ends: what is open then is closed.
+/// `expires` is when the peer's certificate ends: what is open then is closed; without one the peer proved nothing.
 pub(super) async fn serve<S, RB>(
     mut io: Box<dyn Io>,
     expires: Option<Instant>,
+    paced: bool,
     admission: Admission,
     service: impl FnOnce() -> S,
     shared: Arc<Shared>,
@@ -116,11 +134,18 @@ where
     let limits = &shared.limits;
     // What is accepted in lame duck serves like any other until accepting stops.
     let accepted_in = watch.phase().min(Phase::LameDuck);
-    let (sniffed, bytes) = match sniff(&mut *io, limits, &watch).await {
+    let sniffed = tokio::select! {
+        biased;
+        () = admission.evicted() => Err(Ended::Evicted),
+        sniffed = sniff(&mut *io, limits, &watch) => sniffed,
+    };
+    let (sniffed, bytes) = match sniffed {
         Ok(sniffed) => sniffed,
         Err(ended) => return ended,
     };
+    admission.heard();
     let state = Arc::new(ConnState::default());
+    let mut one = Single::default();
     let _kill = KillOnDrop(Arc::clone(&state));
     let mut held = None;
     let ended = match sniffed {
@@ -129,24 +154,36 @@ where
             let io = ServerIo::new(io, bytes, Arc::clone(&state), None, admission);
             // Beyond an upgrade, which ends what hyper has of it: who is connected is known by it.
             let service = held.insert(service()).clone();
-            let wire = Wire::new(service, Arc::clone(&state), true);
+            let meter = paced.then(Arc::<Meter>::default);
+            let wire = Wire::new(service, Arc::clone(&state), true, meter.clone().map(Judged::Http1));
             let connection = http1_builder(limits).serve_connection(TokioIo::new(io), wire).with_upgrades();
-            let timers = Timers::new(limits, true, expires);
+            let timers = Timers::new(limits, true, expires, paced);
+            let judge = |elapsed| {
+                let slow = one.judge(meter.as_deref()?, &state, elapsed, limits)?;
+                shared.too_slow(slow);
+                Some(Judgement::End)
+            };
             let close = |_: Pin<&mut _>| state.close_next();
-            drive(connection, close, timers, &state, &watch, accepted_in).await
+            drive(connection, close, judge, timers, &state, &watch, accepted_in).await
         }
         Sniffed::Http2 => {
             let frames = FrameCounter::new(limits.h2_control_frames);
             let (io, flusher) = batched(io);
             let io = ServerIo::new(Box::new(io), bytes, Arc::clone(&state), Some(frames), admission);
-            let wire = Wire::new(service(), Arc::clone(&state), false);
-            let connection = http2_builder(limits).serve_connection(TokioIo::new(io), wire);
+            let exchanges = paced.then(Arc::<Exchanges>::default);
+            let wire = Wire::new(service(), Arc::clone(&state), false, exchanges.clone().map(Judged::Http2));
+            let streams = Streams(exchanges.clone());
+            let connection = http2_builder(limits, streams, expires.is_some()).serve_connection(TokioIo::new(io), wire);
             let connection = Flushing { connection, flusher };
-            let timers = Timers::new(limits, false, expires);
+            let timers = Timers::new(limits, false, expires, paced);
+            let judge = |elapsed| {
+                let any = exchanges.as_ref()?.judge(elapsed, limits, |slow| shared.too_slow(slow));
+                any.then_some(Judgement::Again)
+            };
             let close = |flushing: Pin<&mut Flushing<http2::Connection<_, _, _>>>| {
                 flushing.project().connection.graceful_shutdown();
             };
-            drive(connection, close, timers, &state, &watch, accepted_in).await
+            drive(connection, close, judge, timers, &state, &watch, accepted_in).await
         }
     };
     if ended == Ended::Closed && state.is_upgraded() {
@@ -231,8 +268,8 @@ fn http1_builder(limits: &ListenerLimits) -> http1::Builder {
 
 const HYPER_MAX_HEADERS: usize = 100;
 
-fn http2_builder(limits: &ListenerLimits) -> http2::Builder<StreamExecutor> {
-    let mut builder = http2::Builder::new(StreamExecutor);
+fn http2_builder(limits: &ListenerLimits, streams: Streams, proven: bool) -> http2::Builder<Streams> {
+    let mut builder = http2::Builder::new(streams);
     builder
         .timer(HyperTimer::new())
         .adaptive_window(false)
@@ -241,7 +278,11 @@ fn http2_builder(limits: &ListenerLimits) -> http2::Builder<StreamExecutor> {
         .max_pending_accept_reset_streams(limits.h2_max_pending_resets)
         .max_header_list_size(limits.h2_max_header_list)
         .initial_stream_window_size(limits.h2_stream_window)
-        .initial_connection_window_size(limits.h2_connection_window)
+        .initial_connection_window_size(match proven {
+            true => limits.h2_connection_window_proven,
+            false => limits.h2_connection_window,
+        })
+        .max_frame_size(limits.h2_max_frame)
         .max_send_buf_size(limits.h2_send_buffer)
         .keep_alive_interval(limits.h2_ping_interval)
         .keep_alive_timeout(limits.h2_ping_timeout);
@@ -262,7 +303,22 @@ enum Action {
     Abort,
     /// What the peer proved holds no longer.
     Expire,
+    /// The pace of the exchanges is judged.
+    Judge,
+    /// A connection that takes no more requests and has none does not end: the peer does not take what was answered.
+    Stuck,
 }
+
+/// What came of judging the exchanges.
+enum Judgement {
+    /// Some are open: they are judged again even if no other begins.
+    Again,
+    /// The connection ends.
+    End,
+}
+
+/// Between two judgements of the exchanges.
+const JUDGED_EVERY: Duration = Duration::from_secs(5);
 
 /// How long before the peer's certificate ends its connection takes no new requests: this, or a quarter of what is left
 /// of it when the connection opens.
@@ -278,17 +334,34 @@ struct Timers<'a> {
     quiet_at: Option<Instant>,
     mark: Option<Mark>,
     since: Instant,
+    /// When the exchanges were judged; `None` if they never are.
+    judged: Option<Instant>,
+    /// How many requests there had been by then.
+    judged_requests: u32,
+    /// Some were open then.
+    judged_open: bool,
 }
 
 impl<'a> Timers<'a> {
-    fn new(limits: &'a ListenerLimits, http1: bool, expires: Option<Instant>) -> Self {
+    fn new(limits: &'a ListenerLimits, http1: bool, expires: Option<Instant>, paced: bool) -> Self {
         let now = rt::now();
         let mut age = now + rt::Rng::local().jitter(limits.max_age, 10);
         if let Some(expires) = expires {
             let left = expires.saturating_duration_since(now);
             age = age.min(expires - EXPIRY_GRACE.min(left / 4));
         }
-        Self { limits, http1, age: Some(age), expires, quiet_at: None, mark: None, since: now }
+        Self {
+            limits,
+            http1,
+            age: Some(age),
+            expires,
+            quiet_at: None,
+            mark: None,
+            since: now,
+            judged: paced.then_some(now),
+            judged_requests: 0,
+            judged_open: false,
+        }
     }
 
     /// The next deadline. Reads the clock only when the connection has begun something new.
@@ -304,12 +377,40 @@ impl<'a> Timers<'a> {
             (Activity::Tail, true) => Some((self.since + self.limits.h1_idle, Action::Abort)),
             (Activity::Idle, true) => Some((self.since + self.limits.h1_idle, Action::CloseWhenQuiet)),
             // A connection that is closing ends by itself when it is idle.
-            (_, false) => self.age.map(|_| (self.since + self.limits.h2_idle, Action::Close)),
+            (_, false) if self.age.is_none() => {
+                self.judged.map(|_| (self.since + self.limits.send_stall, Action::Stuck))
+            }
+            (_, false) => Some((self.since + self.limits.h2_idle, Action::Close)),
         };
+        let judge = self.judged.filter(|_| {
+            let busy = mark.activity == Activity::Busy;
+            busy || (!self.http1 && (self.judged_open || self.judged_requests != mark.requests()))
+        });
+        let judge = judge.map(|at| (at + JUDGED_EVERY, Action::Judge));
         let age = self.age.map(|at| (at, Action::Close));
         let quiet = self.quiet_at.map(|at| (at, Action::CloseWhenQuiet));
         let expiry = self.expires.map(|at| (at, Action::Expire));
-        [activity, age, quiet, expiry].into_iter().flatten().min_by_key(|(at, _)| *at)
+        [activity, age, quiet, expiry, judge].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+}
+
+/// The one exchange of an HTTP/1.1 connection.
+#[derive(Default)]
+struct Single {
+    pace: Pace,
+    requests: u32,
+}
+
+impl Single {
+    fn judge(&mut self, meter: &Meter, state: &ConnState, elapsed: Duration, limits: &ListenerLimits) -> Option<Slow> {
+        if mem::replace(&mut self.requests, state.requests()) != self.requests {
+            self.pace = Pace::default();
+        }
+        let (blocked, turns) = state.write_blocked();
+        let mut reading = meter.read();
+        reading.offered = blocked;
+        reading.given = reading.given.wrapping_add(turns);
+        self.pace.judge(reading, elapsed, limits)
     }
 }
 
@@ -325,6 +426,7 @@ fn peer_left(error: &hyper::Error) -> bool {
 async fn drive<C>(
     connection: C,
     mut close: impl FnMut(Pin<&mut C>),
+    mut judge: impl FnMut(Duration) -> Option<Judgement>,
     mut timers: Timers<'_>,
     state: &ConnState,
     watch: &DrainWatch,
@@ -356,6 +458,7 @@ where
                         timers.quiet_at = Some(rt::now() + timers.limits.closing_grace);
                     }
                     if timers.age.take().is_some() {
+                        timers.since = rt::now();
                         close(connection.as_mut());
                     }
                 }
@@ -393,8 +496,20 @@ where
             match action {
                 Action::Abort => return Poll::Ready(Ended::HeaderTimeout),
                 Action::Expire => return Poll::Ready(Ended::Expired),
+                Action::Stuck => return Poll::Ready(Ended::Slow),
+                Action::Judge => {
+                    let now = rt::now();
+                    let elapsed = timers.judged.replace(now).map(|last| now - last).unwrap_or_default();
+                    let judgement = judge(elapsed);
+                    if matches!(judgement, Some(Judgement::End)) {
+                        return Poll::Ready(Ended::Slow);
+                    }
+                    timers.judged_open = judgement.is_some();
+                    timers.judged_requests = mark.requests();
+                }
                 Action::Close => {
                     timers.age = None;
+                    timers.since = rt::now();
                     close(connection.as_mut());
                 }
                 Action::CloseWhenQuiet => {

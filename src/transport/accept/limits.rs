@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use ipnet::IpNet;
-
 /// What a listener allows a connection. The defaults hold for peers without a proven identity.
 ///
 /// Times of zero are not "off"; a limit is lifted by a large value.
@@ -12,11 +10,11 @@ pub(crate) struct ListenerLimits {
     /// From accept to the first bytes that tell HTTP/1 from HTTP/2. Default 5 s. A silent connection costs a file
     /// descriptor and about 1 KiB until then.
     pub(crate) first_byte: Duration,
-    /// From the first byte of a TLS handshake to its end. Default 5 s.
+    /// From the first byte of a TLS handshake to its end, the wait for a place included. Default 5 s.
     pub(crate) tls_handshake: Duration,
-    /// TLS handshakes at the same time. Default 1,000; more are closed at once.
+    /// TLS handshakes at the same time. Default 1,000; more wait in order, within `tls_handshake`.
     pub(crate) max_handshakes: usize,
-    /// TLS handshakes of one source at the same time. Default 64.
+    /// TLS handshakes of one source at the same time. Default 64; more wait likewise.
     pub(crate) max_handshakes_per_source: usize,
     /// From the first byte of an HTTP/1 header to its last. Default 10 s.
     pub(crate) h1_header_read: Duration,
@@ -40,8 +38,13 @@ pub(crate) struct ListenerLimits {
     pub(crate) h2_max_header_list: u32,
     /// Receive window of a stream. Default 64 KiB: the memory a stream can pin that nobody reads.
     pub(crate) h2_stream_window: u32,
-    /// Receive window of a connection. Default 1 MiB; 16 MiB for authenticated peers.
+    /// Receive window of a connection. Default 1 MiB.
     pub(crate) h2_connection_window: u32,
+    /// The same for a peer with a proven identity. Default 16 MiB: a handler that does not read must not let small
+    /// messages of other streams use it up, which ends the connection.
+    pub(crate) h2_connection_window_proven: u32,
+    /// Longest frame that is taken. Default 16 KiB, the least that HTTP/2 allows.
+    pub(crate) h2_max_frame: u32,
     /// Bytes of responses buffered per stream. Default 64 KiB.
     pub(crate) h2_send_buffer: usize,
     /// A PING after this long without a frame. Default 30 s.
@@ -65,12 +68,35 @@ pub(crate) struct ListenerLimits {
     pub(crate) max_connections: usize,
     /// Open connections per source: an IPv4 address or an IPv6 /64. Default 1,024.
     pub(crate) max_per_source: usize,
-    /// Sources without a cap of their own: load balancers and proxies that speak for many. Default none.
-    pub(crate) exempt_sources: Vec<IpNet>,
+    /// From accept to the end of the PROXY header, where there is one. Default 2 s.
+    pub(crate) proxy_header: Duration,
+    /// Open connections per proven identity. Default 1,024.
+    pub(crate) max_per_identity: usize,
+    /// Whose exchanges have to keep a pace: `body_rate`, `send_stall`, `stream_idle`. Never those of gRPC, upgrades and
+    /// CONNECT. Default: those of peers without identity.
+    pub(crate) paced: Paced,
+    /// Bytes per second of a request body that the application waits for. Default 1 KiB.
+    pub(crate) body_rate: u64,
+    /// How long a request body may stay below its rate. Default 10 s.
+    pub(crate) body_grace: Duration,
+    /// How long a part of a response may wait to be taken by the peer. Default 30 s.
+    pub(crate) send_stall: Duration,
+    /// How long nothing of an exchange may move, in either direction. Default 5 min. A request with `prefer: wait` may
+    /// wait longer.
+    pub(crate) stream_idle: Duration,
     /// TCP keep-alive probes start after this. Default 60 s.
     pub(crate) tcp_keepalive: Duration,
     /// How long sent bytes may stay unacknowledged (`TCP_USER_TIMEOUT`, Linux). Default 20 s.
     pub(crate) tcp_user_timeout: Duration,
+}
+
+/// Whose exchanges have to keep a pace.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Paced {
+    /// Those of peers of other processes that proved no identity.
+    Strangers,
+    /// Everybody's.
+    All,
 }
 
 impl Default for ListenerLimits {
@@ -91,6 +117,8 @@ impl Default for ListenerLimits {
             h2_max_header_list: 16 * 1024,
             h2_stream_window: 64 * 1024,
             h2_connection_window: 1024 * 1024,
+            h2_connection_window_proven: 16 * 1024 * 1024,
+            h2_max_frame: 16 * 1024,
             h2_send_buffer: 64 * 1024,
             h2_ping_interval: Duration::from_secs(30),
             h2_ping_timeout: Duration::from_secs(20),
@@ -101,7 +129,13 @@ impl Default for ListenerLimits {
             closing_grace: Duration::from_millis(250),
             max_connections: default_max_connections(open_files()),
             max_per_source: 1_024,
-            exempt_sources: Vec::new(),
+            proxy_header: Duration::from_secs(2),
+            max_per_identity: 1_024,
+            paced: Paced::Strangers,
+            body_rate: 1024,
+            body_grace: Duration::from_secs(10),
+            send_stall: Duration::from_secs(30),
+            stream_idle: Duration::from_secs(300),
             tcp_keepalive: Duration::from_secs(60),
             tcp_user_timeout: Duration::from_secs(20),
         }
@@ -149,5 +183,19 @@ mod tests {
         assert_eq!((limits.h2_idle.as_secs(), limits.max_age.as_secs()), (300, 1_800));
         assert_eq!((limits.h2_max_header_list, limits.max_per_source), (16_384, 1_024));
         assert_eq!((limits.tcp_keepalive.as_secs(), limits.tcp_user_timeout.as_secs()), (60, 20));
+        assert_eq!((limits.tls_handshake.as_secs(), limits.proxy_header.as_secs()), (5, 2));
+        assert_eq!(
+            (limits.max_handshakes, limits.max_handshakes_per_source, limits.max_per_identity),
+            (1_000, 64, 1_024)
+        );
+        assert_eq!((limits.h1_max_headers, limits.h1_max_header_size, limits.h1_max_buffer), (100, 16_384, 65_536));
+        assert_eq!((limits.h2_connection_window_proven, limits.h2_max_frame), (16_777_216, 16_384));
+        assert_eq!(
+            (limits.h2_control_frames, limits.h2_send_buffer, limits.h2_connect_protocol),
+            (1_000, 65_536, true)
+        );
+        assert_eq!((limits.body_rate, limits.body_grace.as_secs()), (1_024, 10));
+        assert_eq!((limits.send_stall.as_secs(), limits.stream_idle.as_secs()), (30, 300));
+        assert!(limits.max_connections <= 10_000 && limits.paced == Paced::Strangers);
     }
 }

@@ -14,10 +14,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tower_service::Service;
 
 use super::{
-    caps::{Caps, Refused},
+    caps::{Caps, Proxies, Refused},
     connection::{self, Ended},
     drain::{Drain, Phase},
-    limits::ListenerLimits,
+    limits::{ListenerLimits, Paced},
+    pace::Slow,
     secure::{self, Accepted, InboundTls},
     socket,
 };
@@ -39,6 +40,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_s
 pub(crate) struct Listener {
     source: Source,
     local: PeerAddr,
+    proxies: Proxies,
 }
 
 #[derive(Debug)]
@@ -76,13 +78,18 @@ impl Listener {
     /// Takes over a bound socket.
     pub(crate) fn from_tokio(listener: TcpListener) -> io::Result<Self> {
         let local = PeerAddr::Tcp(listener.local_addr()?);
-        Ok(Self { source: Source::Tcp(listener), local })
+        Ok(Self { source: Source::Tcp(listener), local, proxies: Proxies::default() })
     }
 
     /// Listens inside this process.
     pub(crate) fn memory(listener: MemoryListener) -> Self {
         let local = PeerAddr::Memory(listener.name().clone());
-        Self { source: Source::Memory(listener), local }
+        Self { source: Source::Memory(listener), local, proxies: Proxies::default() }
+    }
+
+    /// Who speaks for others to it.
+    pub(crate) fn behind(self, proxies: Proxies) -> Self {
+        Self { proxies, ..self }
     }
 
     /// Where it listens.
@@ -179,6 +186,8 @@ pub(super) struct Shared {
     refused_total: Counter,
     refused_per_source: Counter,
     refused_denied: Counter,
+    refused_no_proxy: Counter,
+    too_slow: [Counter; Slow::ALL.len()],
     accept_errors: Counter,
     ended: [Counter; Ended::ALL.len()],
 }
@@ -191,8 +200,8 @@ impl Acceptor {
         let open = registry.gauge("sinew_connections", &[("direction", "inbound"), ("listener", name)]);
         Self {
             shared: Arc::new(Shared {
+                caps: Arc::new(Caps::new(open, &limits)),
                 limits,
-                caps: Arc::new(Caps::new(open)),
                 roll: Arc::default(),
                 drain,
                 tasks,
@@ -200,6 +209,10 @@ impl Acceptor {
                 refused_total: refused("max_connections"),
                 refused_per_source: refused("max_per_source"),
                 refused_denied: refused("denied"),
+                refused_no_proxy: refused("not_a_proxy"),
+                too_slow: Slow::ALL.map(|slow| {
+                    registry.counter("sinew_slow_exchanges_total", &[("listener", name), ("reason", slow.reason())])
+                }),
                 accept_errors: registry.counter("sinew_accept_errors_total", &[("listener", name)]),
                 ended: Ended::ALL.map(|ended| {
                     registry.counter(
@@ -242,16 +255,16 @@ impl Acceptor {
         let shared = Arc::clone(&self.shared);
         let held = shared.drain.hold();
         self.shared.tasks.spawn(async move {
-            let local = listener.local.clone();
+            let Listener { source, local, proxies } = listener;
             let make = Arc::new(make);
             let open = |stream: Stream| {
                 if admits(&stream.remote(&local), &local) {
-                    shared.open(stream, &local, tls(), &make);
+                    shared.open(stream, &local, &proxies, tls(), &make);
                 } else {
                     shared.refused_denied.inc();
                 }
             };
-            accept_all(listener.source, &shared, open).await;
+            accept_all(source, &shared, open).await;
             drop(held);
         });
     }
@@ -270,8 +283,20 @@ impl Acceptor {
 }
 
 impl Shared {
-    fn open<M, S, RB>(self: &Arc<Self>, stream: Stream, local: &PeerAddr, tls: InboundTls, make: &Arc<M>)
-    where
+    /// An exchange was ended for its peer's pace.
+    pub(super) fn too_slow(&self, slow: Slow) {
+        tracing::debug!(rule = slow.reason(), "an exchange was ended: its peer is too slow");
+        self.too_slow[slow as usize].inc();
+    }
+
+    fn open<M, S, RB>(
+        self: &Arc<Self>,
+        stream: Stream,
+        local: &PeerAddr,
+        proxies: &Proxies,
+        tls: InboundTls,
+        make: &Arc<M>,
+    ) where
         M: Fn(Peer, Cut) -> S + Send + Sync + 'static,
         S: Service<Request<Body>, Response = Response<RB>> + Clone + Send + 'static,
         S::Error: Into<BoxError>,
@@ -279,15 +304,17 @@ impl Shared {
         RB: HttpBody<Data = Bytes> + Send + 'static,
         RB::Error: Into<BoxError>,
     {
-        let remote = stream.remote(local);
-        let admission = match self.caps.admit(&remote, &self.limits) {
+        let mut remote = stream.remote(local);
+        let mut admission = match self.caps.admit(&remote, proxies, &self.limits) {
             Ok(admission) => admission,
             // Dropping the stream closes it: cheaper for both ends than an answer.
             Err(Refused::Total) => return self.refused_total.inc(),
             Err(Refused::PerSource) => return self.refused_per_source.inc(),
+            Err(Refused::NotAProxy) => return self.refused_no_proxy.inc(),
         };
         self.accepted.inc();
-        let accepted = match stream {
+        let (header, in_process) = (proxies.header, matches!(stream, Stream::Memory(_)));
+        let mut accepted = match stream {
             Stream::Tcp(stream, _) => {
                 socket::prepare(&stream, &self.limits);
                 Accepted::Tcp(stream)
@@ -302,8 +329,36 @@ impl Shared {
         let cut = Cut { group: group.clone(), denied: self.ended[Ended::Denied as usize].clone() };
         group.spawn(async move {
             let ended = async {
-                let admitted =
-                    secure::admit(accepted, &tls, remote.is_local(), &shared.limits, &admission, &watch).await?;
+                let limits = &shared.limits;
+                let mut local_peer = remote.is_local();
+                let evicted = admission.evicted();
+                let proven = async {
+                    if header && let Some(source) = secure::proxied(&mut accepted, limits, &watch).await? {
+                        remote = PeerAddr::Tcp(source);
+                        // Whatever the proxy says of the address, its connection is not of this machine.
+                        local_peer = false;
+                        if !admission.told(source.ip(), limits) {
+                            shared.refused_per_source.inc();
+                            return Err(Ended::PerSource);
+                        }
+                    }
+                    secure::admit(accepted, &tls, local_peer, limits, &admission, &watch).await
+                };
+                let admitted = tokio::select! {
+                    biased;
+                    () = evicted => return Err(Ended::Evicted),
+                    admitted = proven => admitted?,
+                };
+                if let Some(proven) = &admitted.peer
+                    && !admission.identify(&proven.id, limits)
+                {
+                    tracing::debug!(id = %proven.id, "a connection was refused: its identity has too many");
+                    return Err(Ended::PerIdentity);
+                }
+                let paced = match limits.paced {
+                    Paced::Strangers => admitted.peer.is_none() && !in_process,
+                    Paced::All => true,
+                };
                 let enrolled = admitted.peer.clone().map(|peer| shared.roll.enrol(peer, move || own.cancel()));
                 let mut expires = None;
                 if let (Some(proven), InboundTls::On { holds, .. }) = (&admitted.peer, &tls) {
@@ -320,7 +375,8 @@ impl Shared {
                 let peer = peer.asking_for(admitted.server_name);
                 let service = || make(peer, cut);
                 let ended =
-                    connection::serve(admitted.io, expires, admission, service, Arc::clone(&shared), watch).await;
+                    connection::serve(admitted.io, expires, paced, admission, service, Arc::clone(&shared), watch)
+                        .await;
                 drop(enrolled);
                 Ok(ended)
             };

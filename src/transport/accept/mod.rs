@@ -23,10 +23,13 @@
 mod caps;
 mod connection;
 mod drain;
+mod exchanges;
 mod flood;
 mod io;
 mod limits;
 mod listener;
+mod pace;
+mod proxy_header;
 mod refuse;
 mod secure;
 mod service;
@@ -35,8 +38,9 @@ mod socket;
 mod state;
 
 pub(crate) use self::{
+    caps::Proxies,
     drain::{Drain, DrainReport, DrainWatch, Phase},
-    limits::ListenerLimits,
+    limits::{ListenerLimits, Paced},
     listener::{Acceptor, Cut, Listener},
     secure::{InboundTls, Plaintext},
 };

@@ -4,11 +4,12 @@
 //! reason. The configuration of one handshake is one snapshot: what it was judged by is what the peer is recorded with.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -16,14 +17,14 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{LazyConfigAcceptor, rustls::server::Acceptor};
 
 use super::{
     caps::Admission,
     connection::Ended,
     drain::{DrainWatch, Phase},
     limits::ListenerLimits,
-    refuse,
+    proxy_header, refuse,
 };
 use crate::{
     error::Error,
@@ -106,18 +107,20 @@ pub(super) async fn admit(
     match first {
         None => Err(Ended::Closed),
         Some(HANDSHAKE) => {
-            let _handshake = admission.handshake(limits).ok_or(Ended::HandshakeRefused)?;
+            let began = rt::now();
+            let place = async { Ok(admission.handshake(limits).await) };
+            let _place = within(watch, limits.tls_handshake, Ended::HandshakeRefused, place).await?;
             let side = side().map_err(|error| {
                 tracing::warn!("a connection was refused: {error}");
                 Ended::NoCredential
             })?;
             let shaken = async {
                 match accepted {
-                    Accepted::Tcp(stream) => handshake(stream, &side).await,
-                    Accepted::Memory(io) => handshake(io, &side).await,
+                    Accepted::Tcp(stream) => handshake(stream, &side, admission).await,
+                    Accepted::Memory(io) => handshake(io, &side, admission).await,
                 }
             };
-            within(watch, limits.tls_handshake, Ended::HandshakeTimeout, shaken).await
+            within(watch, limits.tls_handshake.saturating_sub(began.elapsed()), Ended::HandshakeTimeout, shaken).await
         }
         Some(_) => {
             let io: Box<dyn Io> = match accepted {
@@ -131,6 +134,25 @@ pub(super) async fn admit(
             Err(Ended::Plaintext)
         }
     }
+}
+
+/// Where the connection comes from, as its PROXY header tells; `None` if the proxy speaks for itself.
+pub(super) async fn proxied(
+    accepted: &mut Accepted,
+    limits: &ListenerLimits,
+    watch: &DrainWatch,
+) -> Result<Option<SocketAddr>, Ended> {
+    let header = async {
+        let read = match accepted {
+            Accepted::Tcp(stream) => proxy_header::read(stream).await,
+            Accepted::Memory(io) => proxy_header::read(io).await,
+        };
+        read.map_err(|error| {
+            tracing::warn!("a connection was refused: its PROXY header cannot be read: {error}");
+            Ended::ProxyHeader
+        })
+    };
+    within(watch, limits.proxy_header, Ended::ProxyHeader, header).await
 }
 
 /// Bounded by time, and by the drain's end.
@@ -164,11 +186,21 @@ async fn first_byte(accepted: Accepted) -> Result<(Option<u8>, Accepted), Ended>
     }
 }
 
-async fn handshake<I: Io>(io: I, side: &ServerSide) -> Result<Admitted, Ended> {
-    let stream = TlsAcceptor::from(Arc::clone(&side.config)).accept(io).await.map_err(|failure| {
+async fn handshake<I: Io>(io: I, side: &ServerSide, admission: &Admission) -> Result<Admitted, Ended> {
+    let failed = |failure| {
         tracing::debug!("a handshake failed: {}", error::handshake(&failure));
         Ended::HandshakeFailed
-    })?;
+    };
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), io).await.map_err(failed)?;
+    admission.heard();
+    let mut shake = hello.into_stream(Arc::clone(&side.config));
+    let mut turns = admission.turns();
+    // A turn is held for one poll, never while the peer is waited for.
+    let stream = poll_fn(|cx| {
+        let _turn = ready!(turns.poll_acquire(cx));
+        Pin::new(&mut shake).poll(cx)
+    });
+    let stream = stream.await.map_err(failed)?;
     let connection = stream.get_ref().1;
     let peer = (side.prove)(connection);
     let server_name = connection.server_name().map(|name| name.trim_end_matches('.').to_ascii_lowercase().into());

@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
@@ -10,27 +11,48 @@ use std::{
 use bytes::Bytes;
 use http::{
     HeaderValue, Method, Request, Response, StatusCode,
-    header::{CONNECTION, HeaderMap},
+    header::{CONNECTION, HeaderMap, UPGRADE},
 };
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::state::{ConnState, InFlight};
-use crate::{body::Body, error::BoxError};
+use super::{
+    exchanges::Judged,
+    state::{ConnState, InFlight},
+};
+use crate::{
+    body::{Body, Meter},
+    classify::is_grpc,
+    error::BoxError,
+};
 
 /// The service of one connection.
 pub(super) struct Wire<S> {
     inner: S,
     state: Arc<ConnState>,
     http1: bool,
+    judged: Option<Judged>,
 }
 
 impl<S> Wire<S> {
-    pub(super) fn new(inner: S, state: Arc<ConnState>, http1: bool) -> Self {
-        Self { inner, state, http1 }
+    pub(super) fn new(inner: S, state: Arc<ConnState>, http1: bool, judged: Option<Judged>) -> Self {
+        Self { inner, state, http1, judged }
     }
+}
+
+/// Whether a request may be judged by its peer's pace: not what streams by its nature, and not who says that it waits.
+fn has_pace(request: &Request<Incoming>) -> bool {
+    let headers = request.headers();
+    let waits = || {
+        let prefers = headers.get_all("prefer").into_iter().filter_map(|value| value.to_str().ok());
+        prefers.flat_map(|value| value.split([',', ';'])).any(|preference| {
+            let name = preference.split('=').next().unwrap_or_default();
+            name.trim().eq_ignore_ascii_case("wait")
+        })
+    };
+    !(is_grpc(headers) || request.method() == Method::CONNECT || headers.contains_key(UPGRADE) || waits())
 }
 
 impl<S, RB> hyper::service::Service<Request<Incoming>> for Wire<S>
@@ -47,7 +69,14 @@ where
         let guard = self.state.begin(!request.body().is_end_stream());
         let http1 =
             self.http1.then(|| Http1 { state: Arc::clone(&self.state), connect: request.method() == Method::CONNECT });
-        let request = request.map(Body::incoming);
+        let meter = match &self.judged {
+            Some(judged) if has_pace(&request) => Some(judged.begin()),
+            _ => None,
+        };
+        let request = match &meter {
+            None => request.map(Body::incoming),
+            Some(meter) => request.map(|body| Body::metered(body, Arc::clone(meter))),
+        };
         let mut inner = self.inner.clone();
         // A service that is ready is called here and not in the future: admission must be decided before a future
         // exists, or under overload every accepted request waits behind every other.
@@ -56,7 +85,7 @@ where
             Poll::Ready(Err(error)) => Stage::Failed { error: Some(error.into()) },
             Poll::Pending => Stage::Waiting { inner, request: Some(request) },
         };
-        ResponseFuture { stage, guard: Some(guard), http1 }
+        ResponseFuture { stage, guard: Some(guard), http1, meter }
     }
 }
 
@@ -85,6 +114,7 @@ pin_project! {
         stage: Stage<S, S::Future>,
         guard: Option<InFlight>,
         http1: Option<Http1>,
+        meter: Option<Arc<Meter>>,
     }
 }
 
@@ -118,10 +148,11 @@ where
                 }
                 StageProj::Called { future } => {
                     let (mut head, body) = ready!(future.poll(cx)).map_err(Into::into)?.into_parts();
-                    if let Some(http1) = this.http1 {
+                    if let Some(http1) = this.http1.as_ref() {
                         http1.finish(head.status, &mut head.headers);
                     }
-                    return Poll::Ready(Ok(Response::from_parts(head, Counted::new(body, this.guard.take()))));
+                    let body = Counted::new(body, this.guard.take(), this.meter.take(), this.http1.is_none());
+                    return Poll::Ready(Ok(Response::from_parts(head, body)));
                 }
                 StageProj::Failed { error } => {
                     return error.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error)));
@@ -131,19 +162,26 @@ where
     }
 }
 
+/// Longest part of a response that HTTP/2 is given at once: h2 keeps the whole of what it was given for as soon as the peer
+/// opens its window by one byte.
+const MAX_PART: usize = 64 * 1024;
+
 pin_project! {
-    /// A response body; the request is in flight until it ends.
+    /// A response body; the request is in flight until it ends. `rest` is what is left of a part that was too long.
     pub(super) struct Counted<B> {
         #[pin]
         body: B,
         guard: Option<InFlight>,
+        meter: Option<Arc<Meter>>,
+        rest: Bytes,
+        max_part: usize,
     }
 }
 
 impl<B: HttpBody> Counted<B> {
-    fn new(body: B, guard: Option<InFlight>) -> Self {
+    fn new(body: B, guard: Option<InFlight>, meter: Option<Arc<Meter>>, http2: bool) -> Self {
         let guard = guard.filter(|_| !body.is_end_stream());
-        Self { body, guard }
+        Self { body, guard, meter, rest: Bytes::new(), max_part: if http2 { MAX_PART } else { usize::MAX } }
     }
 }
 
@@ -153,19 +191,41 @@ impl<B: HttpBody<Data = Bytes>> HttpBody for Counted<B> {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let mut this = self.project();
-        let frame = ready!(this.body.as_mut().poll_frame(cx));
-        let more = matches!(&frame, Some(Ok(frame)) if frame.is_data()) && !this.body.is_end_stream();
-        if !more {
+        if let Some(meter) = this.meter.as_deref() {
+            meter.wanted();
+        }
+        let mut frame = match mem::take(this.rest) {
+            rest if rest.is_empty() => ready!(this.body.as_mut().poll_frame(cx)),
+            rest => Some(Ok(Frame::data(rest))),
+        };
+        if let Some(Ok(part)) = &mut frame
+            && let Some(data) = part.data_mut()
+            && data.len() > *this.max_part
+        {
+            *this.rest = data.split_off(*this.max_part);
+        }
+        if let (Some(meter), Some(_)) = (this.meter.as_deref(), &frame) {
+            meter.gave();
+        }
+        let is_data = matches!(&frame, Some(Ok(frame)) if frame.is_data());
+        if !(is_data && (!this.rest.is_empty() || !this.body.is_end_stream())) {
             *this.guard = None;
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let hint = self.body.size_hint();
+        let rest = self.rest.len() as u64;
+        let mut all = SizeHint::new();
+        all.set_lower(hint.lower().saturating_add(rest));
+        if let Some(upper) = hint.upper() {
+            all.set_upper(upper.saturating_add(rest));
+        }
+        all
     }
 }

@@ -25,6 +25,8 @@ pub(super) struct ConnState {
     /// Counts reads between requests after one with a body.
     progress: AtomicU32,
     write_blocked: AtomicBool,
+    /// Counts how often the peer stopped to take our bytes, or began again.
+    write_turns: AtomicU32,
     close_next: AtomicBool,
     quiet: AtomicBool,
     flooded: AtomicBool,
@@ -70,6 +72,13 @@ pub(super) struct Mark {
     progress: u32,
 }
 
+impl Mark {
+    /// How many requests there have been.
+    pub(super) fn requests(&self) -> u32 {
+        self.requests
+    }
+}
+
 impl ConnState {
     /// A request was read; the guard ends with its response.
     pub(super) fn begin(self: &Arc<Self>, has_body: bool) -> InFlight {
@@ -92,6 +101,12 @@ impl ConnState {
 
     pub(super) fn set_write_blocked(&self, blocked: bool) {
         self.write_blocked.store(blocked, Relaxed);
+        self.write_turns.fetch_add(1, Relaxed);
+    }
+
+    /// Whether the peer takes our bytes, and how often that has changed.
+    pub(super) fn write_blocked(&self) -> (bool, u32) {
+        (self.write_blocked.load(Relaxed), self.write_turns.load(Relaxed))
     }
 
     pub(super) fn requests(&self) -> u32 {

@@ -193,6 +193,7 @@ async fn http2_load(io: TcpStream, lost: &AtomicU32, served: &AtomicU32) {
     let Ok((mut send, connection)) = h2::client::handshake(io).await else { return };
     let connection = tokio::spawn(connection);
     let mut streams = Vec::new();
+    let mut answered = false;
     loop {
         for _ in 0..4 {
             let Ok(ready) = send.clone().ready().await else { break };
@@ -208,6 +209,7 @@ async fn http2_load(io: TcpStream, lost: &AtomicU32, served: &AtomicU32) {
         for response in streams.drain(..) {
             match response.await {
                 Ok(response) => {
+                    answered = true;
                     let mut body = response.into_body();
                     let mut read = Vec::new();
                     while let Some(Ok(data)) = body.data().await {
@@ -219,7 +221,8 @@ async fn http2_load(io: TcpStream, lost: &AtomicU32, served: &AtomicU32) {
                 }
                 // Above the last id of the final GOAWAY: provably not processed, free to send again.
                 Err(error) if error.is_go_away() && error.is_remote() => {}
-                Err(error) if served.load(Relaxed) == 0 && error.is_io() => {}
+                // A connection that the kernel completed after the listener was closed never reached us.
+                Err(error) if !answered && error.is_io() => {}
                 Err(_) => {
                     lost.fetch_add(1, Relaxed);
                 }

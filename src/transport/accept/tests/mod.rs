@@ -3,9 +3,11 @@
 mod drain;
 mod exhausted;
 mod hostile;
+mod proxied;
 mod serve;
+mod slow;
 
-use std::{convert::Infallible, net::SocketAddr, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -17,7 +19,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{Acceptor, Drain, InboundTls, Listener, ListenerLimits};
+use super::{Acceptor, Drain, InboundTls, Listener, ListenerLimits, Paced, Proxies};
 use crate::{body::Body, instrument::Registry, peer::Peer, rt, rt::TaskSet, transport::memory::MemoryNetwork};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -64,7 +66,7 @@ impl Server {
 type App = tower::util::BoxCloneService<Request<Body>, Response<Body>, Infallible>;
 
 /// Answers by path: `/slow/<ms>` waits, `/stream` sends a byte a second for ten, `/echo` the body, `/upgrade` switches
-/// to an echo, `/early` answers without reading.
+/// to an echo, `/large` sends 8 MiB.
 fn app(peer: Peer) -> App {
     App::new(tower::service_fn(move |request: Request<Body>| {
         let peer = peer.clone();
@@ -75,6 +77,8 @@ fn app(peer: Peer) -> App {
                 rt::sleep(Duration::from_millis(ms.parse().unwrap())).await;
             } else if path == "/peer" {
                 *response.body_mut() = Body::from(peer.remote_addr().to_string());
+            } else if path == "/large" {
+                *response.body_mut() = Body::from(vec![b'x'; 8 << 20]);
             } else if path == "/panic" {
                 panic!("a handler panicked");
             } else if path == "/echo" {
