@@ -156,9 +156,10 @@ fn proxies(fields: &mut Fields<'_, '_, '_>) -> Option<Set<ProxySpec>> {
     let words = [("off", false), ("required", true)];
     let protocol = fields.field("proxy_protocol", doc, |at| at.choice("a mode of the PROXY protocol", &words, &[]));
     let origin = protocol.as_ref().map(|set| &set.origin).or(trusted.as_ref().map(|set| &set.origin))?.clone();
-    let mut spec = ProxySpec::default();
-    spec.trusted_proxies = trusted.into_iter().flat_map(|set| set.value).map(|set| set.value).collect();
-    spec.proxy_protocol = protocol.is_some_and(|set| set.value);
+    let spec = ProxySpec {
+        trusted_proxies: trusted.into_iter().flat_map(|set| set.value).map(|set| set.value).collect(),
+        proxy_protocol: protocol.is_some_and(|set| set.value),
+    };
     Some(Set { value: spec, origin })
 }
 

@@ -50,7 +50,7 @@ pub(super) struct Pace {
 impl Pace {
     /// The reading now, `elapsed` after the last one.
     pub(super) fn judge(&mut self, now: Reading, elapsed: Duration, limits: &ListenerLimits) -> Option<Slow> {
-        let Some(last) = self.last.replace(now) else { return None };
+        let last = self.last.replace(now)?;
         let received = now.received.saturating_sub(last.received);
         if last.asked && now.asked {
             let paid = Duration::from_secs_f64(received as f64 / limits.body_rate.max(1) as f64);
