@@ -6,8 +6,13 @@
 //! What is held for long can be counted by another limit instead ([`Limit::move_old`]), wherever it is held.
 
 mod ages;
+mod queue;
+
+pub use self::queue::QueueOrder;
 
 use std::{
+    future::Future,
+    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
@@ -15,13 +20,15 @@ use std::{
             Ordering::{Relaxed, SeqCst},
         },
     },
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use tokio::sync::Notify;
-
-use self::ages::{Ages, Returned, Young};
-use crate::rt::Instant;
+use self::{
+    ages::{Ages, Returned, Young},
+    queue::Queue,
+};
+use crate::rt::{self, Instant};
 
 /// An exact limit, shared by clones.
 #[derive(Debug)]
@@ -32,9 +39,9 @@ pub struct Limit {
     older: AtomicU32,
     ages: Mutex<Ages>,
     max: AtomicU32,
-    /// Callers in [`acquire`](Limit::acquire), woken one by one, first come first served.
+    /// Callers that wait.
     waiting: AtomicU32,
-    returned: Notify,
+    queue: Mutex<Queue<Arc<Slot>>>,
 }
 
 impl Limit {
@@ -46,7 +53,7 @@ impl Limit {
             ages: Mutex::default(),
             max: AtomicU32::new(max),
             waiting: AtomicU32::new(0),
-            returned: Notify::new(),
+            queue: Mutex::default(),
         })
     }
 
@@ -81,27 +88,60 @@ impl Limit {
 
     /// Takes one as soon as one is free. Dropping the future gives up the place in the queue.
     pub async fn acquire(self: &Arc<Self>) -> Permit {
-        struct Waiting<'a>(&'a Limit);
-        impl Drop for Waiting<'_> {
-            fn drop(&mut self) {
-                self.0.waiting.fetch_sub(1, SeqCst);
-            }
-        }
-        self.waiting.fetch_add(1, SeqCst);
-        let _waiting = Waiting(self);
         loop {
-            let returned = self.returned.notified();
-            if let Some(permit) = self.try_acquire() {
+            if let Some(permit) = self.wait(None).await {
                 return permit;
             }
-            returned.await;
+        }
+    }
+
+    /// Waits for one, in the queue's order, as long as it is of use. `None` if it comes too late: the time is over, or the
+    /// queue sends away. The time is looked at only when somebody is served; a timer is the caller's.
+    pub(crate) fn wait(self: &Arc<Self>, until: Option<Instant>) -> Place {
+        // Before the place is taken: a permit that returns meanwhile is seen by `serve` below, or its holder sees this.
+        self.waiting.fetch_add(1, SeqCst);
+        let slot = Arc::<Slot>::default();
+        let id = self.queue().enter(Arc::clone(&slot), until, rt::now());
+        let place = Place { limit: Arc::clone(self), id, slot };
+        self.serve();
+        place
+    }
+
+    /// In which order those who wait are served.
+    pub(crate) fn set_order(&self, order: QueueOrder) {
+        self.queue().set_order(order);
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue<Arc<Slot>>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands what is free to those who wait.
+    #[cold]
+    fn serve(self: &Arc<Self>) {
+        let now = rt::now();
+        let mut queue = self.queue();
+        let mut told: Vec<_> = queue.sent_away(now).into_iter().map(|slot| (slot, None)).collect();
+        while !queue.is_empty() {
+            let Some(permit) = self.try_acquire() else { break };
+            match queue.serve(now) {
+                Some(slot) => told.push((slot, Some(permit))),
+                None => break,
+            }
+        }
+        drop(queue);
+        // A waker may run anything, and a place that is given up returns its permit.
+        for (slot, permit) in told {
+            slot.tell(permit);
         }
     }
 
     /// Moves the ceiling. What is taken stays taken: below a lowered ceiling nothing is admitted until enough returned.
-    pub fn set_max(&self, max: u32) {
+    pub fn set_max(self: &Arc<Self>, max: u32) {
         self.max.store(max, SeqCst);
-        self.returned.notify_waiters();
+        if self.waiting.load(SeqCst) > 0 {
+            self.serve();
+        }
     }
 
     /// Whether somebody waits for one.
@@ -122,7 +162,7 @@ impl Limit {
 
     /// Permits that have been held for `age` are counted by `other` from now on, as far as it has room. Called every few
     /// seconds: a permit leaves at the first call that comes `age` after the first one since it was taken.
-    pub(crate) fn move_old(&self, now: Instant, age: Duration, other: &Arc<Self>) {
+    pub(crate) fn move_old(self: &Arc<Self>, now: Instant, age: Duration, other: &Arc<Self>) {
         let mut ages = self.lock();
         self.close_epoch(&mut ages, now);
         let mut moved = 0;
@@ -134,7 +174,7 @@ impl Limit {
         self.older.fetch_sub(moved, SeqCst);
         drop(ages);
         if moved > 0 && self.waiting.load(SeqCst) > 0 {
-            self.returned.notify_waiters();
+            self.serve();
         }
     }
 
@@ -199,8 +239,85 @@ impl Drop for Permit {
     fn drop(&mut self) {
         self.limit.give_back(self.epoch);
         if self.limit.waiting.load(SeqCst) > 0 {
-            self.limit.returned.notify_one();
+            self.limit.serve();
         }
+    }
+}
+
+/// What one who waits is told.
+#[derive(Debug, Default)]
+struct Slot {
+    state: Mutex<Told>,
+}
+
+#[derive(Debug, Default)]
+enum Told {
+    #[default]
+    Nothing,
+    Waits(Waker),
+    /// The permit, or that it comes too late.
+    Over(Option<Permit>),
+    Taken,
+}
+
+impl Slot {
+    fn lock(&self) -> MutexGuard<'_, Told> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, permit: Option<Permit>) {
+        let mut state = self.lock();
+        // Whoever gave up its place left it to the next.
+        if matches!(*state, Told::Taken) {
+            drop(state);
+            drop(permit);
+            return;
+        }
+        let before = std::mem::replace(&mut *state, Told::Over(permit));
+        drop(state);
+        if let Told::Waits(waker) = before {
+            waker.wake();
+        }
+    }
+}
+
+/// A place in the queue of a [`Limit`]. Dropped, it is given up, and what was handed to it meanwhile goes to the next.
+#[must_use = "a place that is not awaited is given up"]
+#[derive(Debug)]
+pub(crate) struct Place {
+    limit: Arc<Limit>,
+    id: u64,
+    slot: Arc<Slot>,
+}
+
+impl Future for Place {
+    type Output = Option<Permit>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Permit>> {
+        let mut state = self.slot.lock();
+        match &mut *state {
+            Told::Over(permit) => {
+                let permit = permit.take();
+                *state = Told::Taken;
+                Poll::Ready(permit)
+            }
+            // Awaited twice: there is nothing more to wait for.
+            Told::Taken => Poll::Ready(None),
+            waits => {
+                *waits = Told::Waits(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.limit.queue().leave(self.id);
+        let state = std::mem::replace(&mut *self.slot.lock(), Told::Taken);
+        // Not before: a permit that is returned below is not for this place.
+        self.limit.waiting.fetch_sub(1, SeqCst);
+        drop(state);
     }
 }
 
@@ -314,6 +431,62 @@ mod tests {
         drop(held);
         assert!(second.is_woken() && second.poll().is_ready());
         assert_eq!(limit.used(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_permit_goes_to_the_newest_where_the_order_says_so_and_late_ones_are_sent_away() {
+        let limit = Limit::new(1);
+        limit.set_order(QueueOrder::Lifo);
+        let held = limit.try_acquire();
+        let late = tokio_test::task::spawn(limit.wait(Some(rt::now() + AGE)));
+        let (mut old, mut new) = (tokio_test::task::spawn(limit.wait(None)), tokio_test::task::spawn(limit.wait(None)));
+        let mut late = late;
+        assert!(late.poll().is_pending() && old.poll().is_pending() && new.poll().is_pending());
+        tokio::time::advance(AGE).await;
+        drop(held);
+        let Poll::Ready(None) = late.poll() else { panic!("its time is over") };
+        let Poll::Ready(Some(permit)) = new.poll() else { panic!("the newest is served") };
+        assert!(old.poll().is_pending());
+        drop(permit);
+        assert!(matches!(old.poll(), Poll::Ready(Some(_))));
+        drop((late, old, new));
+        assert_eq!((limit.used(), limit.waiting.load(SeqCst)), (0, 0));
+    }
+
+    proptest::proptest! {
+        /// Whatever is dropped when, before it is polled, between hand-over and poll, or after: all permits return, and
+        /// nobody who still waits is forgotten.
+        #[test]
+        fn places_dropped_at_any_moment_return_what_they_hold(
+            order in 0usize..3,
+            steps in proptest::collection::vec((0u8..5, 0usize..8), 1..200),
+        ) {
+            let limit = Limit::new(3);
+            limit.set_order([QueueOrder::Fifo, QueueOrder::Lifo, QueueOrder::Codel][order]);
+            let mut held = Vec::new();
+            let mut places: Vec<tokio_test::task::Spawn<Place>> = Vec::new();
+            for (step, index) in steps {
+                match step {
+                    0 => held.extend(limit.try_acquire()),
+                    1 => places.push(tokio_test::task::spawn(limit.wait(None))),
+                    2 if !held.is_empty() => drop(held.swap_remove(index % held.len())),
+                    3 if !places.is_empty() => drop(places.swap_remove(index % places.len())),
+                    4 if !places.is_empty() => {
+                        let at = index % places.len();
+                        if let Poll::Ready(permit) = places[at].poll() {
+                            held.extend(permit);
+                            drop(places.swap_remove(at));
+                        }
+                    }
+                    _ => {}
+                }
+                proptest::prop_assert!(limit.used() <= 3);
+                // Nobody waits while there is room.
+                proptest::prop_assert!(limit.used() == 3 || limit.queue().is_empty());
+            }
+            drop((held, places));
+            proptest::prop_assert_eq!((limit.used(), limit.waiting.load(SeqCst)), (0, 0));
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Switches of the environment, for the hour in which a policy does more harm than good.
 //!
-//! `SINEW_DISABLE=retry,hedge,outlier` turns features off wherever they are configured, pins included, without a change of
-//! configuration; it takes a restart. What protects is not among them: identity, authorization and exact limits stay. Read
+//! `SINEW_DISABLE=retry,hedge,outlier` turns features off wherever they are configured, without a change of configuration; it
+//! takes a restart. What protects is not among them: identity, authorization and exact limits stay, and what code pinned. Read
 //! once by each process. `SINEW_DEBUGGER=1` suspends timeouts and deadlines, so that a process may be stopped in a debugger
 //! for as long as it takes; the peers that wait for it need it as well.
 

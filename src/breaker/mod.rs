@@ -19,7 +19,7 @@ mod handle;
 mod layer;
 mod policy;
 
-pub use crate::permit::{Limit, Permit};
+pub use crate::permit::{Limit, Permit, QueueOrder};
 
 pub(crate) use self::handle::{CircuitSeries, Judge};
 pub use self::{

@@ -145,13 +145,17 @@ impl Cluster {
         if limit.is_zero() {
             return State::Refused(Some(self.over_limit(limit)));
         }
-        let (cluster, tried) = (Arc::clone(self), cx.tried.clone());
+        let Some(pending) = self.pending.try_acquire() else { return State::Refused(Some(self.too_many_wait())) };
+        let (cluster, tried, deadline) = (Arc::clone(self), cx.tried.clone(), cx.deadline);
         let owned = Ask { tried: &[], ..ask(&request, &cx) };
         let waited = async move {
-            let permit = match rt::timeout(limit, cluster.requests.acquire()).await {
+            let begun = rt::now();
+            let until = deadline.into_iter().chain([begun + limit]).min();
+            let permit = match rt::timeout(limit, cluster.requests.wait(until)).await.flatten() {
                 Some(permit) => permit,
-                None => return Err(cluster.over_limit(limit)),
+                None => return Err(cluster.over_limit(rt::now().saturating_duration_since(begun))),
             };
+            drop(pending);
             let ask = Ask { tried: &tried, ..owned };
             let chosen = match cluster.try_ready(ask) {
                 Ready::Go(chosen) => chosen,
@@ -166,6 +170,15 @@ impl Cluster {
 
     fn nowhere_else(&self) -> Error {
         Error::new(Code::NoHealthyEndpoint, format!("no other endpoint of `{}` is ready for a hedge", self.name))
+    }
+
+    fn too_many_wait(&self) -> Error {
+        let message = format!(
+            "{} calls wait for `{}` already, its `max_pending_requests`; raise it, or call less at a time",
+            self.pending.max(),
+            self.name
+        );
+        Error::new(Code::Overflow, message)
     }
 
     fn over_limit(&self, waited: Duration) -> Error {

@@ -176,6 +176,7 @@ impl Cluster {
             reported: AtomicUsize::new(0),
             this: Weak::clone(this),
         });
+        cluster.requests.set_order(limits.queue);
         home.join(Arc::downgrade(&cluster));
         cluster
     }

@@ -143,6 +143,7 @@ impl Cluster {
         let before = self.policy.swap(Arc::clone(spec));
         let limits = &spec.circuit_breakers;
         self.requests.set_max(limits.max_requests);
+        self.requests.set_order(limits.queue);
         self.pending.set_max(limits.max_pending_requests);
         self.streams.set_max(limits.max_streams);
         self.connections.set_max(limits.max_connections);

@@ -150,14 +150,21 @@ pub enum KeySource {
     Host,
     /// A header; its first value.
     Header(HeaderName),
+    /// A claim of the caller's verified token, or one inside of claims: its text, number or truth. Requests served only.
+    Claim(Vec<Arc<str>>),
     /// What a function of the application says.
     Custom(KeyFn),
 }
 
 impl KeySource {
+    /// A claim by its name, or inside of others: `org.tenant`.
+    pub fn claim(path: &str) -> Self {
+        Self::Claim(path.split('.').map(Into::into).collect())
+    }
+
     /// Whether it is known of calls that are made, and not only of requests that are served.
     pub fn is_known_of_calls(&self) -> bool {
-        !matches!(self, Self::Identity | Self::RemoteAddress)
+        !matches!(self, Self::Identity | Self::RemoteAddress | Self::Claim(_))
     }
 
     /// As configuration and the entries of a rate limit service have it: `path`, `header.x-tenant`.
@@ -169,6 +176,7 @@ impl KeySource {
             Self::Method => "method".into(),
             Self::Host => "host".into(),
             Self::Header(name) => format!("header.{name}"),
+            Self::Claim(path) => format!("claim.{}", path.join(".")),
             Self::Custom(function) => format!("custom.{}", function.name),
         }
     }

@@ -7,9 +7,11 @@ use std::{
 };
 
 use http::{Extensions, HeaderMap, Method, Request, Uri, header::HOST};
+use serde_json::Value as Json;
 
 use super::policy::KeySource;
 use crate::{
+    caller::Caller,
     context::Inbound,
     matching::host_of,
     peer::{Peer, PeerAddr},
@@ -25,6 +27,7 @@ pub struct Subject<'a> {
     headers: &'a HeaderMap,
     extensions: &'a Extensions,
     peer: Option<&'a Peer>,
+    caller: Option<&'a Caller>,
 }
 
 impl<'a> Subject<'a> {
@@ -37,6 +40,7 @@ impl<'a> Subject<'a> {
             headers: request.headers(),
             extensions: request.extensions(),
             peer: None,
+            caller: None,
         }
     }
 
@@ -44,6 +48,13 @@ impl<'a> Subject<'a> {
     #[must_use]
     pub fn from_peer(mut self, peer: &'a Peer) -> Self {
         self.peer = Some(peer);
+        self
+    }
+
+    /// With what it proved about its caller.
+    #[must_use]
+    pub(crate) fn with_caller(mut self, caller: &'a Caller) -> Self {
+        self.caller = Some(caller);
         self
     }
 
@@ -79,6 +90,11 @@ impl<'a> Subject<'a> {
         self.peer
     }
 
+    /// What the request proved about its caller, if it is one that is served.
+    pub fn caller(&self) -> Option<&'a Caller> {
+        self.caller
+    }
+
     /// What a source says of this request. `None`: nothing.
     pub(super) fn value(&self, source: &KeySource) -> Option<Value<'a>> {
         Some(match source {
@@ -94,6 +110,11 @@ impl<'a> Subject<'a> {
                 None => host_of(self.headers.get(HOST)?.to_str().ok()?),
             }),
             KeySource::Header(name) => Value::Text(self.headers.get(name)?.as_bytes()),
+            KeySource::Claim(path) => match self.caller?.token()?.nested(path)? {
+                Json::String(text) => Value::Text(text.as_bytes()),
+                value @ (Json::Number(_) | Json::Bool(_)) => Value::Owned(value.to_string()),
+                _ => return None,
+            },
             KeySource::Custom(function) => Value::Owned(function.call(self)?),
         })
     }
@@ -175,7 +196,7 @@ impl<B> Limited for Request<B> {
     fn subject(&self) -> Subject<'_> {
         let subject = Subject::of(self);
         match Inbound::of(self.extensions()) {
-            Some(inbound) => subject.from_peer(inbound.peer()),
+            Some(inbound) => subject.from_peer(inbound.peer()).with_caller(&inbound.caller),
             None => subject,
         }
     }

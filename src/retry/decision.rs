@@ -207,6 +207,12 @@ pub(crate) enum No {
     NotReplayable,
     /// The backend's budget is used up.
     Budget,
+    /// It would have been sent again, and the policy only counts that.
+    Shadow,
+    /// It would have been sent again, and is of the share that is not.
+    NotEnforced,
+    /// Another endpoint would have been asked as well.
+    HedgeShadow,
 }
 
 impl No {
@@ -221,6 +227,9 @@ impl No {
         No::Deadline,
         No::NotReplayable,
         No::Budget,
+        No::Shadow,
+        No::NotEnforced,
+        No::HedgeShadow,
     ];
 
     /// The label value in metrics.
@@ -236,6 +245,9 @@ impl No {
             No::Deadline => "deadline",
             No::NotReplayable => "not_replayable",
             No::Budget => "budget",
+            No::Shadow => "shadow",
+            No::NotEnforced => "not_enforced",
+            No::HedgeShadow => "hedge_shadow",
         }
     }
 }

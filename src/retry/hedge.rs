@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use crate::rt::Instant;
+use crate::{
+    enforcement::{Mode, Percent},
+    rt::Instant,
+};
 
 /// `hedge` of a service or a route. Off by default.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -26,6 +29,10 @@ pub struct HedgePolicy {
     /// Whether only idempotent calls are hedged, by the rules of
     /// [`RetryPolicy::require_idempotent`](super::RetryPolicy::require_idempotent). Default true.
     pub require_idempotent: bool,
+    /// The share of the hedges that are decided that is really sent. Default all.
+    pub percentage: Percent,
+    /// Whether hedges are sent. In shadow they are decided and counted, and not sent. Default [`Mode::Enforce`].
+    pub enforcement: Mode,
 }
 
 /// When a further attempt starts.
@@ -48,7 +55,14 @@ pub(crate) const MOST_HEDGES: u8 = 4;
 
 impl Default for HedgePolicy {
     fn default() -> Self {
-        Self { mode: HedgeMode::Off, max_hedged_attempts: 1, max_extra_load_percent: 5, require_idempotent: true }
+        Self {
+            mode: HedgeMode::Off,
+            max_hedged_attempts: 1,
+            max_extra_load_percent: 5,
+            require_idempotent: true,
+            percentage: Percent::ALL,
+            enforcement: Mode::Enforce,
+        }
     }
 }
 
@@ -65,7 +79,7 @@ impl HedgePolicy {
 
     /// Whether anything is hedged.
     pub fn is_on(&self) -> bool {
-        self.mode != HedgeMode::Off
+        self.mode != HedgeMode::Off && self.enforcement != Mode::Off
     }
 
     /// Checks bounds.

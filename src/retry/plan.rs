@@ -16,6 +16,7 @@ use super::{
 use crate::{
     body::Body,
     context::SINEW_SPENT,
+    enforcement::Mode,
     error::{Delivery, Error},
     rt::{self, Instant, Rng},
 };
@@ -277,6 +278,11 @@ impl<S, M: Repeat<R>, R, B> Plan<S, M, R, B> {
         let delay = decision::decide(failure, &handle.policy, &facts, || {
             handle.policy.back_off.delay(facts.retries + 1, before, &mut Rng::local())
         })?;
+        match handle.policy.enforcement {
+            Mode::Enforce if handle.policy.percentage.hit(&mut Rng::local()) => {}
+            Mode::Shadow => return Err(No::Shadow),
+            _ => return Err(No::NotEnforced),
+        }
         let charge = handle.budget.withdraw(now).ok_or(No::Budget)?;
         self.back_off = delay;
         self.retries += 1;
@@ -321,6 +327,11 @@ impl<S, M: Repeat<R>, R, B> Plan<S, M, R, B> {
         let handle = self.kept.handle();
         if !self.kept.elsewhere() {
             return;
+        }
+        match handle.hedge.enforcement {
+            Mode::Enforce if handle.hedge.percentage.hit(&mut Rng::local()) => {}
+            Mode::Shadow => return handle.refused(No::HedgeShadow),
+            _ => return,
         }
         let Some(body) = self.source.again(None) else { return };
         let Some(charge) = handle.budget.withdraw(now) else { return };

@@ -5,7 +5,10 @@ use std::{fmt, time::Duration};
 use http::{HeaderName, StatusCode};
 
 use super::backoff::Backoff;
-use crate::matching::StringMatch;
+use crate::{
+    enforcement::{Mode, Percent},
+    matching::StringMatch,
+};
 
 /// What makes a call be sent again: the conditions of Envoy's `retry_on` and `retry_grpc_on`, by their names.
 ///
@@ -199,6 +202,11 @@ pub struct RetryPolicy {
     /// How many further attempts a whole tree of calls below this one may make, if this process is its root. Default 2,
     /// 0 to 10.
     pub tree_allowance: u8,
+    /// The share of the retries that are decided that is really made. Default all.
+    pub percentage: Percent,
+    /// Whether retries are made. In shadow they are decided and counted, and not made. What nothing was sent of is sent
+    /// again in any case. Default [`Mode::Enforce`].
+    pub enforcement: Mode,
 }
 
 /// Largest `num_retries` and `tree_allowance`.
@@ -222,6 +230,8 @@ impl Default for RetryPolicy {
             peek_trailers: true,
             min_remaining: None,
             tree_allowance: 2,
+            percentage: Percent::ALL,
+            enforcement: Mode::Enforce,
         }
     }
 }

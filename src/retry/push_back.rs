@@ -11,7 +11,7 @@ use crate::rt;
 pub(crate) enum PushBack {
     /// `grpc-retry-pushback-ms`: exactly then (gRFC A6).
     Exactly(Duration),
-    /// `Retry-After`, `X-RateLimit-Reset`: not at this peer before then.
+    /// `Retry-After` (seconds or a date, RFC 9110 §10.2.3), `X-RateLimit-Reset`: not at this peer before then.
     AtLeast(Duration),
     /// A negative or unreadable `grpc-retry-pushback-ms`.
     Never,
@@ -26,6 +26,12 @@ pub(crate) fn read(headers: &HeaderMap) -> Option<PushBack> {
     let number = |name| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
     if let Some(seconds) = number("retry-after") {
         return Some(PushBack::AtLeast(Duration::from_secs(seconds)));
+    }
+    if let Some(then) =
+        headers.get("retry-after").and_then(|value| httpdate::parse_http_date(value.to_str().ok()?).ok())
+    {
+        // A time that is past is now.
+        return Some(PushBack::AtLeast(then.duration_since(rt::wall()).unwrap_or_default()));
     }
     let reset = number("x-ratelimit-reset")?;
     // Some send seconds to wait, some the time of day.
@@ -54,7 +60,11 @@ mod tests {
             assert_eq!(of("grpc-retry-pushback-ms", never), Some(PushBack::Never), "{never}");
         }
         assert_eq!(of("retry-after", "3"), Some(PushBack::AtLeast(s(3))));
-        assert_eq!(of("retry-after", "Fri, 31 Dec 1999 23:59:59 GMT"), None);
+        assert_eq!(of("retry-after", "Fri, 31 Dec 1999 23:59:59 GMT"), Some(PushBack::AtLeast(s(0))));
+        assert_eq!(of("retry-after", "Fri, 31 Dec 1999"), None);
+        let date = httpdate::fmt_http_date(rt::wall() + s(20));
+        let Some(PushBack::AtLeast(wait)) = of("retry-after", &date) else { panic!("a date") };
+        assert!((s(18)..=s(20)).contains(&wait), "{wait:?}");
         assert_eq!(of("x-ratelimit-reset", "7"), Some(PushBack::AtLeast(s(7))));
         let then = unix_time() + 20;
         let Some(PushBack::AtLeast(wait)) = of("x-ratelimit-reset", &then.to_string()) else { panic!("a time") };

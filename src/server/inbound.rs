@@ -68,7 +68,7 @@ impl Carrier for Served {
 impl Limited for Served {
     fn subject(&self) -> Subject<'_> {
         let path = self.cx.canonical.path(self.request.uri());
-        Subject::of(&self.request).from_peer(&self.cx.peer).with_path(path)
+        Subject::of(&self.request).from_peer(&self.cx.peer).with_caller(&self.cx.caller).with_path(path)
     }
 
     fn at(&self) -> std::time::Instant {

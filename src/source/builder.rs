@@ -480,6 +480,7 @@ impl ServiceBuilder {
             max_pending_requests: set(policy.max_pending_requests),
             max_requests: set(policy.max_requests),
             max_streams: set(policy.max_streams),
+            queue: Some(Set::new(policy.queue, origin.clone())),
         };
         *breakers = limits;
         self

@@ -16,7 +16,7 @@ use crate::{
     authn::{ApiKeys, Authn, ClientAddress, ClientCert, JwtIssuer},
     authz::{Action, Policy, Rule},
     balance::BalancePolicy,
-    breaker::CircuitPolicy,
+    breaker::{CircuitPolicy, QueueOrder},
     canon::PathNormalization,
     health::HealthCheck,
     limit::RateLimitPolicy,
@@ -300,13 +300,14 @@ pub(crate) struct PartialBreakers {
     pub(crate) max_pending_requests: Field<u32>,
     pub(crate) max_requests: Field<u32>,
     pub(crate) max_streams: Field<u32>,
+    pub(crate) queue: Field<QueueOrder>,
     pub(crate) breaker: Field<CircuitPolicy>,
 }
 
 impl PartialBreakers {
     fn over(self, lower: Self) -> Self {
         over!(self, lower;
-            fields: max_connections, max_pending_requests, max_requests, max_streams, breaker; groups: ; maps: )
+            fields: max_connections, max_pending_requests, max_requests, max_streams, queue, breaker; groups: ; maps: )
     }
 }
 

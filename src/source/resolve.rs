@@ -68,6 +68,7 @@ pub(super) fn resolve(base: &Snapshot, merged: Document, pins: &Document, previo
     let authz = merged.inbound.authz.clone();
     inbound.pinned_authz = authz::resolve(&pins.inbound.authz, &mut Provenance::default());
     inbound.authz = authz::resolve(&authz, &mut provenance);
+    switches::apply_inbound(&mut inbound, &mut provenance, base.switches);
     snapshot.inbound = if inbound == *previous.inbound { Arc::clone(&previous.inbound) } else { Arc::new(inbound) };
 
     let mut services = Vec::new();
@@ -162,6 +163,7 @@ fn service(
         ),
         max_requests: effective(provenance, at("max_requests"), &limits.max_requests, base.max_requests),
         max_streams: effective(provenance, at("max_streams"), &limits.max_streams, base.max_streams),
+        queue: effective(provenance, at("queue"), &limits.queue, base.queue),
     };
     spec.breaker = optional(provenance, at("breaker"), &limits.breaker);
     spec.health_checks = effective(provenance, format!("{path}.health_checks"), &tunables.health_checks, Vec::new());

@@ -9,6 +9,7 @@ use super::{
     duration,
 };
 use crate::{
+    enforcement::{Mode, Percent},
     matching::StringMatch,
     model::{Origin, Provenance},
     retry::{HedgeMode, Jitter, RetryOn, RetrySpec},
@@ -75,10 +76,14 @@ fields! {
     peek_trailers "retry.peek_trailers": bool => policy.peek_trailers;
     min_remaining "retry.min_remaining": Option<Duration> => policy.min_remaining;
     tree_allowance "retry.tree_allowance": u8 => policy.tree_allowance;
+    percentage "retry.percentage": Percent => policy.percentage;
+    enforcement "retry.enforcement": Mode => policy.enforcement;
     hedge "hedge.mode": HedgeMode => hedge.mode;
     max_hedged_attempts "hedge.max_hedged_attempts": u8 => hedge.max_hedged_attempts;
     max_extra_load_percent "hedge.max_extra_load_percent": u8 => hedge.max_extra_load_percent;
     hedge_idempotent "hedge.require_idempotent": bool => hedge.require_idempotent;
+    hedge_percentage "hedge.percentage": Percent => hedge.percentage;
+    hedge_enforcement "hedge.enforcement": Mode => hedge.enforcement;
 }
 
 impl PartialRetries {
@@ -151,6 +156,8 @@ pub(super) fn written(spec: &RetrySpec, headers: impl Fn(&Headers) -> String) ->
         retry.push(Line::new("min_remaining", duration::format(least)));
     }
     retry.push(Line::new("tree_allowance", policy.tree_allowance.to_string()));
+    retry.push(Line::new("percentage", policy.percentage.to_string()));
+    retry.push(Line::new("enforcement", policy.enforcement.as_str().to_owned()));
     let (mode, setting) = match hedge.mode {
         HedgeMode::Off => ("off", None),
         HedgeMode::Fixed(delay) => ("fixed", Some(("delay", duration::format(delay)))),
@@ -163,6 +170,8 @@ pub(super) fn written(spec: &RetrySpec, headers: impl Fn(&Headers) -> String) ->
         Line::new("max_hedged_attempts", hedge.max_hedged_attempts.to_string()),
         Line::new("max_extra_load_percent", hedge.max_extra_load_percent.to_string()),
         Line::new("require_idempotent", hedge.require_idempotent.to_string()),
+        Line::new("percentage", hedge.percentage.to_string()),
+        Line::new("enforcement", hedge.enforcement.as_str().to_owned()),
     ]);
     [("retry", retry), ("hedge", hedged)]
 }

@@ -315,6 +315,7 @@ fn documents() -> Vec<(&'static str, Vec<u8>)> {
         ("rate_limit_quota_half", service("rate_limit: {quota: {requests: 10}}")),
         ("rate_limit_key_word", service("rate_limit: {quota: {requests: 1, window: 1h}, key: pth}")),
         ("rate_limit_key_of_served", service("rate_limit: {quota: {requests: 1, window: 1h}, key: [path, identity]}")),
+        ("rate_limit_key_claim", service("rate_limit: {quota: {requests: 1, window: 1h}, key: {claim: sub}}")),
         ("rate_limit_key_header", service("rate_limit: {quota: {requests: 1, window: 1h}, key: {header: \"a b\"}}")),
         ("rate_limit_key_custom", service("rate_limit: {quota: {requests: 1, window: 1h}, key: {custom: tenant}}")),
         ("rate_limit_descriptor_empty", service("rate_limit: {descriptors: [{entries: [], quota: {requests: 1, window: 1h}}]}")),

@@ -81,7 +81,9 @@ services:
       peek_trailers: false
       min_remaining: 20ms
       tree_allowance: 1
-    hedge: { delay: 50ms }
+      enforcement: shadow
+      percentage: 12.5%
+    hedge: { delay: 50ms, enforcement: shadow, percentage: 10% }
   batch: { retry: off, hedge: off, endpoints: { custom: registry } }
 inbound:
   path_normalization: merge_slashes
@@ -125,7 +127,7 @@ inbound:
   adaptive_concurrency: { algorithm: vegas, initial_limit: 10, min_limit: 2, max_limit: 300, percentile: 50, tolerance: 2.5 }
   rate_limit:
     token_bucket: { max_tokens: 100, tokens_per_fill: 10, fill_interval: 1s }
-    key: [identity, { header: x-tenant }]
+    key: [identity, { header: x-tenant }, { claim: org.tenant }]
     descriptors:
     - { entries: [{ header: x-plan, value: gold }, { key: path }], token_bucket: { max_tokens: 5, fill_interval: 20ms } }
     always_consume_default_token_bucket: false
@@ -224,7 +226,7 @@ fn the_nearest_rate_limit_holds() {
     );
     assert_eq!(snapshot.services["ratings"].rate_limit.as_ref().map(|limit| limit.mode), Some(Mode::Off));
     let inbound = snapshot.inbound.rate_limit.as_ref().unwrap();
-    assert_eq!((inbound.key.len(), inbound.descriptors[0].entries[1].value.clone()), (2, None));
+    assert_eq!((inbound.key.len(), inbound.descriptors[0].entries[1].value.clone()), (3, None));
     assert!(matches!(snapshot.provenance.of("services.reviews.rate_limit"), Origin::File(place) if place.line == 10));
 }
 

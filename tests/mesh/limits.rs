@@ -1,6 +1,9 @@
 //! Limits on what may be in flight, and who is told when there is room again.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use axum::{Router, routing::get};
 use sinew::{Mesh, Network};
@@ -65,4 +68,77 @@ async fn a_cancelled_call_makes_room_for_one_that_waits_for_its_connection() {
     slow.abort();
     assert_eq!(waiting.await.unwrap().unwrap().status(), 200);
     assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
+}
+
+/// A service that works on one call at a time for 100 ms, and the paths it saw.
+async fn one_at_a_time(queue: &str) -> (Mesh, Mesh, Arc<Mutex<Vec<String>>>) {
+    let network = Network::new();
+    let seen = Arc::<Mutex<Vec<String>>>::default();
+    let paths = Arc::clone(&seen);
+    let app = Router::new().fallback(get(move |uri: http::Uri| {
+        paths.lock().unwrap().push(uri.path().to_owned());
+        tokio::time::sleep(Duration::from_millis(100))
+    }));
+    let server = Mesh::builder("s").network(&network).build().await.unwrap();
+    tokio::spawn(server.listen("memory:s").await.unwrap().serve(app).into_future());
+    let yaml = format!(
+        "services: {{ s: {{ endpoints: {{ static: [\"memory:s\"] }}, timeouts: {{ limit_wait: 10s }}, \
+         circuit_breakers: {{ max_requests: 1, {queue} }} }} }}"
+    );
+    let mesh = Mesh::builder("c").network(&network).config_str(&yaml).build().await.unwrap();
+    mesh.client("s").wait_ready(Duration::from_secs(1)).await.unwrap();
+    (server, mesh, seen)
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_wait_for_max_requests_are_served_in_the_order_of_the_queue() {
+    for (queue, order) in [
+        ("queue: fifo", ["/0", "/1", "/2", "/3"]),
+        ("queue: lifo", ["/0", "/3", "/2", "/1"]),
+        ("queue: codel", ["/0", "/1", "/2", "/3"]),
+    ] {
+        let (_server, mesh, seen) = one_at_a_time(queue).await;
+        let client = mesh.client("s");
+        let mut calls = Vec::new();
+        for n in 0..4 {
+            calls.push(tokio::spawn(client.get(format!("/{n}")).send()));
+            // As soon as it waits, the next comes.
+            while status_of(&mesh, "s").requests.0 + status_of(&mesh, "s").pending.0 <= n {
+                tokio::task::yield_now().await;
+            }
+        }
+        let mut sent = 0;
+        for call in calls {
+            sent += usize::from(call.await.unwrap().is_ok());
+        }
+        let seen = seen.lock().unwrap().clone();
+        // A queue that stands for 100 ms sends away who has waited for 5.
+        let served = if queue == "queue: codel" { 1 } else { 4 };
+        assert_eq!((seen.as_slice(), sent), (&order.map(str::to_owned)[..served], served), "{queue}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_wait_count_as_pending_and_leave_with_their_deadline() {
+    let (_server, mesh, seen) = one_at_a_time("max_pending_requests: 2").await;
+    let client = mesh.client("s");
+    let first = tokio::spawn(client.get("/first").send());
+    while status_of(&mesh, "s").requests.0 == 0 {
+        tokio::task::yield_now().await;
+    }
+    let brief = tokio::spawn(client.get("/brief").timeout(Duration::from_millis(50)).send());
+    let patient = tokio::spawn(client.get("/patient").send());
+    while status_of(&mesh, "s").pending.0 < 2 {
+        tokio::task::yield_now().await;
+    }
+    let error = client.get("/more").send().await.unwrap_err();
+    assert_eq!(error.code(), sinew::Code::Overflow);
+    assert!(error.message().contains("`max_pending_requests`"), "{error}");
+    let begun = tokio::time::Instant::now();
+    assert!(brief.await.unwrap().unwrap_err().is_timeout());
+    assert_eq!(begun.elapsed(), Duration::from_millis(50));
+    assert_eq!(status_of(&mesh, "s").pending.0, 1);
+    assert!(first.await.unwrap().is_ok() && patient.await.unwrap().is_ok());
+    assert_eq!(*seen.lock().unwrap(), ["/first", "/patient"]);
+    assert_eq!((status_of(&mesh, "s").pending.0, status_of(&mesh, "s").requests.0), (0, 0));
 }

@@ -9,6 +9,7 @@ mod checks;
 mod circuits;
 #[path = "../support/echo.rs"]
 mod echo;
+mod enforcement;
 mod faults;
 mod global_limits;
 mod grpc;

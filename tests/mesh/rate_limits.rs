@@ -226,3 +226,29 @@ async fn a_limit_is_divided_among_the_instances_of_the_own_service_as_discovery_
     known(2).await;
     assert_eq!(passed().await, 5, "half, of which a quarter is gone");
 }
+
+/// Tokens of `tests/mesh/authn.rs`, good until 2100.
+const ALICE: &str = "eyJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJodHRwczovL2lzc3Vlci5leGFtcGxlIiwic3ViIjoiYWxpY2UiLCJhdWQiOiJyZXZpZXdzIiwicm9sZSI6ImVkaXRvciIsImV4cCI6NDEwMjQ0NDgwMH0.KXbzGPoW-nhsvy-l_dLw2xCsCeWbQuBhLj6iju6PW0E";
+const BOB: &str = "eyJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJodHRwczovL2lzc3Vlci5leGFtcGxlIiwic3ViIjoiYm9iIiwiYXVkIjoicmV2aWV3cyIsInJvbGUiOiJyZWFkZXIiLCJleHAiOjQxMDI0NDQ4MDB9.f6TG-460m_PDayiDQB09GciWUyxba8FH87kVQRQxfl0";
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_of_the_callers_token_is_a_key_and_those_without_share_one() {
+    let network = Network::new();
+    let keys = r#"{"keys": [{"kty": "oct", "k": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY"}]}"#;
+    let inbound = format!(
+        "{{ authn: {{ jwt: [{{ issuer: \"https://issuer.example\", audiences: [reviews], jwks: '{keys}' }}] }}, \
+         rate_limit: {{ key: {{ claim: sub }}, quota: {{ requests: 1, window: 1h }} }} }}"
+    );
+    let (_server, _) = serve(&network, &inbound).await;
+    let mesh = client(&network, "").await;
+    let mut statuses = Vec::new();
+    for token in [Some(ALICE), Some(ALICE), Some(BOB), None, None, Some(BOB)] {
+        let request = mesh.client("leaf").get("/");
+        let request = match token {
+            Some(token) => request.header("authorization", format!("Bearer {token}")),
+            None => request,
+        };
+        statuses.push(request.send().await.unwrap().status().as_u16());
+    }
+    assert_eq!(statuses, [200, 429, 200, 200, 429, 429]);
+}

@@ -303,7 +303,7 @@ fn request_principal(at: Cursor<'_, '_, '_>) -> Option<RequestPrincipal> {
 }
 
 /// A claim, or claims inside of claims: `org.tenant`.
-fn claim(key: &str) -> Result<Vec<Arc<str>>, Wrong> {
+pub(super) fn claim(key: &str) -> Result<Vec<Arc<str>>, Wrong> {
     let path: Vec<Arc<str>> = key.split('.').map(Arc::from).collect();
     if path.iter().any(|name| name.is_empty()) {
         return Err(Wrong::new(format!("`{}` names no claim", key.escape_debug()), "write `role` or `org.tenant`"));

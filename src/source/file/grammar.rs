@@ -253,7 +253,7 @@ fn circuit_breakers(at: Cursor<'_, '_, '_>) -> Option<PartialBreakers> {
         ),
         max_pending_requests: fields.field(
             "max_pending_requests",
-            "Calls that wait for a connection. Default 1024; 0 refuses instead of waiting.",
+            "Calls that wait for a connection or for `max_requests`. Default 1024; 0 refuses instead of waiting.",
             |at| at.integer(0..=LARGEST),
         ),
         max_requests: fields.field("max_requests", "Calls in flight. Default 1024; 0 refuses every call.", |at| {
@@ -263,6 +263,15 @@ fn circuit_breakers(at: Cursor<'_, '_, '_>) -> Option<PartialBreakers> {
             "max_streams",
             "Upgraded connections, event streams, and streams older than 30s. Default 100000.",
             |at| at.integer(0..=LARGEST),
+        ),
+        queue: fields.field(
+            "queue",
+            "In which order calls that wait by `timeouts.limit_wait` are served: `fifo` (default), `lifo`, or `codel`, which \
+             is `fifo` until somebody has waited for 100ms without a break, then `lifo` that sends away after 5ms.",
+            |at| {
+                use crate::breaker::QueueOrder as Q;
+                at.choice("an order", &[Q::Fifo, Q::Lifo, Q::Codel].map(|order| (order.as_str(), order)), &[])
+            },
         ),
         breaker: super::breaker::breaker(fields),
     })

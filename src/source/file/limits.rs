@@ -53,8 +53,8 @@ fn policy(at: Cursor<'_, '_, '_>, side: Side) -> Option<RateLimitPolicy> {
     at.map("a map with `token_bucket`, `quota`, `descriptors` or `global`", |fields| {
         let problems = fields.reading.diagnostics.len();
         let allowance = allowance(fields);
-        let doc = "What has the limit for itself: `identity`, `remote_address`, `path`, `method`, `host`, `{header: NAME}` or \
-                   `{custom: NAME}`, or a list of them. Default: everything together.";
+        let doc = "What has the limit for itself: `identity`, `remote_address`, `path`, `method`, `host`, `{header: NAME}`, \
+                   `{claim: NAME}` or `{custom: NAME}`, or a list of them. Default: everything together.";
         let key = fields.field("key", doc, |at| at.one_or_list("a source of keys, or a list of them", |at| source(at, side)));
         let doc = "Limits for certain values; the first whose entries all match is used. Default: none.";
         let descriptors =
@@ -182,13 +182,24 @@ fn word(at: Cursor<'_, '_, '_>, side: Side) -> Option<KeySource> {
 }
 
 /// The keys of a source that is a map.
-fn named(fields: &mut Fields<'_, '_, '_>) -> Option<KeySource> {
+fn named(fields: &mut Fields<'_, '_, '_>, side: Side) -> Option<KeySource> {
     let header = fields.field("header", "A header; its first value.", |at| {
         at.scalar("a header's name", json!({ "type": "string" }), |text| {
             HeaderName::try_from(text).map_err(|_| {
                 let message = format!("`{}` is not a header's name", text.escape_debug());
                 Wrong::new(message, "use letters, digits and hyphens, such as `x-tenant`")
             })
+        })
+    });
+    let doc = "A claim of the caller's verified token, such as `sub` or `org.tenant`.";
+    let claim = fields.field("claim", doc, |at| {
+        at.scalar("a claim", json!({ "type": "string" }), |text| {
+            let path = super::authz::claim(text)?;
+            if side == Side::Called {
+                let message = "a claim is known of requests that are served, not of calls";
+                return Err(Wrong::new(message, "put the limit under `inbound`, or use a header"));
+            }
+            Ok(path)
         })
     });
     let registry = fields.reading.registry;
@@ -202,7 +213,8 @@ fn named(fields: &mut Fields<'_, '_, '_>) -> Option<KeySource> {
             })
         })
     });
-    header.map(|set| KeySource::Header(set.value)).or(custom.map(|set| KeySource::Custom(set.value)))
+    let claim = claim.map(|set| KeySource::Claim(set.value));
+    header.map(|set| KeySource::Header(set.value)).or(claim).or(custom.map(|set| KeySource::Custom(set.value)))
 }
 
 fn source(at: Cursor<'_, '_, '_>, side: Side) -> Option<KeySource> {
@@ -210,8 +222,8 @@ fn source(at: Cursor<'_, '_, '_>, side: Side) -> Option<KeySource> {
         |at| word(at, side),
         |at| {
             at.map("a source of keys", |fields| {
-                let source = named(fields);
-                fields.exactly_one(&["header", "custom"]);
+                let source = named(fields, side);
+                fields.exactly_one(&["header", "claim", "custom"]);
                 source
             })
             .flatten()
@@ -244,10 +256,10 @@ fn entry(at: Cursor<'_, '_, '_>, side: Side) -> Option<DescriptorEntry> {
     at.map("a map such as `{header: x-plan, value: gold}`", |fields| {
         let doc = "`identity`, `remote_address`, `path`, `method` or `host`.";
         let key = fields.field("key", doc, |at| word(at, side)).map(|set| set.value);
-        let named = named(fields);
+        let named = named(fields, side);
         let doc = "The value that it must have. Default: any, and each has the limit for itself.";
         let value = fields.field("value", doc, |at| at.text("a value"));
-        fields.exactly_one(&["key", "header", "custom"]);
+        fields.exactly_one(&["key", "header", "claim", "custom"]);
         Some(DescriptorEntry { source: key.or(named)?, value: value.map(|set| set.value) })
     })
     .flatten()
@@ -300,6 +312,7 @@ fn shown_allowance(allowance: &Allowance) -> Pairs {
 fn source_pair(source: &KeySource) -> (String, String) {
     match source {
         KeySource::Header(name) => one("header", quoted(name.as_str())),
+        KeySource::Claim(path) => one("claim", quoted(&path.join("."))),
         KeySource::Custom(function) => one("custom", quoted(function.name())),
         word => one("key", word.name()),
     }
@@ -307,7 +320,7 @@ fn source_pair(source: &KeySource) -> (String, String) {
 
 fn shown_source(source: &KeySource) -> String {
     match source {
-        KeySource::Header(_) | KeySource::Custom(_) => map(&[source_pair(source)]),
+        KeySource::Header(_) | KeySource::Claim(_) | KeySource::Custom(_) => map(&[source_pair(source)]),
         word => word.name(),
     }
 }

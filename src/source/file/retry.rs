@@ -11,6 +11,7 @@ use super::{
     routes::{header_name, string_match},
 };
 use crate::{
+    enforcement::{self, Percent},
     model::Origin,
     retry::{Condition, HedgeMode, Jitter, LARGEST_BUFFER, MOST_HEDGES, MOST_RETRIES},
     source::{
@@ -150,6 +151,9 @@ fn retry_fields(fields: &mut Fields<'_, '_, '_>) -> PartialRetries {
         "How many further attempts the whole tree of calls may make whose root this process is. Default 2, 0 to 10.",
         |at| small(at, 0, MOST_RETRIES),
     );
+    partial.percentage = share(fields, "The share of the retries that are decided that is really made. Default 100%.");
+    let doc = "`off`, `shadow` (decides and counts, makes none) or `enforce` (default).";
+    partial.enforcement = enforcement(fields, doc);
     partial.over(back_off).over(pushed)
 }
 
@@ -177,6 +181,17 @@ fn hedge(at: Cursor<'_, '_, '_>) -> Option<PartialRetries> {
         },
         |at| at.map("`off`, or a map with `delay`, `percentile` or `mode`", hedge_fields),
     )
+}
+
+fn share(fields: &mut Fields<'_, '_, '_>, doc: &str) -> Field<Percent> {
+    let set = fields.field("percentage", doc, |at| at.percent())?;
+    Some(Set::new(Percent::of_millionths(set.value), set.origin))
+}
+
+fn enforcement(fields: &mut Fields<'_, '_, '_>, doc: &str) -> Field<enforcement::Mode> {
+    use enforcement::Mode as M;
+    let words = [M::Off, M::Shadow, M::Enforce].map(|mode| (mode.as_str(), mode));
+    fields.field("enforcement", doc, |at| at.choice("a mode", &words, &[]))
 }
 
 /// What `mode` says; absent, it follows from its setting.
@@ -224,6 +239,10 @@ fn hedge_fields(fields: &mut Fields<'_, '_, '_>) -> PartialRetries {
         ),
         ..PartialRetries::default()
     };
+    partial.hedge_percentage =
+        share(fields, "The share of the hedges that are decided that is really sent. Default 100%.");
+    let doc = "`off`, `shadow` (decides and counts, sends none) or `enforce` (default).";
+    partial.hedge_enforcement = enforcement(fields, doc);
     fields.at_most_one(&["delay", "percentile"]);
     let origin = mode
         .as_ref()

@@ -217,6 +217,7 @@ impl Printer<'_> {
         ] {
             self.value(6, key, &value.to_string(), &format!("{path}.circuit_breakers.{key}"));
         }
+        self.value(6, "queue", limits.queue.as_str(), &format!("{path}.circuit_breakers.queue"));
         if let Some(breaker) = &service.breaker {
             self.value(6, "breaker", &super::breaker::shown(breaker), &format!("{path}.circuit_breakers.breaker"));
         }

@@ -82,14 +82,14 @@ fn entry(at: Cursor<'_, '_, '_>, side: Side) -> Option<GlobalEntry> {
     at.map("a map such as `{header: x-tenant}` or `{generic_key: checkout}`", |fields| {
         let doc = "`identity`, `remote_address`, `path`, `method` or `host`.";
         let key = fields.field("key", doc, |at| word(at, side)).map(|set| set.value);
-        let source = key.or(named(fields));
+        let source = key.or(named(fields, side));
         let fixed = fields.field(GENERIC, "A value that is always the same.", |at| at.text("a value"));
         let doc = "The value that it must have, or the descriptor is left out. Default: any.";
         let value = fields.field("value", doc, |at| at.text("a value"));
         let doc =
             "What the service calls it. Default: what it is, such as `path` or `header.x-tenant`, or `generic_key`.";
         let renamed = fields.field("descriptor_key", doc, |at| at.text("a key"));
-        if !fields.exactly_one(&["key", "header", "custom", GENERIC]) {
+        if !fields.exactly_one(&["key", "header", "claim", "custom", GENERIC]) {
             return None;
         }
         if let (Some(_), Some(_)) = (&fixed, &value) {
