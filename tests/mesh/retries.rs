@@ -495,7 +495,7 @@ async fn nothing_is_hedged_while_the_throttle_refuses() {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_hedged_while_calls_wait_and_a_hedge_waits_for_no_place() {
     let service =
-        format!("{HEDGED}, circuit_breakers: {{ max_requests: 1 }}, timeouts: {{ request: 1s, limit_wait: 5s }}");
+        format!("{HEDGED}, circuit_breakers: {{ max_requests: 1 }}, timeouts: {{ request: 9s, limit_wait: 5s }}");
     let world = World::new(&[Does::Hang, Does::Answer], &service).await;
     for _ in 0..4 {
         let _ = world.client.get("/").timeout(Duration::from_millis(1)).send().await;
@@ -503,9 +503,9 @@ async fn nothing_is_hedged_while_calls_wait_and_a_hedge_waits_for_no_place() {
     world.settled().await;
     // Alone, it has nobody to wait for it and no place for a hedge: it is as late as it is.
     let before = world.seen().iter().sum::<usize>();
-    let call = || tokio::spawn(world.client.get("/").send());
-    let (first, second, third) = (call(), call(), call());
-    for call in [first, second, third] {
+    let call = |seconds| tokio::spawn(world.client.get("/").timeout(Duration::from_secs(seconds)).send());
+    // Whoever waits has time left when the one before gives up.
+    for call in [call(1), call(2), call(3)] {
         let _ = call.await.unwrap();
     }
     assert_eq!(world.seen().iter().sum::<usize>() - before, 3, "each was asked once");
