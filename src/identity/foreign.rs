@@ -91,9 +91,9 @@ impl PrivateTls {
                 roots.add(der).map_err(|error| in_file(&self.ca, error))?;
             }
             let own = self.client.as_ref().map(|(cert, key)| pair(cert, key)).transpose()?;
-            let ends = own.as_ref().and_then(|(chain, _)| ends(chain));
+            let validity = own.as_ref().and_then(|(chain, _)| validity(chain));
             let config = client(&self.provider, roots, own)?;
-            Ok(outside(Arc::new(config), self.name.clone(), ends))
+            Ok(outside(Arc::new(config), self.name.clone(), validity))
         })
     }
 }
@@ -197,8 +197,12 @@ impl<T> Kept<T> {
     }
 }
 
-fn outside(config: Arc<ClientConfig>, name: Option<ServerName<'static>>, not_after: Option<SystemTime>) -> ClientSide {
-    ClientSide { config, name, not_after, prove: Box::new(|_| None) }
+fn outside(
+    config: Arc<ClientConfig>,
+    name: Option<ServerName<'static>>,
+    validity: Option<(SystemTime, SystemTime)>,
+) -> ClientSide {
+    ClientSide { config, name, validity, prove: Box::new(|_| None) }
 }
 
 fn client(
@@ -243,9 +247,9 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
     fs::read(path).map_err(|error: io::Error| in_file(path, error))
 }
 
-/// When a chain ends, as far as it can be read.
-fn ends(chain: &[CertificateDer<'_>]) -> Option<SystemTime> {
-    super::certificate::Facts::of(chain.first()?).ok().map(|facts| facts.not_after)
+/// When a chain begins and ends, as far as it can be read.
+fn validity(chain: &[CertificateDer<'_>]) -> Option<(SystemTime, SystemTime)> {
+    super::certificate::Facts::of(chain.first()?).ok().map(|facts| (facts.not_before, facts.not_after))
 }
 
 fn in_file(path: &Path, why: impl std::fmt::Display) -> Error {

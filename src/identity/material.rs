@@ -176,6 +176,7 @@ impl Generation {
         let member = verified.id.is_member_of(&self.domain);
         Some(Proven {
             id: verified.id,
+            not_before: verified.not_before,
             not_after: verified.not_after,
             member,
             generation: self.number,

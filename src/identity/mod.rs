@@ -42,7 +42,7 @@ pub(crate) use self::{
     files::{FileLayout, Files},
     foreign::{EdgeTls, PrivateTls, PublicTls},
     material::{Change, Expected, Identity, Material, Svid, Trouble},
-    provider::default_provider,
+    provider::{Cryptography, default_provider},
     reject::Reject,
     revocation::{Asked, Revocations},
     side::{ClientSide, Proven, ServerSide},

@@ -1,10 +1,27 @@
 //! The cryptography: always passed, never that of the process.
 
-use std::sync::Arc;
+use std::{any::Any, sync::Arc};
 
 use rustls::crypto::{CryptoProvider, hash::Context};
 
 use crate::error::{Code, Error};
+
+/// The cryptography of a mesh: what code gave it, else what is built in.
+#[derive(Clone, Default)]
+pub(crate) struct Cryptography(Option<Arc<CryptoProvider>>);
+
+impl Cryptography {
+    /// What code gave, if it is a provider of the version that is linked here.
+    pub(crate) fn given(provider: Arc<dyn Any + Send + Sync>) -> Option<Self> {
+        provider.downcast().ok().map(|provider| Self(Some(provider)))
+    }
+
+    /// # Errors
+    /// If none was given and none is built in.
+    pub(crate) fn provider(&self) -> Result<Arc<CryptoProvider>, Error> {
+        self.0.clone().map_or_else(default_provider, Ok)
+    }
+}
 
 /// aws-lc-rs where it is built in, else ring.
 ///

@@ -32,6 +32,8 @@ use crate::{name::SpiffeId, rt};
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Proven {
     pub(crate) id: SpiffeId,
+    /// When its certificate began.
+    pub(crate) not_before: SystemTime,
     /// When its certificate ends, and with it what it proved.
     pub(crate) not_after: SystemTime,
     /// Whether it is of our own trust domain: its word on criticality, allowance and fairness counts.
@@ -54,8 +56,8 @@ pub(crate) struct ClientSide {
     pub(crate) config: Arc<ClientConfig>,
     /// The name that the server's certificate must carry; `None` where it is judged otherwise.
     pub(crate) name: Option<ServerName<'static>>,
-    /// When our own certificate ends.
-    pub(crate) not_after: Option<SystemTime>,
+    /// When our own certificate begins and ends.
+    pub(crate) validity: Option<(SystemTime, SystemTime)>,
     /// Reads the peer from a finished handshake; `None` outside of the mesh.
     pub(crate) prove: Box<dyn Fn(&rustls::ClientConnection) -> Option<Proven> + Send + Sync>,
 }
@@ -221,7 +223,8 @@ pub(super) fn client(judge: &Judge) -> Result<ClientSide, rustls::Error> {
     config.enable_sni = false;
     config.resumption = Resumption::disabled();
     let generation = Arc::clone(&judge.generation);
-    let not_after = Some(generation.material.own.not_after);
+    let own = &generation.material.own;
+    let validity = Some((own.not_before, own.not_after));
     let prove = move |connection: &rustls::ClientConnection| generation.prove(connection.peer_certificates());
-    Ok(ClientSide { config: Arc::new(config), name: None, not_after, prove: Box::new(prove) })
+    Ok(ClientSide { config: Arc::new(config), name: None, validity, prove: Box::new(prove) })
 }

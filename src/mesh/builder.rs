@@ -1,6 +1,7 @@
 //! Putting a mesh together.
 
 use std::{
+    any::Any,
     fmt,
     net::SocketAddr,
     path::PathBuf,
@@ -26,10 +27,10 @@ use crate::{
     cluster::Home,
     discover::{Discover, DnsSettings, Sources},
     error::{Code, Error},
-    identity::CertificateAuthority,
+    identity::{CertificateAuthority, Cryptography},
     instrument::Registry,
     limit::{KeyFn, RateLimitPolicy, Subject},
-    model::{IdentitySource, Mtls, Policy, PolicyRegistry, Snapshot},
+    model::{Floor, IdentitySource, Mtls, Policy, PolicyRegistry, Snapshot},
     name::ServiceName,
     ops::Readiness,
     rt::TaskSet,
@@ -63,6 +64,8 @@ pub struct Builder {
     network: Network,
     dev: DevOptions,
     authorities: Authorities,
+    cryptography: Cryptography,
+    floor: Floor,
 }
 
 impl Builder {
@@ -79,6 +82,8 @@ impl Builder {
             network: Network::default(),
             dev: DevOptions::default(),
             authorities: Authorities::new(),
+            cryptography: Cryptography::default(),
+            floor: Floor::default(),
         }
     }
 
@@ -147,6 +152,13 @@ impl Builder {
         self
     }
 
+    /// What no source of configuration lowers: a document that does is refused, what nobody sets is raised to it. The last
+    /// one counts.
+    pub fn floor(mut self, floor: Floor) -> Self {
+        self.floor = floor;
+        self
+    }
+
     /// As [`mtls`](Builder::mtls), and no source overrides it.
     pub fn pin_mtls(mut self, mode: Mtls) -> Self {
         self.document.pin_mtls(mode);
@@ -157,6 +169,17 @@ impl Builder {
     /// `identity: {source: {ca: {custom: NAME}}}`, in code [`AuthorityKind::Custom`](crate::model::AuthorityKind::Custom).
     pub fn certificate_authority(mut self, name: &str, authority: impl CertificateAuthority) -> Self {
         self.authorities.insert(name.to_owned(), Arc::new(authority));
+        self
+    }
+
+    /// The cryptography of every TLS connection and of the keys that are made here, instead of what is built in: a
+    /// `rustls::crypto::CryptoProvider` of rustls 0.23, such as `Arc::new(rustls::crypto::default_fips_provider())`. Never
+    /// that of the process. Tokens, and the authority of development, keep to what is built in.
+    pub fn crypto_provider(mut self, provider: Arc<dyn Any + Send + Sync>) -> Self {
+        match Cryptography::given(provider) {
+            Some(given) => self.cryptography = given,
+            None => self.mistakes.push("crypto_provider: it is no `CryptoProvider` of rustls 0.23".into()),
+        }
         self
     }
 
@@ -338,11 +361,25 @@ impl Builder {
     /// # Errors
     /// As [`build`](Builder::build).
     pub fn build_lazy(self) -> Result<Mesh, BuildError> {
-        let Self { service, document, policies, mistakes, origins, seats, discovery, dns, network, dev, authorities } =
-            self;
+        let Self {
+            service,
+            document,
+            policies,
+            mistakes,
+            origins,
+            seats,
+            discovery,
+            dns,
+            network,
+            dev,
+            authorities,
+            cryptography,
+            floor,
+        } = self;
         let service = ServiceName::new(&service).map_err(|error| BuildError { report: error.to_string() })?;
         let mut base = Snapshot::new(service.clone());
         base.switches = Switches::of_process();
+        base.floor = Arc::new(floor);
         if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
             base.drain.lame_duck = Duration::from_secs(5);
         }
@@ -359,7 +396,7 @@ impl Builder {
         let tasks = TaskSet::new();
         let drain = Drain::new();
         let readiness = Readiness::new(&drain);
-        let security = Security::new(&readiness, dev, authorities);
+        let security = Security::new(&readiness, dev, authorities, cryptography.clone());
         let names = registry.clone();
         let services = Services::new(move |name| {
             let name = ServiceName::new(name).map_err(|error| Error::new(Code::UnknownService, error.to_string()))?;
@@ -380,7 +417,7 @@ impl Builder {
             services,
             running: Mutex::default(),
             issuers: Mutex::default(),
-            fetch: Arc::new(HttpsFetch::default()),
+            fetch: Arc::new(HttpsFetch::new(cryptography.clone())),
             fleet,
             server: ServerShared::new(CallSeries::new(&registry, Direction::Inbound, service.as_str(), "_inbound")),
             acceptor: Acceptor::new("mesh", ListenerLimits::default(), drain.clone(), tasks.clone(), &registry),

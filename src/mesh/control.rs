@@ -27,7 +27,7 @@ use crate::{
     rt::{self, TaskSet},
     seat::Seat,
     server::ServerShared,
-    source::Store,
+    source::{Store, lowered},
     transport::{
         Dial,
         accept::{self, Acceptor, Drain},
@@ -182,6 +182,9 @@ impl Inner {
     pub(super) fn take(self: &Arc<Self>, snapshot: Arc<Snapshot>) {
         for lint in snapshot.lints.iter() {
             tracing::warn!("{lint}");
+        }
+        for what in lowered(&self.snapshot(), &snapshot) {
+            tracing::warn!(target: "sinew::audit", "the local configuration lowers what protects this process: {what}");
         }
         if let Err(error) = self.secure(&snapshot) {
             tracing::error!("the identity of the new configuration is not used, the one before stays: {error}");

@@ -24,29 +24,34 @@ use tokio_rustls::TlsConnector;
 
 use crate::{
     authn::{Fetch, FetchRequest, Fetched, is_public},
-    identity::{PublicTls, default_provider},
+    identity::{Cryptography, PublicTls},
     rt,
 };
 
 /// Over a connection of its own for each fetch.
 #[derive(Clone, Default)]
 pub(super) struct HttpsFetch {
+    cryptography: Cryptography,
     trust: Arc<OnceLock<Result<Arc<ClientConfig>, String>>>,
 }
 
 impl HttpsFetch {
+    pub(super) fn new(cryptography: Cryptography) -> Self {
+        Self { cryptography, ..Self::default() }
+    }
+
     /// Trusts what this configuration does instead of the platform.
     #[cfg(test)]
     fn trusting(config: ClientConfig) -> Self {
         let trust = OnceLock::new();
         let _ = trust.set(Ok(Arc::new(config)));
-        Self { trust: Arc::new(trust) }
+        Self { trust: Arc::new(trust), ..Self::default() }
     }
 
     /// The platform's trust store, read with the first fetch.
     fn trust(&self) -> Result<Arc<ClientConfig>, String> {
         let read = || {
-            let provider = default_provider().map_err(|error| error.to_string())?;
+            let provider = self.cryptography.provider().map_err(|error| error.to_string())?;
             let public = PublicTls::new(&provider).and_then(|public| public.side("localhost"));
             let mut config = public.map(|side| ClientConfig::clone(&side.config)).map_err(|error| error.to_string())?;
             config.alpn_protocols = vec![b"http/1.1".to_vec()];

@@ -7,6 +7,7 @@ mod authority;
 mod builder;
 #[cfg_attr(not(feature = "file"), allow(dead_code))]
 mod control;
+mod dial;
 mod fetch;
 #[cfg(feature = "file")]
 mod file;

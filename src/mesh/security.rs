@@ -14,12 +14,12 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
-use super::control::Inner;
+use super::{control::Inner, dial::WhenIdentified};
 use crate::{
     error::{Code, Error},
     identity::{
-        self, CertificateAuthority, ClientSide, EdgeTls, Expected, FileLayout, Files, Identity, PrivateTls, Proven,
-        PublicTls,
+        CertificateAuthority, ClientSide, Cryptography, EdgeTls, Expected, FileLayout, Files, Identity, PrivateTls,
+        Proven, PublicTls,
     },
     instrument::Registry,
     model::{AuthorityKind, EdgeSpec, IdentitySource, Mtls, Origin, ServiceSpec, Snapshot, TlsMode},
@@ -42,6 +42,7 @@ pub(super) struct Security {
     condition: Condition,
     dev: DevOptions,
     authorities: Authorities,
+    pub(super) cryptography: Cryptography,
     edge: AtomicBool,
     /// Tasks of a mesh that was built outside of a runtime.
     waiting: Mutex<Vec<(TaskSet, Task)>>,
@@ -69,7 +70,12 @@ struct Running {
 }
 
 impl Security {
-    pub(super) fn new(readiness: &Readiness, dev: DevOptions, authorities: Authorities) -> Arc<Self> {
+    pub(super) fn new(
+        readiness: &Readiness,
+        dev: DevOptions,
+        authorities: Authorities,
+        cryptography: Cryptography,
+    ) -> Arc<Self> {
         let condition = readiness.condition("identity", "no configuration yet");
         condition.met();
         Arc::new(Self {
@@ -80,6 +86,7 @@ impl Security {
             condition,
             dev,
             authorities,
+            cryptography,
             edge: AtomicBool::new(false),
             waiting: Mutex::default(),
         })
@@ -141,7 +148,7 @@ impl Inner {
         if !same {
             let before = match (&snapshot.identity, domain) {
                 (Some(source), Some(domain)) => {
-                    let identity = Arc::new(Identity::new(domain.clone(), identity::default_provider()?));
+                    let identity = Arc::new(Identity::new(domain.clone(), security.cryptography.provider()?));
                     let tasks = self.tasks.child();
                     self.start_source(source, &identity, snapshot, &tasks)?;
                     self.follow(&identity, &tasks);
@@ -370,14 +377,16 @@ impl Inner {
                 };
                 let (roll, tasks) = (Arc::clone(&self.security.dialled), self.tasks.clone());
                 let holds = move |proven: &Proven| judge.holds(proven);
-                Arc::new(TlsDialer::new(Arc::clone(&self.dial), side, holds, roll, tasks))
+                let dialer = TlsDialer::new(Arc::clone(&self.dial), side, holds, roll, tasks);
+                Arc::new(WhenIdentified::new(dialer, Arc::clone(&self.security)))
             }
             TlsMode::Public => {
                 let host = spec.outside_name();
                 let (name, made) = (host.clone(), OnceLock::new());
+                let cryptography = self.security.cryptography.clone();
                 let side = move || {
                     let made = made.get_or_init(|| {
-                        let public = PublicTls::new(&identity::default_provider()?)?;
+                        let public = PublicTls::new(&cryptography.provider()?)?;
                         public.side(name.as_deref().unwrap_or_default()).map(Arc::new)
                     });
                     made.as_ref().map(Arc::clone).map_err(|error| Error::new(error.code(), error.message().to_owned()))
@@ -387,7 +396,10 @@ impl Inner {
             TlsMode::Private(private) => {
                 let name = private.server_name.clone().or_else(|| spec.outside_name());
                 let client = private.client.as_ref().map(|(cert, key)| (cert.as_path(), key.as_path()));
-                let made = identity::default_provider()
+                let made = self
+                    .security
+                    .cryptography
+                    .provider()
                     .and_then(|provider| PrivateTls::new(provider, &private.ca, name.as_deref(), client));
                 let side = move || match &made {
                     Ok(made) => made.side(),
@@ -468,9 +480,9 @@ fn mints(source: Option<&IdentitySource>) -> bool {
 ///
 /// # Errors
 /// If its files cannot be used.
-pub(super) fn edge(spec: &EdgeSpec) -> Result<InboundTls, Error> {
+pub(super) fn edge(spec: &EdgeSpec, cryptography: &Cryptography) -> Result<InboundTls, Error> {
     let Some((cert, key)) = spec.tls.clone() else { return Ok(InboundTls::Off) };
-    let made = EdgeTls::new(identity::default_provider()?, &cert, &key);
+    let made = EdgeTls::new(cryptography.provider()?, &cert, &key);
     let side = move || made.side();
     side()?;
     Ok(InboundTls::On { side: Arc::new(side), holds: Arc::new(|_| true), plaintext: Plaintext::Refused })

@@ -229,7 +229,7 @@ where
     if inner.security.edge_is_served() {
         return Ok(());
     }
-    let tls = security::edge(&edge)?;
+    let tls = security::edge(&edge, &inner.security.cryptography)?;
     let listener = accept::Listener::bind(edge.listen)?;
     tracing::info!(listener = %listener.local_addr(), tls = edge.tls.is_some(), "edge");
     let listener = listener.behind(proxies(&edge.proxies));

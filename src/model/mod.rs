@@ -4,6 +4,7 @@
 //! from; it holds no sockets, no state and no behaviour beyond comparison.
 
 mod endpoint;
+mod floor;
 mod policy;
 mod provenance;
 mod security;
@@ -13,6 +14,7 @@ mod snapshot;
 pub(crate) use self::policy::{PolicyDraft, PolicyRegistry};
 pub use self::{
     endpoint::{Address, EndpointId, EndpointSpec, EndpointUpdate, Labels, SetKind},
+    floor::Floor,
     policy::{Policy, PolicySet},
     provenance::{Lint, Origin, Place, Provenance},
     security::{

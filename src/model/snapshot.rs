@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use super::{EdgeSpec, IdentitySource, InboundSpec, Labels, Lint, Mtls, Provenance, ProxySpec, ServiceSpec};
+use super::{EdgeSpec, Floor, IdentitySource, InboundSpec, Labels, Lint, Mtls, Provenance, ProxySpec, ServiceSpec};
 use crate::{
     name::{Locality, ServiceName},
     switch::Switches,
@@ -28,6 +28,8 @@ pub struct Snapshot {
     pub services: BTreeMap<ServiceName, Arc<ServiceSpec>>,
     /// What it serves.
     pub inbound: Arc<InboundSpec>,
+    /// What no source lowers.
+    pub floor: Arc<Floor>,
     /// Where each value came from.
     pub provenance: Arc<Provenance>,
     /// What the environment turns off.
@@ -97,6 +99,7 @@ impl Snapshot {
             drain: DrainSpec { lame_duck: Duration::ZERO, deadline: Duration::from_secs(25) },
             services: BTreeMap::new(),
             inbound: Arc::default(),
+            floor: Arc::default(),
             provenance: Arc::default(),
             switches: Switches::default(),
             lints: Arc::default(),

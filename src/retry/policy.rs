@@ -138,6 +138,11 @@ impl RetryOn {
         of.iter().copied().find(|condition| self.contains(*condition))
     }
 
+    /// The first condition under which a peer may have processed the request.
+    pub(crate) fn processed(self) -> Option<Condition> {
+        self.iter().find(|condition| !Self::UNPROCESSED.contains(*condition))
+    }
+
     /// Whether anything of what the peer may have processed is in the set.
     pub(super) const fn has_processed(self) -> bool {
         self.0 & !Self::UNPROCESSED.0 != 0

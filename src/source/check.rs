@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use super::{
     authn, authz,
     document::{PartialRoute, place_of},
-    duration, failover, health, limits,
+    duration, failover, floor, health, limits,
     order::shadows,
     resolve::{Resolution, Resolved, route_name},
     security,
@@ -35,6 +35,7 @@ pub(super) fn check(resolution: &Resolution) -> Findings {
     let services = &resolution.services;
     let mut findings = Findings::default();
     security::check(resolution, &mut findings);
+    floor::check(resolution, &mut findings);
     authn::check(resolution, &mut findings);
     authz::check(resolution, &mut findings);
     limits::check_inbound(resolution, &mut findings);

@@ -12,6 +12,7 @@ pub(crate) mod duration;
 mod failover;
 #[cfg(feature = "file")]
 pub(crate) mod file;
+mod floor;
 mod health;
 #[cfg(feature = "file")]
 pub(crate) mod import;
@@ -26,7 +27,10 @@ mod switches;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::store::{Rejection, Store, Update};
+pub(crate) use self::{
+    floor::lowered,
+    store::{Rejection, Store, Update},
+};
 
 use std::sync::Arc;
 

@@ -11,7 +11,7 @@ use super::{
         Document, Drafts, Field, PartialAuthn, PartialAuthz, PartialInbound, PartialRoute, PartialService,
         PartialTimeouts, Tunables,
     },
-    order,
+    floor, order,
     security::{self, SecurityOrigins},
     switches, unnamed_route,
 };
@@ -59,6 +59,7 @@ pub(super) fn resolve(base: &Snapshot, merged: Document, pins: &Document, previo
     take(&mut provenance, "mesh.labels", mesh.labels, |value| snapshot.mesh.labels = Arc::new(value));
     let security =
         security::resolve(&mut snapshot, &mut provenance, document.identity, document.mtls, document.listeners);
+    floor::raise(&mut snapshot, &mut provenance);
     take(&mut provenance, "drain.lame_duck", document.drain.lame_duck, |value| snapshot.drain.lame_duck = value);
     take(&mut provenance, "drain.deadline", document.drain.deadline, |value| snapshot.drain.deadline = value);
 
@@ -80,6 +81,7 @@ pub(super) fn resolve(base: &Snapshot, merged: Document, pins: &Document, previo
         let (mut spec, indices) = service(&name, &partial, &tunables, before.map(|spec| &**spec), &mut provenance);
         security::service(&mut spec, &partial, snapshot.identity.is_some(), &mut provenance);
         switches::apply(&mut spec, &mut provenance, base.switches);
+        floor::raise_service(&mut spec, &base.floor, &mut provenance);
         let shared = match before {
             Some(before) if **before == spec => before.clone(),
             _ => Arc::new(spec.clone()),

@@ -68,7 +68,14 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 }
 
 fn proven(not_after: SystemTime) -> Proven {
-    Proven { id: "spiffe://a.example/x".parse().unwrap(), not_after, member: true, generation: 1, path: None }
+    Proven {
+        id: "spiffe://a.example/x".parse().unwrap(),
+        not_before: SystemTime::UNIX_EPOCH,
+        not_after,
+        member: true,
+        generation: 1,
+        path: None,
+    }
 }
 
 fn server_side(authority: &Authority, not_after: SystemTime) -> Arc<ServerSide> {

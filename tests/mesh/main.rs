@@ -11,6 +11,7 @@ mod circuits;
 mod echo;
 mod enforcement;
 mod faults;
+mod floor;
 mod global_limits;
 mod grpc;
 mod identity;

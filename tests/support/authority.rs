@@ -1,4 +1,5 @@
 //! A certificate authority for tests: signs whatever it is asked, with roots that come and go.
+#![allow(dead_code, reason = "each user has a part of it")]
 
 use std::{
     sync::{
@@ -9,8 +10,9 @@ use std::{
 };
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PublicKeyData, SanType, SignatureAlgorithm,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PublicKeyData, RevokedCertParams, SanType, SerialNumber,
+    SignatureAlgorithm,
 };
 use sinew::{CertificateAuthority, CertificateRequest, IssuedCertificate, Signing, Trusting};
 
@@ -18,6 +20,7 @@ use sinew::{CertificateAuthority, CertificateRequest, IssuedCertificate, Signing
 pub struct Root {
     pub cert: Vec<u8>,
     issuer: Issuer<'static, KeyPair>,
+    issued: AtomicUsize,
 }
 
 impl Root {
@@ -28,18 +31,94 @@ impl Root {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let cert = params.self_signed(&key).unwrap().der().to_vec();
-        Self { cert, issuer: Issuer::new(params, key) }
+        Self { cert, issuer: Issuer::new(params, key), issued: AtomicUsize::new(0) }
     }
 
     pub fn sign(&self, request: &[u8], id: &str, life: Duration) -> Vec<u8> {
-        let mut params = CertificateParams::new([]).unwrap();
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
-        params.not_before = (SystemTime::now() - Duration::from_secs(1)).into();
-        params.not_after = (SystemTime::now() + life).into();
+        let params = leaf_params(id, life);
         params.signed_by(&Asked::of(request), &self.issuer).unwrap().der().to_vec()
     }
+}
+
+/// A certificate, its key, and how it is revoked.
+pub struct Leaf {
+    pub cert: Vec<u8>,
+    /// PKCS #8.
+    pub key: Vec<u8>,
+    serial: SerialNumber,
+}
+
+impl Root {
+    /// A member that needs no request.
+    pub fn leaf(&self, id: &str, dns: &[&str], life: Duration) -> Leaf {
+        self.member(leaf_params(id, life), dns)
+    }
+
+    /// One whose time is over.
+    pub fn ended(&self, id: &str) -> Leaf {
+        let mut params = leaf_params(id, Duration::ZERO);
+        params.not_before = (SystemTime::now() - Duration::from_secs(120)).into();
+        params.not_after = (SystemTime::now() - Duration::from_secs(60)).into();
+        self.member(params, &[])
+    }
+
+    fn member(&self, mut params: CertificateParams, dns: &[&str]) -> Leaf {
+        let key = KeyPair::generate().unwrap();
+        let names = dns.iter().map(|name| SanType::DnsName((*name).try_into().unwrap()));
+        params.subject_alt_names.extend(names);
+        let number = self.issued.fetch_add(1, Relaxed) as u64 + 1;
+        let serial = SerialNumber::from(number);
+        params.serial_number = Some(serial.clone());
+        let cert = params.signed_by(&key, &self.issuer).unwrap().der().to_vec();
+        Leaf { cert, key: key.serialize_der(), serial }
+    }
+
+    /// An intermediate that may sign members: its certificate and its key, PKCS #8.
+    pub fn signer(&self, name: &str) -> (Vec<u8>, Vec<u8>) {
+        let (key, mut params) = (KeyPair::generate().unwrap(), CertificateParams::new([]).unwrap());
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let cert = params.signed_by(&key, &self.issuer).unwrap().der().to_vec();
+        (cert, key.serialize_der())
+    }
+
+    /// The list of those who are revoked, DER.
+    pub fn revokes(&self, number: u64, leaves: &[&Leaf]) -> Vec<u8> {
+        let now = SystemTime::now();
+        let revoked = leaves.iter().map(|leaf| RevokedCertParams {
+            serial_number: leaf.serial.clone(),
+            revocation_time: now.into(),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: (now - Duration::from_secs(60)).into(),
+            next_update: (now + Duration::from_secs(3_600)).into(),
+            crl_number: SerialNumber::from(number),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).unwrap().der().to_vec()
+    }
+}
+
+/// PEM of one thing.
+pub fn pem(label: &str, der: &[u8]) -> String {
+    let text = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, der);
+    let lines: Vec<&str> = (0..text.len()).step_by(64).map(|at| &text[at..text.len().min(at + 64)]).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+}
+
+fn leaf_params(id: &str, life: Duration) -> CertificateParams {
+    let mut params = CertificateParams::new([]).unwrap();
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
+    params.not_before = (SystemTime::now() - Duration::from_secs(1)).into();
+    params.not_after = (SystemTime::now() + life).into();
+    params
 }
 
 /// Clones are one authority.

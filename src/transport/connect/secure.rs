@@ -10,6 +10,7 @@ use std::{
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
+    time::SystemTime,
 };
 
 use rustls_pki_types::ServerName;
@@ -20,16 +21,24 @@ use crate::{
     error::Error,
     identity::{ClientSide, Proven},
     model::Address,
-    rt::{self, TaskSet},
+    rt::{self, Instant, TaskSet},
     transport::{
         Alpn, Dial, Dialed, Io, Offer, error,
         roll::{Enrolled, Roll},
     },
 };
 
-/// How much of the life that is left of the certificates a connection may use up before another takes its place. Less
-/// than servers allow, so that it is the client who leaves first.
+/// A connection gives way to another when a fifth of the life of either certificate is left, so that what it carries has
+/// that long to end; where that is so already, after this much of what is left. Less than servers allow, so that it is the
+/// client who leaves first.
 const LIFE: f64 = 0.7;
+
+fn retires((begun, ends): (SystemTime, SystemTime)) -> Instant {
+    let left = rt::at(ends).saturating_duration_since(rt::now()).mul_f64(LIFE);
+    let fifth = ends.duration_since(begun).unwrap_or_default() / 5;
+    let fresh = (ends - fifth).duration_since(rt::wall()).ok();
+    rt::now() + fresh.filter(|fresh| !fresh.is_zero()).map_or(left, |fresh| fresh.min(left))
+}
 
 /// A dialler that shakes hands over the streams of another. There is no falling back to plaintext.
 pub(crate) struct TlsDialer {
@@ -74,11 +83,8 @@ impl TlsDialer {
             _ => None,
         };
         let proven = (side.prove)(connection);
-        let ends = [side.not_after, proven.as_ref().map(|peer| peer.not_after)].into_iter().flatten().min();
-        let renew_at = ends.map(|at| {
-            let now = rt::now();
-            now + rt::at(at).saturating_duration_since(now).mul_f64(LIFE)
-        });
+        let theirs = proven.as_ref().map(|peer| (peer.not_before, peer.not_after));
+        let renew_at = [side.validity, theirs].into_iter().flatten().map(retires).min();
         let leash = Arc::new(Leash::default());
         let fate = Some(Arc::clone(&leash));
         let Some(proven) = proven else {
