@@ -90,7 +90,7 @@ fn a_certificate_of_ours_is_shown_where_it_is_configured() {
     let private =
         PrivateTls::new(provider.clone(), &place.path("ca.pem"), Some("db.example"), Some((&own.0, &own.1))).unwrap();
     let side = private.side().unwrap();
-    assert!(side.not_after.is_some_and(|end| end <= at(100)));
+    assert!(side.validity.is_some_and(|(_, end)| end <= at(100)));
     // A mesh member asks for it: what it proves there is judged by the mesh's rules, not by these.
     let mesh = Identity::new(domain(), provider);
     let (leaf, key) = place.root.leaf(&[ID], |params| {

@@ -15,7 +15,7 @@ use super::*;
 /// A server on loopback that answers each connection with these bytes, the last one for ever; and who trusts it.
 async fn serve(answers: Vec<String>) -> (u16, HttpsFetch) {
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-    let provider = default_provider().unwrap();
+    let provider = crate::identity::default_provider().unwrap();
     let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
     let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
