@@ -102,7 +102,7 @@ fn client_side(roots: &Authority, own: &Authority, not_after: SystemTime) -> Arc
     Arc::new(ClientSide {
         config: Arc::new(config),
         name: None,
-        not_after: Some(not_after),
+        validity: Some((SystemTime::UNIX_EPOCH, not_after)),
         prove: Box::new(move |_| Some(proven(not_after))),
     })
 }
