@@ -77,8 +77,24 @@ fn tls_cause(failure: &io::Error) -> Option<&rustls::Error> {
 fn why(failure: &io::Error) -> String {
     match tls_cause(failure) {
         Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other))) => other.to_string(),
+        Some(rustls::Error::InvalidCertificate(known)) => format!("{}{known}", reason(known)),
+        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
+            "plaintext: what it says is not TLS".to_owned()
+        }
         Some(error) => error.to_string(),
         None => failure.to_string(),
+    }
+}
+
+/// The reason of ours for what the library has a name for.
+fn reason(known: &rustls::CertificateError) -> &'static str {
+    use rustls::CertificateError as Known;
+    match known {
+        Known::UnknownIssuer => "unknown_ca: ",
+        Known::Expired | Known::ExpiredContext { .. } => "expired: ",
+        Known::NotValidYet | Known::NotValidYetContext { .. } => "not_yet: ",
+        Known::Revoked => "revoked: ",
+        _ => "",
     }
 }
 

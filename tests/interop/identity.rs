@@ -2,6 +2,7 @@
 
 mod envoy;
 mod grpcio;
+mod istiod;
 mod nginx;
 mod openssl;
 mod spiffe;

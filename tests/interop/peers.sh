@@ -3,7 +3,7 @@
 #
 #   tests/interop/peers.sh            installs all that is missing
 #   tests/interop/peers.sh NAME...    installs these: h2spec ghz wrk h2load nginx openssl grpcio envoy step-ca spiffe-client
-#                                     redis-server ratelimit
+#                                     redis-server ratelimit etcd kube-apiserver istiod (the last two take minutes each)
 #   tests/interop/peers.sh --where    prints the folder: $SINEW_PEERS, else ${XDG_CACHE_HOME:-$HOME/.cache}/sinew-peers
 #
 # Nothing is installed into the system: Debian packages are unpacked into the folder, and no daemon is started. Exits
@@ -34,6 +34,56 @@ go_program() { # NAME SOURCE MODULE@VERSION...: a program of ours over modules o
     } >"$folder/go.mod"
     (cd "$folder" && go mod tidy && go build -o "$peers/bin/$name" .) >"$peers/$name.log" 2>&1 ||
         { tail -n 5 "$peers/$name.log" >&2; return 1; }
+}
+
+go_module() { # NAME PACKAGE: a program of somebody else's module, with the go.mod on standard input
+    command -v go >/dev/null || { echo "$1 needs a Go toolchain" >&2; return 1; }
+    local folder="$peers/src/$1"
+    mkdir -p "$folder" && cat >"$folder/go.mod" || return 1
+    # The first run leaves what the second resolves.
+    (cd "$folder" && go mod tidy && go mod tidy && go build -o "$peers/bin/$1" "$2") >"$peers/$1.log" 2>&1 ||
+        { tail -n 5 "$peers/$1.log" >&2; return 1; }
+}
+
+istiod() {
+    # There are no releases of the module; the next lines replace versions that it asks for and that cannot be had.
+    go_module istiod istio.io/istio/pilot/cmd/pilot-discovery <<'MODULE'
+module peers/istiod
+
+go 1.26
+
+require (
+	github.com/envoyproxy/go-control-plane/contrib v1.36.1-0.20260729145720-a2d8c7492908
+	github.com/envoyproxy/go-control-plane/envoy v1.40.0
+	google.golang.org/protobuf v1.36.12
+	istio.io/api v1.31.1
+	istio.io/client-go v1.31.1
+	istio.io/istio v0.0.0-20260827124520-eed52ebb66ad
+)
+
+tool istio.io/istio/pilot/cmd/pilot-discovery
+MODULE
+    # What it wants to find in Kubernetes.
+    local source
+    source=$(cd "$peers/src/istiod" && go list -m -f '{{.Dir}}' istio.io/istio) || return 1
+    cp "$source/manifests/charts/base/files/crd-all.gen.yaml" "$peers/bin/istiod-crds.yaml" &&
+        chmod u+w "$peers/bin/istiod-crds.yaml"
+}
+
+kube_apiserver() {
+    command -v go >/dev/null || { echo "kube-apiserver needs a Go toolchain" >&2; return 1; }
+    local version=1.36.3 folder="$peers/src/kube-apiserver" source
+    mkdir -p "$folder" && cd "$folder" || return 1
+    printf 'module peers/kube\n\ngo 1.26\n\nrequire k8s.io/kubernetes v%s\n' "$version" >go.mod
+    source=$(go mod download -json "k8s.io/kubernetes@v$version" | sed -n 's/.*"Dir": "\(.*\)".*/\1/p') || return 1
+    {
+        cat go.mod
+        # What is in its own tree is published under versions of its own.
+        sed -n 's/^[[:space:]]*\(k8s.io\/[a-z0-9-]*\) => .\/staging.*/\1/p' "$source/go.mod" | sort -u |
+            while read -r module; do echo "replace $module => $module v0.${version#1.}"; done
+        printf '\ntool k8s.io/kubernetes/cmd/kube-apiserver\n'
+    } >go.mod.whole
+    go_module kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver <go.mod.whole
 }
 
 python() { # NAME PROGRAM PACKAGE==VERSION...: PROGRAM of a folder of its own, or the interpreter that sees it
@@ -88,6 +138,9 @@ install_one() {
     wrk) debian wrk usr/bin/wrk wrk libluajit-5.1-2 ;;
     h2load) debian h2load usr/bin/h2load nghttp2-client libnghttp2-14 libev4 libjansson4 libc-ares2 libjemalloc2 ;;
     nginx) debian nginx usr/sbin/nginx nginx ;;
+    etcd) debian etcd usr/bin/etcd etcd-server ;;
+    kube-apiserver) (kube_apiserver) ;;
+    istiod) istiod ;;
     redis-server) debian redis-server usr/bin/redis-server redis-server redis-tools libatomic1 libjemalloc2 liblzf1 ;;
     ratelimit)
         # Its command is named after its folder.
@@ -103,7 +156,7 @@ install_one() {
 }
 
 mkdir -p "$peers/bin"
-[ $# -gt 0 ] || set -- h2spec ghz wrk h2load nginx openssl grpcio envoy step-ca spiffe-client redis-server ratelimit
+[ $# -gt 0 ] || set -- h2spec ghz wrk h2load nginx openssl grpcio envoy step-ca spiffe-client redis-server ratelimit etcd kube-apiserver istiod
 failed=0
 for name in "$@"; do
     if [ -x "$peers/bin/$name" ]; then

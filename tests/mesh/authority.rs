@@ -5,11 +5,12 @@ use std::{sync::Arc, time::Duration};
 use http::{Request, Response};
 use sinew::{
     Body, CertificateAuthority, CertificateRequest, Mesh, Peer, ResponseExt, Signing,
-    model::{AuthorityKind, AuthoritySpec, IdentitySource},
+    model::{AuthorityKind, AuthoritySpec, IdentityFiles, IdentitySource},
 };
+use tokio::io::AsyncWriteExt;
 use tower::service_fn;
 
-use crate::signer::{Root, TestAuthority};
+use crate::signer::{Leaf, Root, TestAuthority, pem};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -162,4 +163,61 @@ async fn each_mesh_has_its_own_cryptography() {
     assert!(rustls::crypto::CryptoProvider::get_default().is_none(), "the process has none");
     let error = builder("web", &authority).crypto_provider(Arc::new("rot13")).build().await.unwrap_err();
     assert!(error.to_string().contains("no `CryptoProvider`"), "{error}");
+}
+
+/// Shakes hands as this one with whoever comes.
+async fn impostor(leaf: &Leaf) -> String {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let key = rustls_pki_types::PrivatePkcs8KeyDer::from(leaf.key.clone());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![rustls_pki_types::CertificateDer::from(leaf.cert.clone())], key.into())
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((io, _)) = listener.accept().await {
+            let _ = acceptor.accept(io).await;
+        }
+    });
+    addr
+}
+
+#[tokio::test]
+async fn who_is_not_believed_is_refused_each_with_a_reason_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, other) = (Root::new("root"), Root::new("other"));
+    let own = root.leaf("spiffe://shop.example/ns/default/sa/web", &[], HOUR);
+    let file = |name: &str, text: String| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let cert = file("own.pem", pem("CERTIFICATE", &own.cert) + &pem("PRIVATE KEY", &own.key));
+    let files = IdentityFiles::new(&cert, &cert, file("ca.pem", pem("CERTIFICATE", &root.cert)));
+    let reviews = "spiffe://shop.example/ns/default/sa/reviews";
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let plain = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((mut io, _)) = listener.accept().await {
+            let _ = io.write_all(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n").await;
+        }
+    });
+    for (reason, endpoint) in [
+        ("wrong_trust_domain", impostor(&root.leaf("spiffe://other.example/ns/default/sa/reviews", &[], HOUR)).await),
+        ("unknown_ca", impostor(&other.leaf(reviews, &[], HOUR)).await),
+        ("expired", impostor(&root.ended(reviews)).await),
+        ("plaintext", plain),
+    ] {
+        let client = Mesh::builder("web")
+            .identity(IdentitySource::Files(files.clone()), "shop.example")
+            .service("reviews", |service| service.endpoints([&endpoint]));
+        let client = client.build().await.unwrap();
+        let error = client.client("reviews").get("/").timeout(Duration::from_secs(5)).send().await.unwrap_err();
+        assert_eq!(error.code(), sinew::Code::TlsFailed, "{reason}: {error:?}");
+        assert!(error.never_processed() && format!("{error:?}").contains(reason), "{reason}: {error:?}");
+    }
 }
