@@ -13,13 +13,7 @@ pub use self::queue::QueueOrder;
 use std::{
     future::Future,
     pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{
-            AtomicU32, AtomicU64,
-            Ordering::{Relaxed, SeqCst},
-        },
-    },
+    sync::{Arc, PoisonError},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -28,7 +22,16 @@ use self::{
     ages::{Ages, Returned, Young},
     queue::Queue,
 };
-use crate::rt::{self, Instant};
+use crate::rt::{
+    self, Instant,
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{
+            AtomicU32, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
+    },
+};
 
 /// An exact limit, shared by clones.
 #[derive(Debug)]

@@ -5,16 +5,15 @@
 //! endpoint. A bucket whose calls are all older than they should be is judged at once: each of them is a failure now, and
 //! what becomes of it later is not counted again.
 
-use std::{
-    collections::VecDeque,
+use std::{collections::VecDeque, time::Duration};
+
+use crate::rt::{
+    Instant,
     sync::atomic::{
         AtomicU32, AtomicU64,
         Ordering::{Relaxed, SeqCst},
     },
-    time::Duration,
 };
-
-use crate::rt::Instant;
 
 /// Buckets of an endpoint: what is not judged yet spans at most as many.
 const BUCKETS: usize = 8;

@@ -10,15 +10,12 @@
 //! The bucket holds ten, or as many as the successes of ten seconds fill, whichever is more. All numbers are
 //! fixed-point: a ratio of 0.7 is 0.7, not 1.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use crate::rt::Instant;
+use crate::rt::{
+    Instant,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 /// Ten-thousandths of a token, so that a tenth of one per second is one per millisecond.
 const TOKEN: u64 = 10_000;
@@ -46,7 +43,7 @@ impl Budget {
             tokens: AtomicU64::new(RESERVE),
             filled: AtomicU64::new(0),
             second: AtomicU64::new(0),
-            calls: [const { AtomicU64::new(0) }; SECONDS as usize],
+            calls: std::array::from_fn(|_| AtomicU64::new(0)),
         })
     }
 

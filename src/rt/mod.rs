@@ -6,6 +6,7 @@
 mod hyper;
 mod lag;
 mod rng;
+pub(crate) mod sync;
 mod tasks;
 #[cfg(feature = "file")]
 mod watch;

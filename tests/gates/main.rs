@@ -7,6 +7,7 @@ mod crates;
 #[allow(unused_imports, reason = "shared with the bench")]
 #[path = "../../benches/support/echo/mod.rs"]
 mod echo;
+mod five;
 mod instructions;
 mod sizes;
 
