@@ -89,9 +89,12 @@ fn foreign(error: impl Into<BoxError>) -> Error {
     Error::from_boxed(error.into(), Code::Internal, "the service under a limit failed")
 }
 
-/// The response body of a [`LimitService`]: holds the permit to its end.
-pub struct LimitBody<B> {
-    inner: Pin<Box<GuardedBody<Foreign<B>, Held<Option<Permit>>>>>,
+pin_project! {
+    /// The response body of a [`LimitService`]: holds the permit to its end.
+    pub struct LimitBody<B> {
+        #[pin]
+        inner: GuardedBody<Foreign<B>, Held<Option<Permit>>>,
+    }
 }
 
 impl<B> std::fmt::Debug for LimitBody<B> {
@@ -109,10 +112,10 @@ where
     type Error = Error;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, Error>>> {
-        self.inner.as_mut().poll_frame(cx)
+        self.project().inner.poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -156,8 +159,9 @@ where
             StateProjection::Running { future, permit } => {
                 let response = ready!(future.poll(cx)).map_err(foreign)?;
                 let permit = permit.take();
-                Poll::Ready(Ok(response
-                    .map(|body| LimitBody { inner: Box::pin(GuardedBody::new(Foreign::new(body), Held(permit))) })))
+                Poll::Ready(Ok(
+                    response.map(|body| LimitBody { inner: GuardedBody::new(Foreign::new(body), Held(permit)) })
+                ))
             }
             StateProjection::Refused { max } => Poll::Ready(Err(Error::new(
                 Code::Overflow,

@@ -214,9 +214,10 @@ async fn back(client: &Client, n: u64) -> Answer {
 
 async fn grpc(client: &Client, n: u64) -> Answer {
     let mut client = EchoClient::new(client.clone());
-    let told = |status: &tonic::Status| match status.metadata().get("sinew-error").and_then(|code| code.to_str().ok()) {
-        Some(code) => Answer::Error(code.split(';').next().unwrap_or_default().to_owned()),
-        None => match std::error::Error::source(status).and_then(find) {
+    // What fails before there is an answer says so in the status, what fails after it in what the status is made from.
+    let told = |status: &tonic::Status| match status.message().split_once(' ') {
+        Some((code, _)) if code.starts_with("SINEW-E") => Answer::Error(code.to_owned()),
+        _ => match std::error::Error::source(status).and_then(find) {
             Some(error) => failed(error),
             None => Answer::Wrong(format!("a status without a code: {status:?}")),
         },

@@ -32,7 +32,7 @@ use std::{
 };
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
-use sinew::{Mesh, discover::DnsSettings};
+use sinew::{Mesh, ResponseExt, discover::DnsSettings};
 use tokio::time::{Instant, sleep};
 
 use self::{
@@ -255,7 +255,13 @@ async fn run(options: &Options, seed: u64, seen: &Arc<Seen>, checks: &mut Checks
     println!("done to it: {}", done.told());
 
     let recovers = async {
-        while mesh.client("back").get("/number/7").send().await.is_err() {
+        let client = mesh.client("back");
+        loop {
+            if let Ok(response) = client.get("/number/7").send().await
+                && response.text().await.is_ok_and(|text| text == "7")
+            {
+                return;
+            }
             sleep(Duration::from_millis(100)).await;
         }
     };

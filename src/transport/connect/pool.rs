@@ -510,7 +510,8 @@ impl Pool {
             return;
         }
         if !state.h2.is_empty() {
-            let few = state.h2.len() < self.min_connections() && !connection.is_quiet();
+            // One that its peer closed unused would be made in a loop.
+            let few = state.h2.len() < self.min_connections() && connection.was_used() && !connection.is_quiet();
             drop(state);
             if few {
                 self.want_more();

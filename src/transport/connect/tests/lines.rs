@@ -120,9 +120,22 @@ async fn connections_to_one_process_are_not_replaced_for_their_silence() {
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_is_lost_in_use_is_made_again() {
     let (bench, mut listener, servers) = virtual_ip().await;
-    let [first, _second] = servers;
+    let [mut first, _second] = servers;
+    let call = tokio::spawn(taken(bench.pool.acquire(Want::Any)).unwrap().send(get("/")));
+    first.expect(raw::HEADERS).await;
     drop(first);
+    assert!(call.await.unwrap().is_err());
     let mut third = Raw::accept(within(listener.accept()).await.unwrap()).await;
     third.settings(None).await;
     bench.wait(|| bench.connections() == 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_keeps_one_connection_and_closes_the_others_is_not_called_in_a_loop() {
+    let (bench, mut listener, servers) = virtual_ip().await;
+    let [first, _second] = servers;
+    drop(first);
+    let another = tokio::time::timeout(Duration::from_secs(60), listener.accept()).await;
+    assert!(another.is_err(), "it was closed unused");
+    assert_eq!((bench.connections(), bench.pool.readiness()), (1, Readiness::Ready));
 }
