@@ -181,7 +181,7 @@ impl Inner {
     /// Brings a configuration into use and says what is odd about it.
     pub(super) fn take(self: &Arc<Self>, snapshot: Arc<Snapshot>) {
         for lint in snapshot.lints.iter() {
-            tracing::warn!("{lint}");
+            tracing::warn!(code = %lint.code, "{lint}");
         }
         for what in lowered(&self.snapshot(), &snapshot) {
             tracing::warn!(target: "sinew::audit", "the local configuration lowers what protects this process: {what}");

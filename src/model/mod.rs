@@ -5,6 +5,7 @@
 
 mod endpoint;
 mod floor;
+mod lint;
 mod policy;
 mod provenance;
 mod security;
@@ -15,8 +16,9 @@ pub(crate) use self::policy::{PolicyDraft, PolicyRegistry};
 pub use self::{
     endpoint::{Address, EndpointId, EndpointSpec, EndpointUpdate, Labels, SetKind},
     floor::Floor,
+    lint::{Lint, LintCode},
     policy::{Policy, PolicySet},
-    provenance::{Lint, Origin, Place, Provenance},
+    provenance::{Origin, Place, Provenance},
     security::{
         AuthorityKind, AuthoritySpec, EdgeSpec, IdentityFiles, IdentitySource, IstioCa, Mtls, PrivateTls, ProxySpec,
         StepCa, StepRoot, TlsMode,

@@ -1,4 +1,4 @@
-//! Where effective values come from, and what is worth a second look.
+//! Where effective values come from.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -80,33 +80,5 @@ impl Provenance {
     /// Every recorded field in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Origin)> {
         self.fields.iter().map(|(path, origin)| (path.as_str(), origin))
-    }
-}
-
-/// Something that is valid and probably not meant.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct Lint {
-    /// The dotted path of the field.
-    pub path: String,
-    /// Where it stands, if in a file.
-    pub place: Option<Place>,
-    /// What, why, and what to do.
-    pub message: String,
-}
-
-impl Lint {
-    /// A warning about a field.
-    pub fn new(path: impl Into<String>, place: Option<Place>, message: impl Into<String>) -> Self {
-        Self { path: path.into(), place, message: message.into() }
-    }
-}
-
-impl fmt::Display for Lint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(place) = &self.place {
-            write!(f, "{place}: ")?;
-        }
-        write!(f, "{}: {}", self.path, self.message)
     }
 }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     authn::{Authn, ClientCert, JwtIssuer},
-    model::{Lint, Provenance},
+    model::{Lint, LintCode, Provenance},
 };
 
 pub(super) fn resolve(partial: &PartialAuthn, provenance: &mut Provenance) -> Authn {
@@ -55,7 +55,7 @@ pub(super) fn check(resolution: &Resolution, findings: &mut Findings) {
         if issuer.value.audiences.is_empty() {
             let message =
                 "without `audiences` a token that was made for another service is good here as well".to_owned();
-            findings.lints.push(Lint::new(path, place_of(&issuer.origin), message));
+            findings.lints.push(Lint::new(LintCode::AnyAudience, path, place_of(&issuer.origin), message));
         }
     }
     let policy = &resolution.snapshot.inbound.authn;
@@ -64,8 +64,8 @@ pub(super) fn check(resolution: &Resolution, findings: &mut Findings) {
         && asks
         && policy.forward_client_cert_from.is_empty()
     {
-        let message =
-            "nobody is believed, so nothing is forwarded; name proxies in `forward_client_cert_from`".to_owned();
-        findings.lints.push(Lint::new("inbound.authn.forward_client_cert".to_owned(), place_of(&set.origin), message));
+        let message = "nobody is believed, so nothing is forwarded".to_owned();
+        let path = "inbound.authn.forward_client_cert";
+        findings.lints.push(Lint::new(LintCode::ForwardsNothing, path, place_of(&set.origin), message));
     }
 }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     authz::{Policy, Rule},
     canon::{PathNormalization, never_in_strict},
-    model::{Lint, Origin, Provenance},
+    model::{Lint, LintCode, Origin, Provenance},
 };
 
 const LISTS: [&str; 3] = ["allow", "deny", "audit"];
@@ -48,8 +48,8 @@ pub(super) fn check(resolution: &Resolution, findings: &mut Findings) {
         let Some(rules) = rules else { continue };
         let path = format!("inbound.authz.{list}");
         if list == "allow" && rules.value.is_empty() {
-            let message = "nobody is allowed anything; remove `allow` to admit by the listener's own rule".to_owned();
-            findings.lints.push(Lint::new(path.clone(), place_of(&rules.origin), message));
+            let message = "nobody is allowed anything";
+            findings.lints.push(Lint::new(LintCode::AllowsNobody, path.clone(), place_of(&rules.origin), message));
         }
         for (index, rule) in rules.value.iter().enumerate() {
             let path = format!("{path}[{index}]");
@@ -62,7 +62,8 @@ pub(super) fn check(resolution: &Resolution, findings: &mut Findings) {
             if identity && snapshot.identity.is_none() {
                 let message =
                     "it asks for the identity of peers, and without `identity` none has one: it never matches";
-                findings.lints.push(Lint::new(path.clone(), place_of(&rule.origin), message.to_owned()));
+                let place = place_of(&rule.origin);
+                findings.lints.push(Lint::new(LintCode::RuleWithoutIdentity, path.clone(), place, message));
             }
             let operations = rule.value.to.iter();
             let paths = operations.flat_map(|operation| operation.paths.iter().chain(&operation.not_paths));

@@ -3,6 +3,7 @@
 //! Runs on the merged result, because a file may name a subset that the builder defines. A rejection stops the update,
 //! a lint only warns. Parts that could not be read are not checked, so that one mistake is reported once.
 
+mod policies;
 mod retries;
 
 use std::collections::HashMap;
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::{
     matching::HostPattern,
-    model::{EndpointSource, Labels, Lint, Origin, SourceKind},
+    model::{EndpointSource, Labels, Lint, LintCode, Origin, SourceKind},
     name::{RouteName, SubsetName},
     route::{RouteAction, WeightedTarget},
 };
@@ -65,6 +66,7 @@ pub(super) fn check(resolution: &Resolution) -> Findings {
             findings.endpoints(service);
             findings.subsets(service);
             findings.timeouts(service);
+            findings.policies(service);
             health::check(service, &mut findings);
             failover::check(&resolution.snapshot, service, &mut findings);
             findings.outliers(service);
@@ -97,9 +99,9 @@ impl Findings {
         });
     }
 
-    pub(super) fn lint(&mut self, service: &Resolved, path: &str, origin: &Origin, message: String) {
+    pub(super) fn lint(&mut self, service: &Resolved, path: &str, origin: &Origin, code: LintCode, message: String) {
         let path = format!("services.{}.{path}", service.spec.name);
-        self.lints.push(Lint::new(path, place_of(origin), message));
+        self.lints.push(Lint::new(code, path, place_of(origin), message));
     }
 
     /// An address stands once in a service: twice would be one endpoint with two states.
@@ -124,11 +126,13 @@ impl Findings {
                 }
             }
             if specs.is_empty() {
-                let message = "the list of endpoints is empty: every call fails with SINEW-E010; add an address".into();
-                self.lint(service, &format!("endpoints[{index}].static"), &source.origin, message);
+                let message = "the list of endpoints is empty: every call fails with SINEW-E010".into();
+                let path = format!("endpoints[{index}].static");
+                self.lint(service, &path, &source.origin, LintCode::NoEndpoints, message);
             } else if specs.iter().all(|spec| spec.weight == 0) {
-                let message = "every endpoint has weight 0, so none is used; give one a weight".into();
-                self.lint(service, &format!("endpoints[{index}].static"), &source.origin, message);
+                let message = "every endpoint has weight 0, so none is used".into();
+                let path = format!("endpoints[{index}].static");
+                self.lint(service, &path, &source.origin, LintCode::NoWeight, message);
             }
         }
     }
@@ -142,9 +146,10 @@ impl Findings {
         for (name, labels) in &service.partial.subsets {
             let satisfied = |set: &&Labels| labels.value.iter().all(|(key, value)| set.get(key) == Some(value));
             if !sets.iter().any(satisfied) {
-                let message = "no endpoint can ever have these labels: calls to this subset fail with SINEW-E010; set \
-                               `labels` on a source or an endpoint";
-                self.lint(service, &format!("subsets.{name}"), &labels.origin, message.into());
+                let message =
+                    "no endpoint can ever have these labels: calls to this subset fail with SINEW-E010".into();
+                let path = format!("subsets.{name}");
+                self.lint(service, &path, &labels.origin, LintCode::EmptySubset, message);
             }
         }
     }
@@ -223,8 +228,9 @@ impl Findings {
                 continue;
             }
             for (key, set) in settings.iter().filter_map(|(key, field)| Some((key, field.as_ref()?))) {
-                let message = format!("this has no effect: the detector is off; set `enforcing_{detector}: 100`");
-                self.lint(service, &format!("outlier_detection.{detector}_{key}"), &set.origin, message);
+                let message = format!("this has no effect without `enforcing_{detector}: 100`");
+                let path = format!("outlier_detection.{detector}_{key}");
+                self.lint(service, &path, &set.origin, LintCode::DetectorOff, message);
             }
         }
     }
@@ -273,11 +279,10 @@ impl Findings {
                     Some((&earlier.origin, format!("route `{name}` is here"))),
                 );
             } else {
-                let message = format!(
-                    "this route is never reached: route `{name}` comes first and takes everything it matches; make one \
-                     of them more specific"
-                );
-                self.lint(service, &format!("routes[{index}]"), &later.origin, message);
+                let message =
+                    format!("this route is never reached: route `{name}` comes first and takes everything it matches");
+                let path = format!("routes[{index}]");
+                self.lint(service, &path, &later.origin, LintCode::UnreachableRoute, message);
             }
         }
     }
@@ -331,23 +336,25 @@ impl Findings {
             );
         } else if targets.len() > 1 && sum != 100 {
             let message = format!("the weights add up to {sum}, not 100; they are relative, so this works as written");
-            self.lint(service, &format!("routes[{index}].split"), origin, message);
+            self.lint(service, &format!("routes[{index}].split"), origin, LintCode::WeightsOffHundred, message);
         }
         if route.route.matches.fraction == Some(0) {
             let message = "a fraction of 0% matches no request".to_owned();
-            self.lint(service, &format!("routes[{index}].match.fraction"), &route.origin, message);
+            let path = format!("routes[{index}].match.fraction");
+            self.lint(service, &path, &route.origin, LintCode::NoFraction, message);
         }
     }
 
     fn route_timeout(&mut self, service: &Resolved, index: usize, route: &PartialRoute) {
         let (Some(timeout), Some(origin)) = (route.route.timeout, &route.timeout) else { return };
-        if let Some(per_try) = service.spec.timeouts.per_try.filter(|per_try| *per_try > timeout) {
+        if let Some(per_try) = service.spec.timeouts.per_try.filter(|per_try| *per_try >= timeout) {
             let message = format!(
                 "the whole call may take {}, one attempt {}: `per_try` has no effect on this route",
                 duration::format(timeout),
                 duration::format(per_try)
             );
-            self.lint(service, &format!("routes[{index}].timeout"), origin, message);
+            let path = format!("routes[{index}].timeout");
+            self.lint(service, &path, origin, LintCode::AttemptAsLongAsCall, message);
         }
     }
 }

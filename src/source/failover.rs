@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     balance::{Failover, FailoverKey, FailoverPolicy, LocalityMode, LocalityPolicy, SlowStartPolicy, Whereabouts},
-    model::{EndpointSource, Origin, Provenance, Snapshot, SourceKind},
+    model::{EndpointSource, LintCode, Origin, Provenance, Snapshot, SourceKind},
 };
 
 /// What `load_balancer` says besides the policy.
@@ -176,7 +176,7 @@ pub(super) fn check(snapshot: &Snapshot, service: &Resolved, findings: &mut Find
                     None
                 };
                 if let Some(message) = message {
-                    findings.lint(service, "locality", &set.origin, message);
+                    findings.lint(service, "locality", &set.origin, LintCode::ZoneUnknown, message);
                 }
             }
             LocalityMode::Weighted(weights) => {
@@ -187,7 +187,7 @@ pub(super) fn check(snapshot: &Snapshot, service: &Resolved, findings: &mut Find
                             format!("zone `{zone}` has no weight: it gets nothing while one with a weight is usable")
                         }
                     };
-                    findings.lint(service, "locality.weighted", &set.origin, message);
+                    findings.lint(service, "locality.weighted", &set.origin, LintCode::ZoneWithoutWeight, message);
                 }
             }
             LocalityMode::Off => {}
@@ -203,7 +203,8 @@ pub(super) fn check(snapshot: &Snapshot, service: &Resolved, findings: &mut Find
             };
             let message =
                 format!("no endpoint agrees in `{key}`, since this process does not say its own: set {place}");
-            findings.lint(service, "locality.failover_priority", &set.origin, message);
+            let path = "locality.failover_priority";
+            findings.lint(service, path, &set.origin, LintCode::FailoverKeyUnknown, message);
         }
     }
 }

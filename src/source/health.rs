@@ -3,7 +3,7 @@
 use super::{check::Findings, document::Field, resolve::Resolved};
 use crate::{
     health::{CheckKind, HealthCheck},
-    model::{Origin, Protocol, SetKind, SourceKind},
+    model::{LintCode, Origin, Protocol, SetKind, SourceKind},
 };
 
 pub(super) fn check(service: &Resolved, findings: &mut Findings) {
@@ -31,6 +31,6 @@ pub(super) fn check(service: &Resolved, findings: &mut Findings) {
     };
     if let Some(alone) = alone {
         let message = format!("the checks of {alone} only report: there is no other to go to");
-        findings.lint(service, "health_checks", &set.origin, message);
+        findings.lint(service, "health_checks", &set.origin, LintCode::ChecksOnlyReport, message);
     }
 }

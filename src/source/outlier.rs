@@ -31,6 +31,11 @@ macro_rules! outlier {
                 Self { $($field: Some(Set::new(policy.$field, origin.clone())),)* }
             }
 
+            /// Who said the first of what is said.
+            pub(super) fn first(&self) -> Option<&Origin> {
+                [$(self.$field.as_ref().map(|set| &set.origin),)*].into_iter().flatten().next()
+            }
+
             /// The policy in effect.
             pub(super) fn resolve(&self, provenance: &mut Provenance, path: &str) -> OutlierPolicy {
                 let mut policy = OutlierPolicy::default();

@@ -6,7 +6,7 @@ use super::{
     resolve::{Resolution, effective},
     store::Rejection,
 };
-use crate::model::{IdentitySource, Lint, Mtls, Origin, Provenance, ServiceSpec, Snapshot, TlsMode};
+use crate::model::{IdentitySource, Lint, LintCode, Mtls, Origin, Provenance, ServiceSpec, Snapshot, TlsMode};
 
 /// The trust domain of development.
 const DEV_DOMAIN: &str = "dev.local";
@@ -129,13 +129,16 @@ pub(super) fn check(resolution: &Resolution, findings: &mut Findings) {
             reject(path, origin, reason, "name the balancers in `trusted_proxies`, and nobody else will get in");
         }
     }
-    if let (Some(edge), Some(Origin::File(place))) = (&snapshot.listeners.edge, &origins.edge)
-        && edge.tls.is_none()
-        && edge.proxies.trusted_proxies.is_empty()
-    {
-        let message = "the edge is plaintext and trusts no balancer: give it `tls`, or name the balancer in \
-                       `trusted_proxies`";
-        findings.lints.push(Lint::new("listeners.edge".to_owned(), Some(place.clone()), message.to_owned()));
+    if let (Some(edge), Some(origin)) = (&snapshot.listeners.edge, &origins.edge) {
+        let mut lint =
+            |code, message| findings.lints.push(Lint::new(code, "listeners.edge", place_of(origin), message));
+        if edge.tls.is_none() && edge.proxies.trusted_proxies.is_empty() {
+            lint(LintCode::PlaintextEdge, "the edge is plaintext and trusts no balancer");
+        }
+        let (rules, pinned) = (&snapshot.inbound.authz, &snapshot.inbound.pinned_authz);
+        if rules.rules.is_empty() && !rules.exclusive && pinned.rules.is_empty() && !pinned.exclusive {
+            lint(LintCode::OpenEdge, "the edge admits everyone: there is no rule in `inbound.authz`");
+        }
     }
     for service in &resolution.services {
         if service.partial.tainted {

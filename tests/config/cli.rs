@@ -37,6 +37,7 @@ fn warnings_refuse_only_when_strict() {
     let (code, out, err) = sinew(&["config", "validate", &path]);
     assert_eq!((code, out), (0, format!("{path}: valid, 1 warning\n")));
     assert!(err.starts_with(&format!("warning: {path}:1:29: services.a.endpoints[0].static:")), "{err}");
+    assert!(err.trim_end().ends_with("(add an address, or remove the source) [SINEW-W001]"), "{err}");
     assert_eq!(sinew(&["config", "validate", "--strict", &path]).0, 2);
 }
 
@@ -62,4 +63,8 @@ fn schema_is_json_and_explain_prints_a_row() {
         assert!(out.starts_with("SINEW-E010 no_healthy_endpoint\n") && out.contains("gRPC status   14"), "{out}");
     }
     assert_eq!(sinew(&["explain", "E999"]).0, 2);
+    let (code, out, _) = sinew(&["explain", "W010"]);
+    assert_eq!(code, 0);
+    assert!(out.starts_with("SINEW-W010 unbounded_deadline\n") && out.contains("set `timeouts.request`"), "{out}");
+    assert_eq!(sinew(&["explain", "W999"]).0, 2);
 }

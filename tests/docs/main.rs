@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sinew::Code;
+use sinew::{Code, model::LintCode};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -74,7 +74,7 @@ fn errors() -> String {
          | code | reason | HTTP | gRPC | flag | Proxy-Status | meaning |\n|---|---|---|---|---|---|---|\n",
     );
     for code in Code::ALL {
-        let meaning = code.explanation().split_whitespace().collect::<Vec<_>>().join(" ");
+        let meaning = words(code.explanation());
         writeln!(
             text,
             "| `{code}` | `{}` | {} | {} {} | `{}` | `{}` | {meaning} |",
@@ -90,14 +90,43 @@ fn errors() -> String {
     text
 }
 
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn lints() -> String {
+    let mut text = String::from(
+        "# Warnings\n\n\
+         Generated from `sinew::model::LintCode` by `UPDATE_DOCS=1 cargo test --test docs`; do not edit. The same text for \
+         one code: `sinew explain W010`.\n\n\
+         What is valid and probably not meant. A warning refuses nothing. It is looked for in the whole configuration, \
+         builder and file together, at start and at every reload, and shown with its place, its code and what to do: in \
+         the log, in `Mesh::status().lints`, and by `sinew config validate`, which exits with 0 all the same (`--strict`: \
+         with 2). Only what somebody wrote is warned of, never a default. Codes are not renumbered.\n\n\
+         | code | reason | meaning | what to do |\n|---|---|---|---|\n",
+    );
+    for code in LintCode::ALL {
+        writeln!(text, "| `{code}` | `{}` | {} | {} |", code.reason(), words(code.explanation()), words(code.cure()))
+            .unwrap();
+    }
+    text
+}
+
+fn generated(path: &str, text: &str) {
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(root().join(path), text).unwrap();
+    }
+    assert!(read(path) == text, "{path} is stale: run `UPDATE_DOCS=1 cargo test --test docs`");
+}
+
 #[test]
 fn errors_are_listed_as_the_code_has_them() {
-    let path = "docs/reference/errors.md";
-    let generated = errors();
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        fs::write(root().join(path), &generated).unwrap();
-    }
-    assert!(read(path) == generated, "{path} is stale: run `UPDATE_DOCS=1 cargo test --test docs`");
+    generated("docs/reference/errors.md", &errors());
+}
+
+#[test]
+fn warnings_are_listed_as_the_code_has_them() {
+    generated("docs/reference/lints.md", &lints());
 }
 
 /// The names of metrics in a text: what stands between quotes or backticks.

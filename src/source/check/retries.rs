@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Findings;
 use crate::{
-    model::Origin,
+    model::{LintCode, Origin},
     retry::{Condition, HedgeMode, MOST_RETRIES, RetrySpec},
     source::{document::PartialRoute, duration, resolve::Resolved, retry::PartialRetries},
 };
@@ -80,26 +80,33 @@ impl Findings {
             let asked = policy.retry_on.contains(condition);
             if let (true, true, Some(set)) = (asked, empty, &partial.retry_on) {
                 let message = format!("`{condition}` never holds: `{key}` is empty");
-                self.lint(service, &format!("{under}retry.retry_on"), &set.origin, message);
+                let path = format!("{under}retry.retry_on");
+                self.lint(service, &path, &set.origin, LintCode::ConditionWithoutList, message);
             } else if let (false, false, Some(origin)) = (asked, empty, list) {
-                let message = format!("this has no effect: add `{condition}` to `retry_on`");
-                self.lint(service, &format!("{under}retry.{key}"), origin, message);
+                let message = format!("this has no effect without `{condition}` in `retry_on`");
+                let path = format!("{under}retry.{key}");
+                self.lint(service, &path, origin, LintCode::ConditionWithoutList, message);
             }
         }
-        for (key, field, what) in [
-            ("retry.require_idempotent", &partial.require_idempotent, "sent again"),
-            ("hedge.require_idempotent", &partial.hedge_idempotent, "sent twice"),
+        for (key, field, what, code) in [
+            ("retry.require_idempotent", &partial.require_idempotent, "sent again", LintCode::RetryNotIdempotent),
+            ("hedge.require_idempotent", &partial.hedge_idempotent, "sent twice", LintCode::HedgeNotIdempotent),
         ] {
             if let Some(set) = field.as_ref().filter(|set| !set.value) {
-                let message = format!(
-                    "calls that may have been processed are {what} whatever their method; better say it call by call, by \
-                     `Call::idempotent`"
-                );
-                self.lint(service, &format!("{under}{key}"), &set.origin, message);
+                let message = format!("calls that may have been processed are {what} whatever their method");
+                self.lint(service, &format!("{under}{key}"), &set.origin, code, message);
             }
         }
         if let (Some(per_try), Some(request), Some(set)) = (policy.per_try_timeout, request, &partial.per_try_timeout)
-            && per_try <= request
+            && per_try == request
+            && policy.num_retries > 0
+        {
+            let message = format!("one attempt may take the {} of the whole call", format(request));
+            let path = format!("{under}retry.per_try_timeout");
+            self.lint(service, &path, &set.origin, LintCode::AttemptAsLongAsCall, message);
+        }
+        if let (Some(per_try), Some(request), Some(set)) = (policy.per_try_timeout, request, &partial.per_try_timeout)
+            && per_try < request
             && per_try * (u32::from(policy.num_retries) + 1) > request
             && policy.num_retries > 0
         {
@@ -109,7 +116,21 @@ impl Findings {
                 format(per_try),
                 format(request)
             );
-            self.lint(service, &format!("{under}retry.per_try_timeout"), &set.origin, message);
+            let path = format!("{under}retry.per_try_timeout");
+            self.lint(service, &path, &set.origin, LintCode::AttemptsDoNotFit, message);
+        }
+        if let Some(set) = partial.num_retries.as_ref().filter(|_| policy.num_retries > policy.tree_allowance) {
+            let message = format!(
+                "of {} retries {} happen: `tree_allowance` pays for no more",
+                policy.num_retries, policy.tree_allowance
+            );
+            let path = format!("{under}retry.num_retries");
+            self.lint(service, &path, &set.origin, LintCode::RetriesBeyondAllowance, message);
+        }
+        if let (Some(set), true) = (&partial.hedge, hedge.is_on() && super::policies::single(service)) {
+            let message = "there is no other endpoint to ask, so nothing is ever hedged".to_owned();
+            let path = format!("{under}hedge.mode");
+            self.lint(service, &path, &set.origin, LintCode::HedgeWithoutPeer, message);
         }
     }
 
