@@ -2,8 +2,6 @@
 
 pub(crate) use std::sync::{Mutex, MutexGuard};
 
-pub(crate) use tokio::sync::Notify;
-
 pub(crate) mod atomic {
     pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 }
