@@ -157,15 +157,13 @@ struct Kept {
 impl Kept {
     fn new(served: &Served, names: Option<&Arc<[HeaderName]>>, draw: u32) -> Self {
         let request = &served.request;
-        let headers = names.map(|names| {
-            let mut kept = HeaderMap::new();
-            for name in &**names {
-                for value in request.headers().get_all(name) {
-                    kept.append(name, value.clone());
-                }
+        // Nothing for a request that has none of them.
+        let mut headers: Option<Box<HeaderMap>> = None;
+        for name in names.iter().flat_map(|names| names.iter()) {
+            for value in request.headers().get_all(name) {
+                headers.get_or_insert_default().append(name, value.clone());
             }
-            Box::new(kept)
-        });
+        }
         let host = request.uri().authority().is_none().then(|| request.headers().get(HOST).cloned()).flatten();
         Self {
             method: request.method().clone(),
