@@ -176,6 +176,22 @@ impl Authorizer {
         decision
     }
 
+    /// The rules that ask somebody else about this, by their place among all such rules.
+    pub(crate) fn asked_by(&self, view: &View<'_>, mut found: impl FnMut(usize)) {
+        let mut before = 0;
+        for custom in self.policies.iter().map(|policy| &policy.custom) {
+            custom.index.first(view, |number| {
+                let rule = &custom.rules[number as usize];
+                if view.draw < rule.enforced.millionths() && rule.condition.holds(view) {
+                    rule.id.count();
+                    found(before + number as usize);
+                }
+                false
+            });
+            before += custom.rules.len();
+        }
+    }
+
     /// Decides without counting.
     pub(crate) fn peek(&self, view: &View<'_>, baseline: &Baseline) -> Decision<'_> {
         let enforced = |rule: &Judge| view.draw < rule.enforced.millionths();
@@ -216,6 +232,7 @@ pub(super) struct Compiled {
     pub(super) deny: Rules,
     pub(super) allow: Rules,
     audit: Rules,
+    custom: Rules,
     /// Whether what no rule allows is denied, whichever rules count for the request.
     pub(super) exclusive: bool,
     /// Whether any rule is not enforced for all requests.
@@ -231,7 +248,11 @@ impl Compiled {
             exclusive: policy.exclusive || listed,
             allow: rules(Action::Allow),
             audit: rules(Action::Audit),
-            shadow: policy.rules.iter().any(|rule| rule.action != Action::Audit && rule.enforced != Percent::ALL),
+            custom: rules(Action::Custom),
+            shadow: policy
+                .rules
+                .iter()
+                .any(|rule| matches!(rule.action, Action::Allow | Action::Deny) && rule.enforced != Percent::ALL),
         }
     }
 }
@@ -260,6 +281,7 @@ impl Rules {
                 Action::Allow => "allow",
                 Action::Deny => "deny",
                 Action::Audit => "audit",
+                Action::Custom => "custom",
             };
             let id = RuleId::new(&rule.name, outcome, registry);
             let condition = compile(rule, layer);

@@ -2,7 +2,8 @@
 //!
 //! A [`Policy`] is a list of rules. A rule that denies wins over one that allows; where any rule allows, what none allows
 //! is denied; where none does, the listener's own rule holds (in a mesh with identities: peers of the same trust domain).
-//! Rules to audit and rules in shadow never change the answer.
+//! Rules to audit and rules in shadow never change the answer. What all that allows may still be asked about: a rule under
+//! `custom` leaves the word to an authorization service.
 //!
 //! A rule is a tree of conditions over the canonical view of a request, compiled once. What a rule needs to hold anyway,
 //! an exact principal or path, a prefix, a network, is an index, so a thousand rules cost as much as the few that could
@@ -24,6 +25,7 @@ mod cel;
 mod condition;
 mod engine;
 mod expr;
+mod external;
 mod index;
 mod path;
 mod policy;
@@ -40,6 +42,7 @@ mod tests;
 
 pub use self::{
     cel::Cel,
+    external::{ExtAuthz, ExtAuthzProtocol},
     path::{PathText, Template},
     policy::{Action, GrpcMethod, HostText, Operation, Policy, RequestPrincipal, Rule, Source, When, WhenKey},
     text::Text,
@@ -47,6 +50,7 @@ pub use self::{
 pub(crate) use self::{
     engine::{Authorizer, Baseline, Decision, Why},
     expr::{Expr, HeaderPart, HeaderTest, ValueTest},
+    external::MAX_BODY,
     policy::principal,
     possible::Known,
 };

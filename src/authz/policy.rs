@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use http::{HeaderName, Method};
 
-use super::{cel::Cel, expr::Expr, path::PathText, text::Text};
+use super::{cel::Cel, expr::Expr, external::ExtAuthz, path::PathText, text::Text};
 use crate::{
     enforcement::Percent,
     matching::{IpBlock, PatternError},
@@ -38,6 +38,8 @@ pub enum Action {
     Deny,
     /// It is written to the audit log, whatever else becomes of it.
     Audit,
+    /// It is denied unless an authorization service allows it, and every other rule does.
+    Custom,
 }
 
 /// All of it has to hold: any of `from`, any of `to`, and each of `when`. Empty lists always hold.
@@ -56,6 +58,8 @@ pub struct Rule {
     pub when: Vec<When>,
     /// A further condition in CEL, looked at last.
     pub condition: Option<Cel>,
+    /// Who is asked about it; for [`Action::Custom`] only, and without it such a rule denies.
+    pub ext_authz: Option<ExtAuthz>,
     /// What only imported rules say.
     pub(crate) and: Vec<Expr>,
     /// Held to the letter of the system it was imported from: `GET` is not `HEAD`, repeated headers are joined.
@@ -74,6 +78,7 @@ impl Rule {
             to: Vec::new(),
             when: Vec::new(),
             condition: None,
+            ext_authz: None,
             and: Vec::new(),
             exact: false,
             enforced: Percent::ALL,
@@ -93,6 +98,11 @@ impl Rule {
     /// A rule that denies.
     pub fn deny(name: impl Into<Arc<str>>) -> Self {
         Self::new(name, Action::Deny)
+    }
+
+    /// A rule that asks somebody else.
+    pub fn custom(name: impl Into<Arc<str>>, ext_authz: ExtAuthz) -> Self {
+        Self { ext_authz: Some(ext_authz), ..Self::new(name, Action::Custom) }
     }
 
     /// Adds a kind of caller.

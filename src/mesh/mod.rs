@@ -3,6 +3,7 @@
 //! A mesh is a value, not a global: two of them in one process do not know each other. It joins when it is built, or,
 //! built by [`Builder::build_lazy`], with the first call, in whatever runtime that call runs.
 
+mod ask;
 mod authority;
 mod builder;
 #[cfg_attr(not(feature = "file"), allow(dead_code))]

@@ -15,7 +15,6 @@ use crate::{
     name::ServiceName,
     rt::TaskSet,
     seat::{Position, chain},
-    server,
     shed::Policies,
 };
 
@@ -71,7 +70,7 @@ impl Inner {
             policy.set_seat(chain(seats));
             policy.set_normalization(next.inbound.path_normalization);
             policy.set_callers(callers);
-            policy.set_access(server::Access::new(&next, &self.registry));
+            policy.set_access(self.access(&next));
             policy.set_admission(Policies::new(shed, adaptive), service, &self.tasks, &self.registry);
             policy.set_rate_limit(next.inbound.rate_limit.as_ref(), service, &self.registry, &self.fleet);
         });

@@ -7,14 +7,18 @@ use std::{
 
 use http::HeaderName;
 
-use super::inbound::Served;
+use super::{
+    external::{Ask, External},
+    inbound::Served,
+};
 use crate::{
-    authz::{Authorizer, Baseline, Decision, Known, Why},
+    authz::{Action, Authorizer, Baseline, Decision, Known, Why},
     caller::Caller,
     canon::{self, HttpView, View},
     error::{Code, Error},
     instrument::Registry,
     model::{Mtls, Snapshot},
+    name::ServiceName,
     peer::{Peer, PeerAddr},
     rt::Rng,
 };
@@ -38,6 +42,8 @@ pub(crate) struct Access {
     foreign: Baseline,
     /// What an exchange keeps of its headers; `None` if rules name none.
     names: Option<Arc<[HeaderName]>>,
+    /// The rules that ask somebody else, in the order of the policies.
+    external: Vec<Arc<External>>,
     registry: Registry,
 }
 
@@ -50,7 +56,12 @@ pub(super) struct Facts<'a> {
 }
 
 impl Access {
-    pub(crate) fn new(snapshot: &Snapshot, registry: &Registry) -> Self {
+    /// `service` is how the services of the mesh are asked.
+    pub(crate) fn new(
+        snapshot: &Snapshot,
+        registry: &Registry,
+        service: impl Fn(&ServiceName) -> Arc<dyn Ask>,
+    ) -> Self {
         let inbound = &snapshot.inbound;
         let members = |plaintext| match (&snapshot.identity, &snapshot.mesh.trust_domain) {
             (Some(_), Some(domain)) => Baseline::Members { trust_domain: domain.clone(), plaintext },
@@ -64,7 +75,15 @@ impl Access {
         };
         let authorizer = Authorizer::new(&[&inbound.pinned_authz, &inbound.authz], registry);
         let names = Some(authorizer.kept_headers()).filter(|names| !names.is_empty()).map(Arc::from);
-        Self { authorizer, mesh, foreign: members(false), names, registry: registry.clone() }
+        let rules = inbound.pinned_authz.rules.iter().chain(&inbound.authz.rules);
+        let external = rules.filter(|rule| rule.action == Action::Custom);
+        let external = external
+            .map(|rule| {
+                let asked = rule.ext_authz.as_ref().map(|policy| (policy.clone(), service(&policy.service)));
+                Arc::new(External::new(&rule.name, asked, registry))
+            })
+            .collect();
+        Self { authorizer, mesh, foreign: members(false), names, external, registry: registry.clone() }
     }
 
     /// Whether every request of every audience is allowed.
@@ -137,11 +156,11 @@ impl Access {
         Err(Error::new(Code::Denied, format!("{}: not allowed any more", reason(why))))
     }
 
-    /// Whether this request may go on; what was drawn for it.
+    /// Whether this request may go on; what was drawn for it, and who is to be asked before.
     ///
     /// # Errors
     /// E051 where it is denied, E055 where a header that rules look at has no one meaning.
-    pub(super) fn check(&self, served: &Served) -> Result<u32, Error> {
+    pub(super) fn check(&self, served: &Served) -> Result<(u32, Vec<Arc<External>>), Error> {
         let headers = served.request.headers();
         for name in self.authorizer.headers() {
             let mut values = headers.get_all(name).iter();
@@ -161,7 +180,18 @@ impl Access {
                 principal = who, method = %served.request.method(), path = view.http.as_ref().and_then(|http| http.path),
             );
         }
-        if decision.allowed { Ok(draw) } else { Err(denied(served, &view, &decision)) }
+        if !decision.allowed {
+            return Err(denied(served, &view, &decision));
+        }
+        let mut asked = Vec::new();
+        if !self.external.is_empty() {
+            let mut numbers = Vec::new();
+            self.authorizer.asked_by(&view, |number| numbers.push(number));
+            // In the order in which they are written.
+            numbers.sort_unstable();
+            asked.extend(numbers.into_iter().filter_map(|number| self.external.get(number)).cloned());
+        }
+        Ok((draw, asked))
     }
 }
 
@@ -231,7 +261,7 @@ mod tests {
         body::Body,
         canon::{PathNormalization, canonicalize},
         model::{IdentitySource, InboundSpec},
-        name::{ServiceName, SpiffeId},
+        name::SpiffeId,
         rt,
     };
 
@@ -243,7 +273,7 @@ mod tests {
         snapshot.mesh.trust_domain = Some("td.example".into());
         snapshot.mtls = mtls;
         snapshot.inbound = Arc::new(InboundSpec { authz: policy, ..InboundSpec::default() });
-        Access::new(&snapshot, &Registry::default())
+        Access::new(&snapshot, &Registry::default(), |_| unreachable!("no rule asks"))
     }
 
     fn peer(id: Option<&str>) -> Peer {

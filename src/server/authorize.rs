@@ -8,17 +8,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Response, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderMap, Method, Response, StatusCode, header::CONTENT_TYPE};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
+    external::{self, Verdict},
     inbound::Served,
     open::{OpenConnection, OpenExchange},
 };
 use crate::{
+    body::Body,
     error::Error,
     rescue::{Reader, answer},
 };
@@ -52,12 +54,12 @@ pub(crate) struct Authorize<S> {
 
 impl<S, B> Service<Served> for Authorize<S>
 where
-    S: Service<Served, Response = Response<B>, Error = Error>,
+    S: Service<Served, Response = Response<B>, Error = Error> + Clone,
     B: HttpBody<Data = Bytes, Error = Error>,
 {
     type Response = Response<JudgedBody<B>>;
     type Error = Error;
-    type Future = ResponseFuture<S::Future>;
+    type Future = ResponseFuture<S>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll_ready(cx)
@@ -66,21 +68,37 @@ where
     #[inline]
     fn call(&mut self, served: Served) -> Self::Future {
         let (grpc, tunnel) = (served.cx.grpc, *served.request.method() == Method::CONNECT);
-        let exchange = match &served.cx.policy.access {
-            None => None,
-            Some(access) => match access.check(&served) {
-                Err(error) => return ResponseFuture { state: State::Refused { error: Some(error) }, grpc, tunnel },
-                Ok(draw) => Some(OpenExchange::new(&self.connection, &served, access.names(), draw)),
-            },
+        let future = |state, exchange| ResponseFuture { state, exchange, added: None, grpc, tunnel };
+        let Some(access) = &served.cx.policy.access else {
+            return future(State::Running { future: self.inner.call(served) }, None);
         };
-        ResponseFuture { state: State::Running { future: self.inner.call(served), exchange }, grpc, tunnel }
+        match access.check(&served) {
+            Err(error) => future(State::Refused { error: Some(error) }, None),
+            Ok((draw, asked)) => {
+                let exchange = OpenExchange::new(&self.connection, &served, access.names(), draw);
+                let state = if asked.is_empty() {
+                    State::Running { future: self.inner.call(served) }
+                } else {
+                    State::Asking { decision: Box::pin(external::decide(asked, served)), inner: self.inner.clone() }
+                };
+                future(state, Some(exchange))
+            }
+        }
     }
 }
 
+type Decision = Pin<Box<dyn Future<Output = Result<Verdict, Error>> + Send>>;
+
 pin_project! {
-    pub(crate) struct ResponseFuture<F> {
+    pub(crate) struct ResponseFuture<S>
+    where
+        S: Service<Served>,
+    {
         #[pin]
-        state: State<F>,
+        state: State<S, S::Future>,
+        exchange: Option<OpenExchange>,
+        // What an authorization service adds to the response.
+        added: Option<Box<HeaderMap>>,
         grpc: bool,
         // Over HTTP/2 a WebSocket is a CONNECT.
         tunnel: bool,
@@ -89,41 +107,58 @@ pin_project! {
 
 pin_project! {
     #[project = StateProjection]
-    enum State<F> {
-        Running { #[pin] future: F, exchange: Option<OpenExchange> },
+    enum State<S, F> {
+        Running { #[pin] future: F },
+        Asking { decision: Decision, inner: S },
         Refused { error: Option<Error> },
     }
 }
 
-impl<F, B> Future for ResponseFuture<F>
+impl<S, B> Future for ResponseFuture<S>
 where
-    F: Future<Output = Result<Response<B>, Error>>,
+    S: Service<Served, Response = Response<B>, Error = Error>,
     B: HttpBody<Data = Bytes, Error = Error>,
 {
     type Output = Result<Response<JudgedBody<B>>, Error>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let (mut future, exchange) = match this.state.project() {
-            StateProjection::Running { future, exchange } => (future, exchange),
-            // Taken once: the future is over with it.
-            StateProjection::Refused { error } => {
-                return error.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error)));
-            }
-        };
+        let mut this = self.project();
         loop {
-            if let Some(exchange) = exchange.as_mut() {
+            if let Some(exchange) = this.exchange.as_mut() {
                 exchange.check()?;
             }
-            let Poll::Ready(result) = future.as_mut().poll(cx) else {
-                if exchange.as_mut().is_none_or(|exchange| exchange.wait(cx)) {
+            let polled = match this.state.as_mut().project() {
+                StateProjection::Running { future } => future.poll(cx),
+                StateProjection::Asking { decision, inner } => match decision.as_mut().poll(cx) {
+                    Poll::Pending => Poll::Pending,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Ready(Ok(Verdict::Denied(response))) => {
+                        return Poll::Ready(Ok(response.map(JudgedBody::own)));
+                    }
+                    Poll::Ready(Ok(Verdict::Allowed(served, added))) => {
+                        *this.added = (!added.is_empty()).then(|| Box::new(added));
+                        let future = inner.call(served);
+                        this.state.set(State::Running { future });
+                        continue;
+                    }
+                },
+                // Taken once: the future is over with it.
+                StateProjection::Refused { error } => {
+                    return error.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error)));
+                }
+            };
+            let Poll::Ready(result) = polled else {
+                if this.exchange.as_mut().is_none_or(|exchange| exchange.wait(cx)) {
                     return Poll::Pending;
                 }
                 continue;
             };
-            let response = result?;
-            let mut exchange = exchange.take();
+            let mut response = result?;
+            if let Some(added) = this.added.take() {
+                response.headers_mut().extend(*added);
+            }
+            let mut exchange = this.exchange.take();
             if (*this.tunnel && response.status().is_success() || response.status() == StatusCode::SWITCHING_PROTOCOLS)
                 && let Some(exchange) = exchange.take()
             {
@@ -149,6 +184,7 @@ pin_project! {
     #[project = BodyProjection]
     enum BodyState<B> {
         Open { #[pin] body: B },
+        Own { #[pin] body: Body },
         Over,
     }
 }
@@ -157,6 +193,11 @@ impl<B: HttpBody> JudgedBody<B> {
     fn new(body: B, exchange: Option<OpenExchange>, grpc: bool) -> Self {
         let exchange = exchange.filter(|_| !body.is_end_stream());
         Self { state: BodyState::Open { body }, exchange, grpc }
+    }
+
+    /// The answer of somebody who was asked.
+    fn own(body: Body) -> Self {
+        Self { state: BodyState::Own { body }, exchange: None, grpc: false }
     }
 }
 
@@ -179,7 +220,11 @@ where
                 this.state.set(BodyState::Over);
                 return Poll::Ready(Some(if *this.grpc { Ok(status(&error)) } else { Err(reset(error)) }));
             }
-            let BodyProjection::Open { mut body } = this.state.as_mut().project() else { return Poll::Ready(None) };
+            let mut body = match this.state.as_mut().project() {
+                BodyProjection::Open { body } => body,
+                BodyProjection::Own { body } => return body.poll_frame(cx),
+                BodyProjection::Over => return Poll::Ready(None),
+            };
             let Poll::Ready(frame) = body.as_mut().poll_frame(cx) else {
                 if this.exchange.as_mut().is_none_or(|exchange| exchange.wait(cx)) {
                     return Poll::Pending;
@@ -197,6 +242,7 @@ where
     fn is_end_stream(&self) -> bool {
         match &self.state {
             BodyState::Open { body } => body.is_end_stream(),
+            BodyState::Own { body } => body.is_end_stream(),
             BodyState::Over => true,
         }
     }
@@ -204,6 +250,7 @@ where
     fn size_hint(&self) -> SizeHint {
         match &self.state {
             BodyState::Open { body } => body.size_hint(),
+            BodyState::Own { body } => body.size_hint(),
             BodyState::Over => SizeHint::with_exact(0),
         }
     }

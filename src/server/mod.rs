@@ -7,6 +7,7 @@ mod authorize;
 mod callers;
 mod canonical;
 mod deadline;
+mod external;
 mod inbound;
 mod layer;
 mod open;
@@ -21,6 +22,7 @@ pub use self::layer::{ServerLayer, ServerService};
 pub(crate) use self::{
     access::{Access, Audience},
     callers::Callers,
+    external::{Ask, Asked},
     open::OpenConnection,
     policy::ServerShared,
     stack::connection,

@@ -9,16 +9,16 @@ use super::{
     store::Rejection,
 };
 use crate::{
-    authz::{Policy, Rule},
+    authz::{Action, ExtAuthzProtocol, Policy, Rule},
     canon::{PathNormalization, never_in_strict},
     model::{Lint, LintCode, Origin, Provenance},
 };
 
-const LISTS: [&str; 3] = ["allow", "deny", "audit"];
+const LISTS: [&str; 4] = ["allow", "deny", "audit", "custom"];
 
-fn lists(partial: &PartialAuthz) -> [(&'static str, &Field<Vec<Set<Rule>>>); 3] {
-    let [allow, deny, audit] = LISTS;
-    [(allow, &partial.allow), (deny, &partial.deny), (audit, &partial.audit)]
+fn lists(partial: &PartialAuthz) -> [(&'static str, &Field<Vec<Set<Rule>>>); 4] {
+    let [allow, deny, audit, custom] = LISTS;
+    [(allow, &partial.allow), (deny, &partial.deny), (audit, &partial.audit), (custom, &partial.custom)]
 }
 
 /// The policy that the lists make.
@@ -38,6 +38,34 @@ pub(super) fn resolve(partial: &PartialAuthz, provenance: &mut Provenance) -> Po
     }
     policy.exclusive = partial.allow.as_ref().is_some_and(|allow| allow.value.is_empty());
     policy
+}
+
+/// Whom a rule asks has to be there.
+fn asked(rule: &Rule, path: &str, origin: &Origin, resolution: &Resolution, findings: &mut Findings) {
+    let mut reject = |key: &str, reason: String, help: &str| {
+        findings.rejected.push(Rejection {
+            resource: "inbound".into(),
+            path: format!("{path}{key}"),
+            place: place_of(origin),
+            reason,
+            help: Some(help.into()),
+            related: None,
+        });
+    };
+    let Some(policy) = &rule.ext_authz else {
+        if rule.action == Action::Custom {
+            reject("", "it does not say who is to be asked".into(), "name a service: `ext_authz: {service: authz}`");
+        }
+        return;
+    };
+    if !resolution.snapshot.services.contains_key(&policy.service) {
+        let reason = format!("there is no service `{}`", policy.service);
+        reject(".ext_authz.service", reason, "define it under `services`: it is found and secured as others are");
+    }
+    if policy.protocol == ExtAuthzProtocol::Grpc && cfg!(not(feature = "tonic")) {
+        let reason = "asking by gRPC needs the feature `tonic`".into();
+        reject(".ext_authz.protocol", reason, "enable it in Cargo.toml, or ask by `http`");
+    }
 }
 
 /// Names that stand twice, and rules that cannot do what they seem to.
@@ -65,6 +93,7 @@ pub(super) fn check(resolution: &Resolution, findings: &mut Findings) {
                 let place = place_of(&rule.origin);
                 findings.lints.push(Lint::new(LintCode::RuleWithoutIdentity, path.clone(), place, message));
             }
+            asked(&rule.value, &path, &rule.origin, resolution, findings);
             let operations = rule.value.to.iter();
             let paths = operations.flat_map(|operation| operation.paths.iter().chain(&operation.not_paths));
             for path_text in paths.filter(|_| snapshot.inbound.path_normalization == PathNormalization::Strict) {

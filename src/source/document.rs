@@ -199,6 +199,7 @@ pub(crate) struct PartialAuthz {
     pub(crate) allow: Field<Vec<Set<Rule>>>,
     pub(crate) deny: Field<Vec<Set<Rule>>>,
     pub(crate) audit: Field<Vec<Set<Rule>>>,
+    pub(crate) custom: Field<Vec<Set<Rule>>>,
 }
 
 impl PartialAuthz {
@@ -212,6 +213,7 @@ impl PartialAuthz {
                 Action::Allow => &mut self.allow,
                 Action::Deny => &mut self.deny,
                 Action::Audit => &mut self.audit,
+                Action::Custom => &mut self.custom,
             };
             let list = list.get_or_insert_with(|| Set::new(Vec::new(), origin.clone()));
             list.value.push(Set::new(rule, origin.clone()));
@@ -219,7 +221,7 @@ impl PartialAuthz {
     }
 
     fn over(self, lower: Self) -> Self {
-        over!(self, lower; fields: allow, deny, audit; groups: ; maps: )
+        over!(self, lower; fields: allow, deny, audit, custom; groups: ; maps: )
     }
 }
 

@@ -10,6 +10,7 @@ mod circuits;
 #[path = "../support/echo.rs"]
 mod echo;
 mod enforcement;
+mod ext_authz;
 mod faults;
 mod floor;
 mod global_limits;

@@ -1,8 +1,8 @@
 //! The grammar of `inbound.authz`, and its rules printed.
 
-use std::{fmt::Display, sync::Arc};
+use std::{fmt::Display, sync::Arc, time::Duration};
 
-use http::Method;
+use http::{HeaderName, Method};
 use serde_json::json;
 
 use super::{
@@ -11,16 +11,20 @@ use super::{
 };
 use crate::{
     authz::{
-        Action, Cel, GrpcMethod, HostText, Operation, PathText, RequestPrincipal, Rule, Source, Text, When, WhenKey,
+        Action, Cel, ExtAuthz, ExtAuthzProtocol, GrpcMethod, HostText, MAX_BODY, Operation, PathText, RequestPrincipal,
+        Rule, Source, Text, When, WhenKey,
     },
     enforcement::Percent,
     matching::IpBlock,
-    source::document::PartialAuthz,
+    source::{
+        document::{PartialAuthz, Set},
+        duration::format as duration,
+    },
 };
 
 /// `inbound.authz`.
 pub(super) fn authz(at: Cursor<'_, '_, '_>) -> Option<PartialAuthz> {
-    at.map("a map with `allow`, `deny` or `audit`", |fields| {
+    at.map("a map with `allow`, `deny`, `audit` or `custom`", |fields| {
         let mut list = |key: &'static str, doc: &str, action: Action| {
             fields.field(key, doc, |at| at.list("a list of rules", |at| rule(at, &action)))
         };
@@ -33,8 +37,13 @@ pub(super) fn authz(at: Cursor<'_, '_, '_>) -> Option<PartialAuthz> {
             ),
             deny: list("deny", "What is denied, whatever allows it. Default: nothing.", Action::Deny),
             audit: list("audit", "What is written to the log. Default: nothing.", Action::Audit),
+            custom: list(
+                "custom",
+                "What is asked about, once everything else allows it: an authorization service has to allow it too. \
+                 Default: nothing.",
+                Action::Custom,
+            ),
         };
-        fields.later(&["custom"]);
         authz
     })
 }
@@ -71,6 +80,11 @@ fn rule(at: Cursor<'_, '_, '_>, action: &Action) -> Option<Rule> {
                 Cel::new(text).map_err(Wrong::plain)
             })
         });
+        let asked = if *action == Action::Custom {
+            fields.field("ext_authz", "Who is asked, by Envoy's `ext_authz`.", ext_authz)
+        } else {
+            None
+        };
         let shadow = fields.field("shadow", "Evaluated and counted only. Default `false`.", |at| at.boolean());
         let enforced = fields.field(
             "enforced",
@@ -93,6 +107,7 @@ fn rule(at: Cursor<'_, '_, '_>, action: &Action) -> Option<Rule> {
         rule.when.extend(presenters.map(|set| When::new(WhenKey::Presenter, set.value)));
         rule.when.extend(server_name.map(|set| When::new(WhenKey::ServerName, set.value)));
         rule.condition = condition.map(|set| set.value);
+        rule.ext_authz = asked.map(|set| set.value);
         if let Some(share) = enforced {
             rule.enforced = Percent::of_millionths(share.value);
         }
@@ -100,6 +115,68 @@ fn rule(at: Cursor<'_, '_, '_>, action: &Action) -> Option<Rule> {
             rule.enforced = Percent::NONE;
         }
         rule
+    })
+}
+
+fn ext_authz(at: Cursor<'_, '_, '_>) -> Option<ExtAuthz> {
+    at.map("a map that says who is asked", |fields| {
+        let service = fields.field("service", "A service of `services`. Needed.", |at| at.parsed("a service"));
+        let protocol = fields.field(
+            "protocol",
+            "`grpc`: `envoy.service.auth.v3.Authorization/Check`, or `http`: 200 allows. Default `grpc`.",
+            |at| at.choice("a protocol", &[("grpc", ExtAuthzProtocol::Grpc), ("http", ExtAuthzProtocol::Http)], &[]),
+        );
+        let timeout = fields.field("timeout", "What is not answered by then is denied. Default `200ms`.", |at| {
+            at.duration(Duration::from_millis(1))
+        });
+        let path_prefix = fields.field("path_prefix", "`http`: stands before the path. Default: nothing.", path_prefix);
+        let headers = field(
+            fields,
+            "headers",
+            "The headers it is told of. Default: by `grpc` all, by `http` `authorization`.",
+            header,
+        );
+        let upstream =
+            field(fields, "upstream_headers", "`http`: the headers of its answer that the application sees.", header);
+        let body = fields.field(
+            "max_request_bytes",
+            "It is told the body, which may have that many bytes, up to 1048576. Default 0: it is not told.",
+            |at| at.integer(0..=MAX_BODY),
+        );
+        let Some(service) = service else {
+            if !fields.has("service") {
+                let wrong = Wrong::new("`service` is missing", "name a service of `services`");
+                fields.report("service", wrong);
+            }
+            return None;
+        };
+        let mut policy = ExtAuthz::of(service.value);
+        set(&mut policy.protocol, protocol);
+        set(&mut policy.timeout, timeout);
+        set(&mut policy.path_prefix, path_prefix);
+        policy.headers = headers;
+        policy.upstream_headers = upstream;
+        policy.max_request_bytes = body.map_or(0, |set| set.value as usize);
+        Some(policy)
+    })?
+}
+
+fn set<T>(slot: &mut T, field: Option<Set<T>>) {
+    if let Some(field) = field {
+        *slot = field.value;
+    }
+}
+
+fn header(at: Cursor<'_, '_, '_>) -> Option<HeaderName> {
+    at.scalar("a header", json!({ "type": "string" }), super::routes::header_name)
+}
+
+fn path_prefix(at: Cursor<'_, '_, '_>) -> Option<String> {
+    at.scalar("a path", json!({ "type": "string", "pattern": "^/" }), |text| {
+        if text.starts_with('/') && !text.ends_with('/') && !text.contains(['?', '#']) && text.is_ascii() {
+            return Ok(text.to_owned());
+        }
+        Err(Wrong::new("that is no beginning of a path", "write one such as `/check`, without `/` at its end"))
     })
 }
 
@@ -356,6 +433,27 @@ fn grpc(at: Cursor<'_, '_, '_>) -> Option<GrpcMethod> {
 }
 
 /// A rule as one line of YAML.
+fn shown(policy: &ExtAuthz) -> String {
+    let mut parts = vec![format!("service: {}", policy.service)];
+    if policy.protocol == ExtAuthzProtocol::Http {
+        parts.push("protocol: http".into());
+    }
+    parts.push(format!("timeout: {}", duration(policy.timeout)));
+    if !policy.path_prefix.is_empty() {
+        parts.push(format!("path_prefix: {}", quoted(&policy.path_prefix)));
+    }
+    for (key, names) in [("headers", &policy.headers), ("upstream_headers", &policy.upstream_headers)] {
+        if !names.is_empty() {
+            let names: Vec<&str> = names.iter().map(HeaderName::as_str).collect();
+            parts.push(format!("{key}: [{}]", names.join(", ")));
+        }
+    }
+    if policy.max_request_bytes > 0 {
+        parts.push(format!("max_request_bytes: {}", policy.max_request_bytes));
+    }
+    format!("{{{}}}", parts.join(", "))
+}
+
 pub(super) fn show(rule: &Rule) -> String {
     let mut parts = vec![("name".to_owned(), quoted(&rule.name))];
     if !rule.from.is_empty() {
@@ -384,6 +482,7 @@ pub(super) fn show(rule: &Rule) -> String {
         parts.push(("claims".into(), map(claims)));
     }
     parts.append(&mut rest);
+    parts.extend(rule.ext_authz.as_ref().map(|policy| ("ext_authz".to_owned(), shown(policy))));
     parts.extend(rule.condition.as_ref().map(|condition| ("condition".to_owned(), quoted(condition.as_str()))));
     match rule.enforced {
         Percent::ALL => {}

@@ -289,7 +289,8 @@ impl Printer<'_> {
     }
 
     fn authz(&mut self, inbound: &InboundSpec) {
-        let lists = [("allow", Action::Allow), ("deny", Action::Deny), ("audit", Action::Audit)];
+        let lists =
+            [("allow", Action::Allow), ("deny", Action::Deny), ("audit", Action::Audit), ("custom", Action::Custom)];
         if inbound.authz != AuthzPolicy::default() {
             self.line(2, "authz:", None);
         }
