@@ -179,7 +179,9 @@ fn every_part_reaches_the_snapshot() {
     assert_eq!(&*endpoints[1].labels["version"], "v2");
     assert!(snapshot.services["ratings"].routes.is_empty());
     let authz = &snapshot.inbound.authz;
-    assert_eq!(authz.rules.len(), 5);
+    assert_eq!(authz.rules.len(), 6);
+    let asked = authz.rules[5].ext_authz.as_ref().unwrap();
+    assert_eq!((asked.service.as_str(), asked.max_request_bytes, asked.upstream_headers.len()), ("batch", 1024, 2));
     assert_eq!((authz.rules[1].from.len(), authz.rules[1].to.len(), authz.rules[1].when.len()), (2, 2, 7));
     assert_eq!(authz.rules[0].from[0].principals.len(), 2);
     assert_eq!(&*authz.rules[1].name, "allow[1]");

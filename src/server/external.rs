@@ -8,13 +8,11 @@ mod answer;
 #[cfg(feature = "tonic")]
 mod grpc;
 #[cfg(not(feature = "tonic"))]
-#[path = "grpc_off.rs"]
+#[path = "external/grpc_off.rs"]
 mod grpc;
 mod http;
 #[cfg(feature = "tonic")]
 mod message;
-#[cfg(test)]
-mod tests;
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
@@ -196,3 +194,6 @@ async fn read(served: &mut Served, limit: usize) -> Result<(), Error> {
     };
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
