@@ -138,7 +138,7 @@ where
                     }
                     Poll::Ready(Ok(Verdict::Allowed(served, added))) => {
                         *this.added = (!added.is_empty()).then(|| Box::new(added));
-                        let future = inner.call(served);
+                        let future = inner.call(*served);
                         this.state.set(State::Running { future });
                         continue;
                     }

@@ -74,7 +74,7 @@ impl std::fmt::Debug for External {
 /// What became of a request.
 pub(super) enum Verdict {
     /// It goes on, and these come with its response.
-    Allowed(Served, HeaderMap),
+    Allowed(Box<Served>, HeaderMap),
     /// It is answered.
     Denied(Response<Body>),
 }
@@ -171,12 +171,12 @@ pub(super) async fn decide(rules: Vec<Arc<External>>, mut served: Served) -> Res
             }
         }
     }
-    Ok(Verdict::Allowed(served, added))
+    Ok(Verdict::Allowed(Box::new(served), added))
 }
 
 /// Reads the body whole, and puts it back.
 async fn read(served: &mut Served, limit: usize) -> Result<(), Error> {
-    let body = std::mem::replace(served.request.body_mut(), Body::empty());
+    let body = std::mem::take(served.request.body_mut());
     let whole = Limited::new(body, limit).collect().await.map_err(|error| {
         if error.is::<LengthLimitError>() {
             return Error::new(

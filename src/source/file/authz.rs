@@ -28,7 +28,7 @@ pub(super) fn authz(at: Cursor<'_, '_, '_>) -> Option<PartialAuthz> {
         let mut list = |key: &'static str, doc: &str, action: Action| {
             fields.field(key, doc, |at| at.list("a list of rules", |at| rule(at, &action)))
         };
-        let authz = PartialAuthz {
+        PartialAuthz {
             allow: list(
                 "allow",
                 "What is allowed; all else is denied. Default: the listener's own rule, which with an identity admits \
@@ -43,8 +43,7 @@ pub(super) fn authz(at: Cursor<'_, '_, '_>) -> Option<PartialAuthz> {
                  Default: nothing.",
                 Action::Custom,
             ),
-        };
-        authz
+        }
     })
 }
 
