@@ -136,6 +136,10 @@ mod server;
 #[cfg_attr(not(feature = "file"), allow(dead_code, unused_imports))]
 mod source;
 
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
+
 /// Checking configurations: the loader of `sinew.yaml` and its reports.
 #[cfg(feature = "file")]
 pub mod config {

@@ -47,3 +47,8 @@ pub(crate) use self::{
     revocation::{Asked, Revocations},
     side::{ClientSide, Proven, ServerSide},
 };
+#[cfg(fuzzing)]
+pub(crate) use self::{
+    document::BundleDocument,
+    verify::{Trust, verify},
+};

@@ -25,6 +25,8 @@ mod connection;
 mod drain;
 mod exchanges;
 mod flood;
+#[cfg(fuzzing)]
+mod fuzzing;
 mod io;
 mod limits;
 mod listener;
@@ -37,6 +39,8 @@ mod sniff;
 mod socket;
 mod state;
 
+#[cfg(fuzzing)]
+pub(crate) use self::fuzzing::{count_frames, parse_proxy_header, pass_frames, prelude};
 pub(crate) use self::{
     caps::Proxies,
     drain::{Drain, DrainReport, DrainWatch, Phase},
