@@ -18,6 +18,7 @@ use super::{
 use crate::{
     balance::BalancePolicy,
     breaker::BreakerPolicy,
+    enforcement::Mode,
     model::{InboundSpec, Origin, PolicySet, Protocol, Provenance, ServiceSpec, Snapshot},
     name::{RouteName, ServiceName},
     timeout::TimeoutPolicy,
@@ -169,6 +170,7 @@ fn service(
     };
     spec.breaker = optional(provenance, at("breaker"), &limits.breaker);
     spec.health_checks = effective(provenance, format!("{path}.health_checks"), &tunables.health_checks, Vec::new());
+    spec.health_checks.retain(|check| check.enforcement != Mode::Off);
     spec.outlier_detection = tunables.outlier_detection.resolve(provenance, &format!("{path}.outlier_detection"));
     spec.retries = tunables.retries.resolve(provenance, &path);
     let none = PolicySet::default();

@@ -71,6 +71,25 @@ async fn a_tonic_server_is_believed_what_it_says_of_itself() {
     until("it is called again", async || client.say("hi").await.unwrap().text == "a: hi").await;
 }
 
+#[tokio::test]
+async fn a_check_in_shadow_reports_and_no_endpoint_is_passed_over() {
+    let ((a, of_a), (b, _of_b)) = (tonic_server("a").await, tonic_server("b").await);
+    let mesh = mesh(&format!(
+        "services:\n  echo:\n    endpoints: {{ static: [\"{a}\", \"{b}\"] }}\n    health_checks: {{ grpc: {{ service: \
+         echo }}, initial_jitter: 0s, interval: 60s, healthy_threshold: 1, enforcement: shadow }}\n"
+    ))
+    .await;
+    until("both are healthy", async || is(&mesh, "healthy")).await;
+    of_a.set_service_status("echo", ServingStatus::NotServing).await;
+    until("it is reported", async || {
+        status_of(&mesh, "echo").endpoints.iter().any(|endpoint| endpoint.health_checks[0].status == "unhealthy")
+    })
+    .await;
+    assert!(status_of(&mesh, "echo").endpoints.iter().all(|endpoint| endpoint.health.is_empty()));
+    let mut client = EchoClient::new(mesh.client("echo"));
+    until("it is called all the same", async || client.say("hi").await.unwrap().text == "a: hi").await;
+}
+
 /// An instance that can be told to be ill: to checks, or to whoever calls.
 async fn instance() -> (Instance, tokio::sync::watch::Sender<Illness>) {
     let (ill, illness) = tokio::sync::watch::channel(Illness::None);

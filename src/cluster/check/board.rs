@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::checker::{Listen, Report, Subscription, Target};
 use crate::{
     cluster::{Cluster, endpoint::Endpoint},
+    enforcement::Mode,
     health::{Finding, Flag, HealthCheck, Status},
     instrument::{Counter, Registry},
     model::{EndpointId, SetKind},
@@ -187,7 +188,10 @@ impl Cluster {
                         Row { subscription, status, last: "".into(), spared: false }
                     };
                     let rows = policy.health_checks.iter().enumerate().map(row).collect();
-                    let waits = policy.health_checks.iter().any(|check| check.ignore_new_hosts_until_first_hc);
+                    let waits = policy
+                        .health_checks
+                        .iter()
+                        .any(|check| check.ignore_new_hosts_until_first_hc && check.enforcement == Mode::Enforce);
                     let new = waits && joins && old.is_none();
                     over.extend(old);
                     Board { rows, new }
@@ -222,7 +226,8 @@ impl Cluster {
                 status => tracing::info!(service, endpoint, check = kind, "{}", status.as_str()),
             }
         }
-        if report.finding == Finding::Passed {
+        let speaks = found.subscription.target().check.enforcement == Mode::Enforce;
+        if report.finding == Finding::Passed && speaks {
             self.connects_again(id);
         }
         self.follow_checks(&mut boards, id);
@@ -232,7 +237,8 @@ impl Cluster {
     fn follow_checks(&self, boards: &mut BTreeMap<EndpointId, Board>, id: &EndpointId) {
         let Some(board) = boards.get_mut(id) else { return };
         board.new &= board.rows.iter().any(|row| row.status == Status::Unknown);
-        let failed = board.new || board.rows.iter().any(|row| row.status == Status::Unhealthy);
+        let speaks = |row: &Row| row.subscription.target().check.enforcement == Mode::Enforce;
+        let failed = board.new || board.rows.iter().any(|row| row.status == Status::Unhealthy && speaks(row));
         let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(member) = members.get(id) else { return };
         let spared = failed && !member.availability.has(Flag::HC_FAILED) && {

@@ -5,6 +5,7 @@ use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 use http::{Method, uri::PathAndQuery};
 
 use super::Payload;
+use crate::enforcement::Mode;
 
 /// One entry of `health_checks`. Names and meanings are those of Envoy's `envoy.config.core.v3.HealthCheck`.
 ///
@@ -50,6 +51,9 @@ pub struct HealthCheck {
     pub reuse_connection: bool,
     /// Whether an endpoint that joins others is passed over until its first check passed. Default false.
     pub ignore_new_hosts_until_first_hc: bool,
+    /// Whether calls heed it. In shadow it asks and reports, and no endpoint is passed over for what it finds. Default
+    /// [`Mode::Enforce`].
+    pub enforcement: Mode,
 }
 
 impl HealthCheck {
@@ -72,6 +76,7 @@ impl HealthCheck {
             plaintext: false,
             reuse_connection: true,
             ignore_new_hosts_until_first_hc: false,
+            enforcement: Mode::Enforce,
         }
     }
 

@@ -11,6 +11,7 @@ use super::{
     show::{map, quoted},
 };
 use crate::{
+    enforcement::Mode,
     health::{CheckKind, GrpcCheck, HealthCheck, HttpCheck, Payload, StatusRange, TcpCheck},
     source::duration::format as duration,
 };
@@ -42,6 +43,9 @@ pub(super) fn check(at: Cursor<'_, '_, '_>) -> Option<HealthCheck> {
             "Whether an endpoint that joins others is passed over until its first check passed. Default false.",
             |at| at.boolean(),
         );
+        let doc = "`off`, `shadow` (asks and reports, and calls do not heed it) or `enforce` (default).";
+        let words = [Mode::Off, Mode::Shadow, Mode::Enforce].map(|mode| (mode.as_str(), mode));
+        let enforcement = fields.field("enforcement", doc, |at| at.choice("a mode", &words, &[]));
         fields.exactly_one(&["http", "grpc", "tcp"]);
         let kind = http
             .map(|set| CheckKind::Http(set.value))
@@ -53,6 +57,7 @@ pub(super) fn check(at: Cursor<'_, '_, '_>) -> Option<HealthCheck> {
         check.plaintext = tls.is_some_and(|set| set.value);
         check.reuse_connection = reuse_connection.is_none_or(|set| set.value);
         check.ignore_new_hosts_until_first_hc = ignore_new.is_some_and(|set| set.value);
+        check.enforcement = enforcement.map_or(Mode::Enforce, |set| set.value);
         Some(check)
     })
     .flatten()
@@ -279,5 +284,6 @@ pub(super) fn shown(check: &HealthCheck) -> String {
     if check.ignore_new_hosts_until_first_hc {
         parts.push(("ignore_new_hosts_until_first_hc".into(), "true".into()));
     }
+    parts.push(("enforcement".into(), check.enforcement.as_str().into()));
     map(&parts)
 }
