@@ -101,6 +101,9 @@ pub enum JwtKeys {
     Inline(Arc<str>),
     /// A file, read when the configuration is.
     File(PathBuf),
+    /// A SPIFFE Workload API, which knows the bundle of the trust domain: `unix:/path` or `tcp://IP:PORT` (feature
+    /// `tonic`). Asked every 10 s.
+    WorkloadApi(Arc<str>),
     /// An `https` URI, or with `None` the one that OpenID Connect discovery finds.
     Remote {
         /// Where to fetch the set.
@@ -119,6 +122,7 @@ impl fmt::Debug for JwtKeys {
         match self {
             Self::Inline(_) => f.write_str("Inline(..)"),
             Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::WorkloadApi(address) => f.debug_tuple("WorkloadApi").field(address).finish(),
             Self::Remote { uri, .. } => f.debug_tuple("Remote").field(uri).finish(),
         }
     }

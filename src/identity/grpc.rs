@@ -83,6 +83,20 @@ impl Client {
         result.err().unwrap_or_else(|| Ended::unavailable("the stream has ended"))
     }
 
+    /// The first message of a stream.
+    pub(super) async fn first<Q, M>(&self, path: &'static str, request: Request<Q>) -> Result<M, Ended>
+    where
+        Q: Message + Default + 'static,
+        M: Message + Default + Send + 'static,
+    {
+        self.with(async |mut grpc| {
+            let (path, codec) = (PathAndQuery::from_static(path), ProstCodec::<Q, M>::default());
+            let mut stream = grpc.server_streaming(request, path, codec).await?.into_inner();
+            stream.message().await?.ok_or_else(|| Status::unavailable("the stream has ended"))
+        })
+        .await
+    }
+
     /// The answer to one request.
     pub(super) async fn call<Q, M>(&self, path: &'static str, request: Request<Q>) -> Result<M, Ended>
     where

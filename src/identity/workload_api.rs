@@ -11,25 +11,25 @@ mod endpoint;
 mod message;
 mod state;
 
-pub(crate) use self::{
-    endpoint::Endpoint,
-    state::{JwtBundles, JwtSvid},
-};
+pub(crate) use self::{endpoint::Endpoint, state::JwtSvid};
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::watch;
 use tonic::{Code, Request, metadata::MetadataValue};
 
 use self::message::{
     JwtBundlesRequest, JwtBundlesResponse, JwtSvidRequest, JwtSvidResponse, X509SvidRequest, X509SvidResponse,
 };
+use self::state::JwtBundles;
 use super::{
     Identity, Revocations,
     dial::Connect,
     grpc::{Client, Ended},
 };
-use crate::rt::{self, Instant, Rng};
+use crate::{
+    name::TrustDomain,
+    rt::{self, Instant, Rng},
+};
 
 /// How long an agent that gave an identity may deny it before it is believed.
 const DENIED: Duration = Duration::from_secs(10);
@@ -98,38 +98,16 @@ impl WorkloadApi {
     }
 }
 
-/// The keys by which JWT-SVIDs are verified, as the agent pushes them, for as long as it is polled or asking is of use.
-pub(crate) async fn follow_jwt_bundles(connect: Connect, bundles: watch::Sender<Option<Arc<JwtBundles>>>) {
-    let client = Client::new(connect);
-    let mut backoff = Backoff::default();
-    loop {
-        let mut got = false;
-        let ended = client
-            .follow("/SpiffeWorkloadAPI/FetchJWTBundles", asked(JwtBundlesRequest {}), |message: JwtBundlesResponse| {
-                got = true;
-                match JwtBundles::read(message) {
-                    Ok(new) => {
-                        bundles.send_if_modified(|old| {
-                            let changed = old.as_deref() != Some(&new);
-                            if changed {
-                                *old = Some(Arc::new(new));
-                            }
-                            changed
-                        });
-                    }
-                    Err(why) => tracing::warn!("JWT bundles of the Workload API are not used: {why}"),
-                }
-            })
-            .await;
-        if got {
-            backoff = Backoff::default();
-        }
-        tracing::warn!("no JWT bundles: the Workload API answers {ended}");
-        if ended.is_final() {
-            return;
-        }
-        rt::sleep(backoff.next()).await;
-    }
+/// The keys by which JWT-SVIDs of a trust domain are verified: a JWK set, unread.
+///
+/// # Errors
+/// What the agent answered, or that it does not know the trust domain.
+pub(crate) async fn fetch_jwt_bundle(connect: Connect, domain: &TrustDomain) -> Result<Vec<u8>, String> {
+    let answer: Result<JwtBundlesResponse, Ended> =
+        Client::new(connect).first("/SpiffeWorkloadAPI/FetchJWTBundles", asked(JwtBundlesRequest {})).await;
+    let answer = answer.map_err(|ended| format!("the Workload API answers {ended}"))?;
+    let mut bundles = JwtBundles::read(answer)?;
+    bundles.0.remove(domain).ok_or_else(|| format!("the Workload API has no keys of `{domain}`"))
 }
 
 /// JWT-SVIDs for these audiences, by which this process is known where mutual TLS does not reach.

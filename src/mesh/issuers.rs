@@ -121,6 +121,7 @@ async fn keys(policy: &JwtIssuer, fetch: &dyn Fetch) -> Result<bytes::Bytes, Str
             let read = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
             return read.map(bytes::Bytes::from);
         }
+        JwtKeys::WorkloadApi(address) => return bundle(address, policy).await,
         JwtKeys::Remote { uri, timeout, networks, .. } => (uri, *timeout, networks),
     };
     let request = |uri: &str| {
@@ -135,6 +136,27 @@ async fn keys(policy: &JwtIssuer, fetch: &dyn Fetch) -> Result<bytes::Bytes, Str
         }
     }
 }
+
+/// The keys of a trust domain, from who knows its bundle.
+#[cfg(feature = "tonic")]
+async fn bundle(address: &str, policy: &JwtIssuer) -> Result<bytes::Bytes, String> {
+    use crate::identity::workload_api::{Endpoint, fetch_jwt_bundle};
+    let domain = policy.trust_domain.as_ref().ok_or("a Workload API knows trust domains only")?;
+    let endpoint = Endpoint::parse(address).map_err(|why| format!("`{address}`: {why}"))?;
+    let fetched = rt::timeout(WORKLOAD, fetch_jwt_bundle(endpoint.connect(), domain)).await;
+    fetched
+        .unwrap_or_else(|| Err(format!("the Workload API does not answer within {WORKLOAD:?}")))
+        .map(bytes::Bytes::from)
+}
+
+#[cfg(not(feature = "tonic"))]
+async fn bundle(_: &str, _: &JwtIssuer) -> Result<bytes::Bytes, String> {
+    Err("a Workload API needs the feature `tonic`".into())
+}
+
+/// What a Workload API may take.
+#[cfg(feature = "tonic")]
+const WORKLOAD: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// OpenID Connect Discovery §4.
 fn discovery(issuer: &str) -> String {

@@ -101,6 +101,7 @@ inbound:
       allow_eddsa: true
     - { issuer: local, audiences: a, jwks: '{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}', forward_original_token: true, clock_skew: 1m }
     - { trust_domain: bookinfo.example, audiences: reviews, jwks_file: bundle.json }
+    - { trust_domain: other.example, audiences: reviews, workload_api: "unix:/run/agent.sock" }
     api_keys: { header: x-key, keys: { alice: "sha256:26594ba2c73ebc172047f2305663bc2c5e6ff60a88182eef43e353f48fc95b94" } }
     client_address: { header: forwarded, trusted_hops: 2, trusted_proxies: [10.0.0.0/8] }
     forward_client_cert: append_forward

@@ -9,6 +9,7 @@ use super::{
     authz::{net, one_or_some},
     cursor::{Cursor, Fields, Wrong},
     routes::header_name,
+    security::workload_api,
     show::{map, quoted},
 };
 use crate::{
@@ -180,6 +181,8 @@ fn keys(fields: &mut Fields<'_, '_, '_>, bundle: bool) -> Option<JwtKeys> {
     let file = fields.field("jwks_file", "A file with its keys, read again every 10s.", |at| {
         at.scalar("a path", json!({ "type": "string" }), |text| Ok(PathBuf::from(text)))
     });
+    let doc = "With `trust_domain`: the SPIFFE Workload API that knows its bundle, `unix:/path` or `tcp://IP:PORT`.";
+    let workload = fields.field("workload_api", doc, workload_api);
     let timeout = fields.field("timeout", "One fetch of its keys, body included. Default 5s, 100ms to 1m.", |at| {
         between(at, MIN_TIMEOUT, MAX_TIMEOUT)
     });
@@ -190,11 +193,11 @@ fn keys(fields: &mut Fields<'_, '_, '_>, bundle: bool) -> Option<JwtKeys> {
         "Networks that are not public and may be dialled for its keys. Default: none.",
         |at| one_or_some(at, "a network, or a list of networks", net),
     );
-    if !fields.at_most_one(&["jwks_uri", "jwks", "jwks_file"]) {
+    if !fields.at_most_one(&["jwks_uri", "jwks", "jwks_file", "workload_api"]) {
         return None;
     }
     for key in ["timeout", "cache_duration", "jwks_networks"] {
-        if fields.has(key) && (fields.has("jwks") || fields.has("jwks_file")) {
+        if fields.has(key) && ["jwks", "jwks_file", "workload_api"].into_iter().any(|keys| fields.has(keys)) {
             fields.report(key, Wrong::new(format!("`{key}` is for keys that are fetched"), "remove it"));
         }
     }
@@ -205,11 +208,23 @@ fn keys(fields: &mut Fields<'_, '_, '_>, bundle: bool) -> Option<JwtKeys> {
     if fields.has("jwks_file") {
         return file.map(|set| JwtKeys::File(set.value));
     }
+    if fields.has("workload_api") {
+        if !bundle {
+            let wrong =
+                Wrong::new("a Workload API knows trust domains only", "name one by `trust_domain`, not an `issuer`");
+            fields.report("workload_api", wrong);
+            return None;
+        }
+        return workload.map(|set| JwtKeys::WorkloadApi(set.value));
+    }
     if fields.has("jwks_uri") && uri.is_none() {
         return None;
     }
     if bundle && uri.is_none() {
-        fields.report("trust_domain", Wrong::new("where its bundle is, is missing", "add `jwks_file` or `jwks_uri`"));
+        fields.report(
+            "trust_domain",
+            Wrong::new("where its bundle is, is missing", "add `workload_api`, `jwks_file` or `jwks_uri`"),
+        );
         return None;
     }
     Some(JwtKeys::Remote {
@@ -336,6 +351,7 @@ fn show_issuer(issuer: &JwtIssuer) -> String {
             parts.push(("jwks".into(), if secret { HIDDEN.into() } else { quoted(text) }));
         }
         JwtKeys::File(path) => parts.push(("jwks_file".into(), quoted(&path.display().to_string()))),
+        JwtKeys::WorkloadApi(address) => parts.push(("workload_api".into(), quoted(address))),
         JwtKeys::Remote { uri, timeout, cache_duration, networks } => {
             parts.extend(uri.as_ref().map(|uri| ("jwks_uri".to_owned(), quoted(uri))));
             parts.push(("timeout".into(), duration(*timeout)));

@@ -69,7 +69,7 @@ fn files(at: Cursor<'_, '_, '_>) -> Option<IdentityFiles> {
     .flatten()
 }
 
-fn workload_api(at: Cursor<'_, '_, '_>) -> Option<Arc<str>> {
+pub(super) fn workload_api(at: Cursor<'_, '_, '_>) -> Option<Arc<str>> {
     at.scalar("the address of a Workload API", json!({ "type": "string" }), |text| {
         let known =
             text.strip_prefix("unix:").is_some_and(|path| path.starts_with('/') && !path.trim_matches('/').is_empty())

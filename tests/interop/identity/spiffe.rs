@@ -182,9 +182,18 @@ async fn respond(agent: &Agent, request: Request<Incoming>) -> Response<UnsyncBo
 async fn go_spiffe_accepts_the_workload_api_that_we_do() {
     let world = World::new();
     let socket = world.dir.path().join("agent.sock");
-    Agent::new(&world, "caller").serve(&socket);
+    let agent = Agent::new(&world, "caller");
+    let token = |audience: &str| {
+        let claims = json!({ "sub": id("caller"), "aud": [audience], "exp": unix() + 300 });
+        agent.signer.token("k1", &claims)
+    };
+    let (token, wrong) = (token("ledger"), token("other"));
+    agent.serve(&socket);
     let uri = format!("unix://{}", socket.display());
-    let served = Served::start(world.builder("server", &[]).build().await.unwrap()).await;
+    let authn = format!(
+        "inbound: {{ authn: {{ jwt: [{{ trust_domain: {DOMAIN}, audiences: ledger, workload_api: \"{uri}\" }}] }} }}"
+    );
+    let served = Served::start(world.builder("server", &[]).config_str(&authn).build().await.unwrap()).await;
     let client = Mesh::builder("caller")
         .identity(IdentitySource::WorkloadApi(uri.as_str().into()), DOMAIN)
         .service("server", |service| service.endpoints([served.addr.to_string()]));
@@ -192,6 +201,11 @@ async fn go_spiffe_accepts_the_workload_api_that_we_do() {
     until("it has its identity", || client.status().identity.unwrap().id.is_some()).await;
     let response = client.client("server").get("/who").send().await.unwrap();
     assert_eq!(response.text().await.unwrap(), id("caller"));
+    // The keys of JWT-SVIDs come from there too.
+    for (token, status) in [(token, 200), (wrong, 401)] {
+        let call = client.client("server").get("/who").header("authorization", format!("Bearer {token}"));
+        assert_eq!(call.send().await.unwrap().status(), status);
+    }
     served.stop().await;
 
     let Some(program) = peer("spiffe-client") else { return };
