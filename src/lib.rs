@@ -65,6 +65,7 @@
 //! | `tonic` | yes | typed context and peer on `tonic::Request`, `grpc.health.v1` on the ops listener |
 //! | `axum` | yes | extractors for the context and the peer |
 //! | `prometheus` | | Prometheus text on the ops listener's `/metrics` |
+//! | `testing` | | `sinew::testing`: meshes of several services in one process, for tests |
 //! | `schema` | | JSON Schema of `sinew.yaml` |
 //! | `cli` | | the `sinew` command |
 //!
@@ -135,6 +136,9 @@ mod ops;
 mod server;
 #[cfg_attr(not(feature = "file"), allow(dead_code, unused_imports))]
 mod source;
+#[cfg(feature = "testing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+pub mod testing;
 
 #[cfg(fuzzing)]
 #[doc(hidden)]

@@ -78,6 +78,7 @@ fn arrows() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
         "model",
         "mesh",
         "identity",
+        "testing",
     ]
     .into_iter()
     .chain(slices)

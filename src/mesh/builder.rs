@@ -467,6 +467,11 @@ impl Network {
     pub fn new() -> Self {
         Self::default()
     }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn memory(&self) -> &MemoryNetwork {
+        &self.inner
+    }
 }
 
 impl fmt::Debug for Network {

@@ -54,7 +54,7 @@ impl Rng {
     }
 
     /// Makes this thread's draws repeatable.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn seed_local(seed: u64) {
         LOCAL.with(|state| state.set(seed));
     }

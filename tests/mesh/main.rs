@@ -40,3 +40,4 @@ mod upgrades;
 mod versions;
 mod virtual_ip;
 mod world;
+mod worlds;
