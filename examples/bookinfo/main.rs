@@ -10,10 +10,12 @@
 //! two of which call `ratings`. A load generator walks through the tasks, each by an edit of `sinew.yaml`, which every
 //! service reads again while it runs.
 
+mod bad_instance_task;
 mod breaking_task;
 mod chance;
 mod cli;
 mod details;
+mod failover_task;
 mod fault_tasks;
 mod instance;
 mod load;
@@ -27,6 +29,8 @@ mod stats;
 mod system;
 mod tasks;
 mod timer;
+mod token_task;
+mod tokens;
 mod topology;
 
 use std::{process::ExitCode, sync::atomic::AtomicU64, time::Duration};

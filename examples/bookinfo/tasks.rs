@@ -9,11 +9,12 @@ use std::{
 use sinew::{Client, ResponseExt};
 
 use crate::{
-    FAILED_CALLS, Result, breaking_task, fault_tasks,
+    FAILED_CALLS, Result, bad_instance_task, breaking_task, failover_task, fault_tasks,
     load::{self, Bar},
     security_tasks,
     stats::binomial_band,
     system::System,
+    token_task,
     topology::Routes,
 };
 
@@ -43,9 +44,12 @@ pub(crate) async fn run_all(system: &mut System, calls: usize) -> (usize, usize)
     note("Abort fault", fault_tasks::abort(system).await);
     note("Request timeouts", fault_tasks::timeouts(system).await);
     note("Circuit breaking", breaking_task::circuit_breaking().await);
+    note("An instance goes bad", bad_instance_task::goes_bad().await);
     note("Mirroring", fault_tasks::mirroring(system, calls / 5).await);
+    note("Locality failover", failover_task::locality_failover().await);
     note("Mutual TLS migration", security_tasks::migration(system, calls / 50).await);
     note("Authorization for HTTP traffic", security_tasks::authorization(system).await);
+    note("JWT authentication", token_task::authentication(system).await);
     note("Rolling restart", rolling_restart(system).await);
     if !failed.is_empty() {
         println!("\nfailed: {}", failed.join(", "));

@@ -65,27 +65,32 @@ impl Routes {
     }
 }
 
-/// Who may call whom: rules by the port of who is called, since all services read the same file.
+/// Who may call whom: names, what is asked of the caller, and who is called, by port, since all services read the same file.
 #[derive(Clone, Default)]
-pub(crate) struct Access(Vec<(&'static str, Option<&'static str>, &'static str)>);
+pub(crate) struct Access(Vec<(&'static str, String, &'static str)>);
 
 impl Access {
     /// A rule with this name: `GET` by this service, or by everybody, to that service.
     pub(crate) fn allow(&mut self, name: &'static str, from: Option<&'static str>, to: &'static str) {
+        let from = from.map_or(String::new(), |from| format!(" from: [\"spiffe://dev.local/ns/default/sa/{from}\"],"));
         self.0.push((name, from, to));
     }
 
+    /// A rule with this name: `GET` to that service, with a token of this issuer and, if any, these claims.
+    pub(crate) fn allow_tokens(&mut self, name: &'static str, issuer: &str, claims: &str, to: &'static str) {
+        let claims = if claims.is_empty() { String::new() } else { format!(" claims: {{ {claims} }},") };
+        self.0.push((name, format!(" from: {{ request_principals: [\"{issuer}/*\"] }},{claims}"), to));
+    }
+
     fn render(&self, text: &mut String, endpoints: &[(String, String, SocketAddr)]) {
-        text.push_str("inbound:\n  authz:\n    allow:\n");
-        for (name, from, to) in &self.0 {
+        text.push_str("  authz:\n    allow:\n");
+        for (name, asked, to) in &self.0 {
             let ports: Vec<_> = endpoints
                 .iter()
                 .filter(|(service, ..)| service == to)
                 .map(|(_, _, addr)| addr.port().to_string())
                 .collect();
-            let from =
-                from.map_or(String::new(), |from| format!(" from: [\"spiffe://dev.local/ns/default/sa/{from}\"],"));
-            let _ = writeln!(text, "      - {{ name: {name},{from} methods: [GET], ports: [{}] }}", ports.join(", "));
+            let _ = writeln!(text, "      - {{ name: {name},{asked} methods: [GET], ports: [{}] }}", ports.join(", "));
         }
         if self.0.is_empty() {
             text.truncate(text.trim_end().len());
@@ -106,6 +111,8 @@ pub(crate) struct Topology {
     pub(crate) mtls: &'static str,
     /// Without rules every member may call every service.
     pub(crate) access: Option<Access>,
+    /// Whose tokens verify, and by which keys.
+    pub(crate) tokens: Option<(&'static str, String)>,
     /// Whether calls to `ratings` end when the page stops waiting.
     pub(crate) ratings_inherit: bool,
 }
@@ -119,6 +126,7 @@ impl Topology {
             ratings: Routes(Vec::new()),
             mtls: "permissive",
             access: None,
+            tokens: None,
             ratings_inherit: true,
         }
     }
@@ -154,6 +162,15 @@ impl Topology {
              identity: { source: dev }\ndrain: { lame_duck: 0s, deadline: 5s }\n",
         );
         let _ = writeln!(text, "mtls: {}", self.mtls);
+        if self.access.is_some() || self.tokens.is_some() {
+            text.push_str("inbound:\n");
+        }
+        if let Some((issuer, keys)) = &self.tokens {
+            let _ = writeln!(
+                text,
+                "  authn:\n    jwt:\n      - {{ issuer: \"{issuer}\", audiences: [bookinfo], jwks: '{keys}' }}"
+            );
+        }
         if let Some(access) = &self.access {
             access.render(&mut text, &self.endpoints);
         }

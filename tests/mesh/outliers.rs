@@ -8,7 +8,15 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, http::StatusCode, routing::get};
+use axum::{
+    Router,
+    body::Body,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::any,
+};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
 use sinew::{Mesh, Network, ResponseExt};
 use tokio::{task::JoinSet, time::sleep};
 
@@ -20,28 +28,41 @@ enum Kind {
     Well,
     Failing,
     Silent,
+    /// By gRPC: 200, and the status in trailers.
+    Serving,
+    Unavailable,
+}
+
+/// A gRPC answer without a message.
+fn by_trailers(status: &str) -> Response {
+    let trailers = [("grpc-status".parse().unwrap(), status.parse().unwrap())].into_iter().collect();
+    let frames = [Ok::<_, std::convert::Infallible>(Frame::trailers(trailers))];
+    let body = Body::new(StreamBody::new(tokio_stream::iter(frames)));
+    Response::builder().header("content-type", "application/grpc").body(body).unwrap()
 }
 
 /// Three instances in memory, of which one is of a kind, and how many calls that one got.
 async fn world(kind: Kind, settings: &str) -> (Vec<Mesh>, Mesh, Arc<AtomicU32>) {
     let (network, calls) = (Network::new(), Arc::new(AtomicU32::new(0)));
     let mut servers = Vec::new();
-    for (name, kind) in [("a", kind), ("b", Kind::Well), ("c", Kind::Well)] {
+    let others = if kind == Kind::Unavailable { Kind::Serving } else { Kind::Well };
+    for (name, kind) in [("a", kind), ("b", others), ("c", others)] {
         let (server, counted) = (Mesh::builder("s").network(&network).build().await.unwrap(), Arc::clone(&calls));
         let answer = move || {
             let counted = Arc::clone(&counted);
             async move {
-                counted.fetch_add(u32::from(kind != Kind::Well), Relaxed);
+                counted.fetch_add(u32::from(!matches!(kind, Kind::Well | Kind::Serving)), Relaxed);
                 match kind {
-                    Kind::Well => sleep(Duration::from_millis(20)).await,
-                    Kind::Failing => return StatusCode::BAD_GATEWAY,
+                    Kind::Well | Kind::Serving => sleep(Duration::from_millis(20)).await,
+                    Kind::Failing => return StatusCode::BAD_GATEWAY.into_response(),
                     Kind::Silent => std::future::pending().await,
+                    Kind::Unavailable => return by_trailers("14"),
                 }
-                StatusCode::OK
+                if kind == Kind::Serving { by_trailers("0") } else { StatusCode::OK.into_response() }
             }
         };
         let listener = server.listen(format!("memory:{name}").as_str()).await.unwrap();
-        let app = Router::new().fallback(get(answer));
+        let app = Router::new().fallback(any(answer));
         tokio::spawn(listener.serve(app).with_graceful_shutdown(std::future::pending()).into_future());
         servers.push(server);
     }
@@ -76,6 +97,23 @@ async fn a_failing_instance_costs_five_calls_and_then_one_each_time_it_is_tried(
     }
     assert_eq!(failed, 6, "one call on probation within the next 40 s");
     assert_eq!(health_of(&mesh), ["ejected"], "for twice as long");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_fails_by_grpc_trailers_under_a_200_is_ejected_as_well() {
+    let (_servers, mesh, calls) = world(Kind::Unavailable, "").await;
+    let client = mesh.client("s");
+    let mut failed = 0;
+    for _ in 0..1_000 {
+        let response = client.post("/s.S/Get").header("content-type", "application/grpc").send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        let answer = response.into_body().collect().await.unwrap();
+        failed += u32::from(answer.trailers().unwrap()["grpc-status"] != "0");
+    }
+    assert_eq!((failed, calls.load(Relaxed)), (5, 5), "within 20 s");
+    assert_eq!(health_of(&mesh), ["ejected"]);
+    let account = status_of(&mesh, "s").endpoints[0].health_account.clone().unwrap();
+    assert!(account.contains("by `consecutive_gateway_failure`"), "{account}");
 }
 
 #[tokio::test(start_paused = true)]
