@@ -28,7 +28,7 @@ impl Place {
         let mesh = Mesh::builder("helloworld").build().await?;
         let listener = mesh.listen(listen).await?;
         let addr = listener.local_addr();
-        let app = Router::new().route("/hello", get(async move || zone));
+        let app = Router::new().route("/hello", get(move || async move { zone }));
         let serve = listener.serve(app).with_graceful_shutdown(std::future::pending());
         Ok(Self { zone, addr, mesh, serving: tokio::spawn(serve.into_future()) })
     }
