@@ -80,7 +80,7 @@ impl Seen {
 }
 
 pub(crate) async fn goes_bad() -> Result<Vec<Check>> {
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     // A thread of its own: its clock is its runtime's.
     let seen = tokio::task::spawn_blocking(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?;
