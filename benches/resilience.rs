@@ -1,7 +1,6 @@
 //! Five layers on the happy path, ours and those of `tower-resilience`: `cargo bench --bench resilience`.
 //!
-//! Timeout, retry, a breaker (ours is the client's throttle, which refuses in the share in which the service does), rate
-//! limit and bulkhead around a service that answers at once, in one task; what the service takes by itself is taken off.
+//! Timeout, retry, circuit breaker, rate limit and bulkhead around a service that answers at once, in one task; what the service takes by itself is taken off.
 //! Beside `Instant::now()` of the same run, and with the allocations of a call. `-- --test` runs each briefly and checks
 //! the allocations only; `tests/gates` does so too.
 

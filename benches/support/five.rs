@@ -1,4 +1,4 @@
-//! Timeout, rate limit, throttle, bulkhead and retry around a service that answers at once.
+//! Timeout, rate limit, circuit breaker, bulkhead and retry around a service that answers at once.
 
 use std::{
     convert::Infallible,
@@ -10,11 +10,10 @@ use bytes::Bytes;
 use http::{Request, Response};
 use sinew::{
     Body,
-    breaker::{Limit, LimitLayer},
+    breaker::{CircuitBreakerLayer, CircuitPolicy, Limit, LimitLayer},
     limit::{BucketPolicy, RateLimitLayer, RateLimitPolicy},
     provide::Fixed,
     retry::{RetryLayer, RetryPolicy},
-    shed::throttle::{ThrottleLayer, ThrottlePolicy},
     timeout::TimeoutLayer,
 };
 use tower::{Layer, Service};
@@ -32,7 +31,7 @@ pub(crate) fn five()
     let service = tower::service_fn(bare);
     let service = RetryLayer::new(RetryPolicy::idempotent()).expect("within bounds").layer(service);
     let service = LimitLayer::with(Fixed(Limit::new(1_000))).layer(service);
-    let service = ThrottleLayer::new(ThrottlePolicy::new()).expect("within bounds").layer(service);
+    let service = CircuitBreakerLayer::new(CircuitPolicy::new()).expect("within bounds").layer(service);
     let service = RateLimitLayer::new(RateLimitPolicy::new(rate)).expect("within bounds").layer(service);
     TimeoutLayer::new(Duration::from_secs(10)).layer(service)
 }

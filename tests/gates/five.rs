@@ -9,7 +9,7 @@ mod layers;
 
 /// Nothing is kept, boxed or counted on the heap while all goes well.
 #[test]
-fn timeout_retry_throttle_rate_limit_and_bulkhead_allocate_nothing() {
+fn timeout_retry_breaker_rate_limit_and_bulkhead_allocate_nothing() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let mut service = layers::five();
     let mut bare = tower::service_fn(layers::bare);
