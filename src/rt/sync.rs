@@ -1,4 +1,4 @@
-//! What counts without a lock, by one name, so that `loom/` can put its own in place of it and try every order of threads.
+//! What counts without a lock, by one name, so that `tests/loom` can put its own in place of it and try every order of threads.
 
 pub(crate) use std::sync::{Mutex, MutexGuard};
 

@@ -3,17 +3,17 @@
 
 mod rt;
 
-#[path = "../../src"]
+#[path = "../../../src"]
 mod floor {
     pub(crate) mod permit;
 }
 
-#[path = "../../src/retry"]
+#[path = "../../../src/retry"]
 mod retry {
     pub(crate) mod budget;
 }
 
-#[path = "../../src/health"]
+#[path = "../../../src/health"]
 mod health {
     pub(crate) mod unanswered;
 }
