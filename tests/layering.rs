@@ -85,6 +85,7 @@ fn arrows() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
     .collect();
     arrows.insert("ops", with(&["transport"]));
     arrows.insert("mesh", everything.clone());
+    arrows.insert("testing", everything.clone());
     arrows.insert("fuzzing", everything.clone());
     arrows.insert("bin", everything);
     arrows
