@@ -18,6 +18,7 @@ pub(super) enum Answer {
 
 /// What is done with a header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(not(feature = "tonic"), allow(dead_code, reason = "said by gRPC only"))]
 pub(super) enum How {
     /// In place of what is there.
     Set,
@@ -47,11 +48,13 @@ impl Changes {
         Ok(())
     }
 
+    #[cfg_attr(not(feature = "tonic"), allow(dead_code, reason = "said by gRPC only"))]
     pub(super) fn of_response(&mut self, name: &str, value: &[u8], how: How) -> Result<(), Failure> {
         self.response.push((permitted(name)?, text(name, value)?, how));
         Ok(())
     }
 
+    #[cfg_attr(not(feature = "tonic"), allow(dead_code, reason = "said by gRPC only"))]
     pub(super) fn remove(&mut self, name: &str) -> Result<(), Failure> {
         self.removed.push(permitted(name)?);
         Ok(())
