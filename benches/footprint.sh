@@ -47,7 +47,11 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let tls = ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+    let provider = tokio_rustls::rustls::crypto::aws_lc_rs::default_provider();
+    let tls = ClientConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
     let channel = tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
     let health = HealthClient::new(channel);
     let (_, service) = tonic_health::server::health_reporter();
@@ -69,7 +73,11 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let tls = ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+    let provider = tokio_rustls::rustls::crypto::aws_lc_rs::default_provider();
+    let tls = ClientConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
     let mesh = sinew::Mesh::from_env("footprint").await?;
     let health = HealthClient::new(mesh.client("other"));
     let (_, service) = tonic_health::server::health_reporter();
