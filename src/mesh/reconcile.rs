@@ -4,14 +4,17 @@
 //! its endpoints their connections, calls in flight the route they began with. A service that is gone ends when its last
 //! call does.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    sync::{Arc, PoisonError},
+    task::{Context, Poll, Waker},
+};
 
 use super::control::Inner;
 use crate::{
     client::ServiceRuntime,
     cluster::Cluster,
-    discover,
-    model::{EndpointSource, ServiceSpec, Snapshot, TlsMode},
+    discover::{self, DiscoverError},
+    model::{EndpointSource, EndpointUpdate, ServiceSpec, Snapshot, TlsMode},
     name::ServiceName,
     rt::TaskSet,
     seat::{Position, chain},
@@ -147,19 +150,24 @@ impl Inner {
         let error = Arc::clone(&service.error);
         let name = service.spec.name.clone();
         let mut updates = discovery.updates;
+        let take = move |cluster: &Arc<Cluster>, update: Result<EndpointUpdate, DiscoverError>| match update {
+            Ok(update) => {
+                error.store(None);
+                cluster.apply(update);
+            }
+            Err(failure) => {
+                tracing::warn!(service = %name, "endpoints: {failure}");
+                error.store(Some(Arc::new(failure.to_string())));
+            }
+        };
+        // What is known at once, such as addresses in the configuration, is in use when the configuration is.
+        if let Poll::Ready(Some(update)) = updates.as_mut().poll_next(&mut Context::from_waker(Waker::noop())) {
+            take(&service.cluster, update);
+        }
         tasks.spawn(async move {
             while let Some(update) = std::future::poll_fn(|cx| updates.as_mut().poll_next(cx)).await {
                 let Some(cluster) = cluster.upgrade() else { return };
-                match update {
-                    Ok(update) => {
-                        error.store(None);
-                        cluster.apply(update);
-                    }
-                    Err(failure) => {
-                        tracing::warn!(service = %name, "endpoints: {failure}");
-                        error.store(Some(Arc::new(failure.to_string())));
-                    }
-                }
+                take(&cluster, update);
             }
         });
         if let Some(before) = service.discovery.replace(tasks) {

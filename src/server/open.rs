@@ -3,7 +3,7 @@
 //! An exchange keeps what rules see of it: its method, target and caller, and the headers that rules named when it began.
 //! When rules change it is woken and judges itself at its next poll, so it ends as what it is: with a status where it has
 //! not been answered, with the status of a gRPC call in its trailers, with a reset else. A connection from which nothing
-//! can be allowed any more is cut soon after, and so is one that was upgraded by a request that would be denied now.
+//! can be allowed any more is asked to leave and cut soon after, and so is one that was upgraded by a request that would be denied now.
 //!
 //! What it costs while nothing changes: a clone of method and target for each request, a look at a number at each poll,
 //! and a place among those to wake for an exchange that has to wait. Without rules and identity, nothing.
@@ -31,8 +31,8 @@ use crate::{
     transport::accept::Cut,
 };
 
-/// How long exchanges may take to end by themselves before their connection is cut.
-const GRACE: Duration = Duration::from_millis(250);
+/// How long a connection may take to leave by itself before it is cut.
+const GRACE: Duration = Duration::from_millis(400);
 /// Most upgrades that one connection is judged by: over HTTP/2 their end is not seen.
 const MAX_UPGRADES: usize = 64;
 
@@ -92,9 +92,14 @@ impl Open {
         if over.is_empty() {
             return;
         }
+        // A caller that goes on asking learns the answer on a connection of its own, instead of losing this one.
+        over.iter().filter_map(|connection| connection.cut.as_ref()).for_each(Cut::leave);
+        // Not kept open by this: what has left by then is not cut.
+        let over: Vec<_> = over.iter().map(Arc::downgrade).collect();
         tasks.spawn(async move {
             rt::sleep(GRACE).await;
-            over.iter().filter_map(|connection| connection.cut.as_ref()).for_each(Cut::cut);
+            let left = over.iter().filter_map(Weak::upgrade);
+            left.for_each(|connection| connection.cut.iter().for_each(Cut::cut));
         });
     }
 }

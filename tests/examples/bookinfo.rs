@@ -13,8 +13,12 @@ use super::{LIMIT, expect, run, start};
 
 const CONFIG: &str = include_str!("../../examples/bookinfo/sinew.yaml");
 
+/// The tasks look at how long things take, so they have the machine to themselves.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 #[tokio::test]
 async fn every_task_passes() {
+    let _alone = ALONE.lock().await;
     let output = run("bookinfo", &["--check"]).await;
     expect(
         &output,
@@ -184,8 +188,10 @@ async fn the_page_says_what_is_missing(mesh: &Mesh, children: &mut Vec<Child>) {
 
 #[tokio::test]
 async fn without_flags_it_serves_a_browser_until_interrupted() {
+    let _alone = ALONE.lock().await;
     let mut child = start("bookinfo", &["--calls", "200"]);
-    let line = line_with(&mut child, "open  ").await;
+    let (line, tasks) = line_after(&mut child, "open  ").await;
+    assert!(tasks.iter().any(|line| line.ends_with(" 0 failed")), "{}", tasks.join("\n"));
     let addr = line.trim_start_matches("open  http://").split('/').next().unwrap().to_owned();
     let mesh = Mesh::builder("browser").service("page", |service| service.endpoints([addr])).build().await.unwrap();
     let html = mesh.client("page").get("/productpage").send().await.unwrap().error_for_status().unwrap().text().await;
@@ -252,8 +258,14 @@ impl Variant {
     }
 }
 
-/// Reads until a line has this in it, and goes on to read what follows, so that the child is never blocked.
+/// As [`line_after`], without what was said before.
 async fn line_with(child: &mut Child, text: &str) -> String {
+    line_after(child, text).await.0
+}
+
+/// Reads until a line has this in it, and goes on to read what follows, so that the child is never blocked. With the
+/// lines before it.
+async fn line_after(child: &mut Child, text: &str) -> (String, Vec<String>) {
     let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
     tokio::spawn(async move { while let Ok(Some(_)) = errors.next_line().await {} });
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -270,7 +282,7 @@ async fn line_with(child: &mut Child, text: &str) -> String {
     let found = tokio::time::timeout(LIMIT, found).await;
     let Ok(Some(line)) = found else { panic!("no line with `{text}`:\n{}", before.join("\n")) };
     tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-    line
+    (line, before)
 }
 
 fn terminate(child: &Child, signal: &str) {

@@ -71,6 +71,27 @@ async fn a_changed_file_is_used_a_broken_one_changes_nothing_and_no_call_fails()
     b.stop().await;
 }
 
+/// Whoever knows that a configuration is in use need not wait for what it says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn endpoints_in_the_configuration_are_in_use_when_it_is() {
+    let a = Instance::start("a", "127.0.0.1:0", Router::new().route("/", get(|| async { "a" }))).await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sinew.yaml");
+    let yaml = |of: &str| format!("services: {{ s: {{ endpoints: {{ static: [{of}] }} }} }}");
+    write(&path, &yaml(""));
+    let mesh = Mesh::builder("client").config_file(&path).build().await.unwrap();
+    let client = mesh.client("s");
+    for round in 0..10 {
+        write(&path, &yaml(&format!("\"{}\"", a.addr)));
+        mesh.changed(2 * round + 1).await;
+        assert_eq!(client.get("/").send().await.unwrap().status(), 200);
+        write(&path, &yaml(""));
+        mesh.changed(2 * round + 2).await;
+        assert_eq!(client.get("/").send().await.unwrap_err().code(), sinew::Code::NoHealthyEndpoint);
+    }
+    a.stop().await;
+}
+
 /// A call keeps its route; when that is renamed away while the call waits, the subset still means what it meant.
 #[tokio::test(start_paused = true)]
 async fn a_call_that_began_before_its_subset_was_renamed_goes_where_it_said() {

@@ -28,7 +28,7 @@ use super::{
     pace::{Pace, Slow},
     service::Wire,
     sniff::{Sniffed, Sniffer},
-    state::{Activity, ConnState, KillOnDrop, Mark},
+    state::{Activity, ConnState, KillOnDrop, Leave, Mark},
 };
 use crate::{
     body::{Body, Meter},
@@ -112,18 +112,19 @@ impl Ended {
     }
 }
 
+/// What a connection is served under.
+pub(super) struct Serving {
+    /// When the peer's certificate ends: what is open then is closed; without one the peer proved nothing.
+    pub(super) expires: Option<Instant>,
+    pub(super) paced: bool,
+    pub(super) admission: Admission,
+    pub(super) shared: Arc<Shared>,
+    pub(super) watch: DrainWatch,
+    pub(super) leave: Arc<Leave>,
+}
+
 /// Serves one connection until it ends, upgraded or not.
-///
-/// `expires` is when the peer's certificate ends: what is open then is closed; without one the peer proved nothing.
-pub(super) async fn serve<S, RB>(
-    mut io: Box<dyn Io>,
-    expires: Option<Instant>,
-    paced: bool,
-    admission: Admission,
-    service: impl FnOnce() -> S,
-    shared: Arc<Shared>,
-    watch: DrainWatch,
-) -> Ended
+pub(super) async fn serve<S, RB>(mut io: Box<dyn Io>, service: impl FnOnce() -> S, serving: Serving) -> Ended
 where
     S: Service<Request<Body>, Response = Response<RB>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
@@ -131,6 +132,7 @@ where
     RB: HttpBody<Data = Bytes> + Send + 'static,
     RB::Error: Into<BoxError>,
 {
+    let Serving { expires, paced, admission, shared, watch, leave } = serving;
     let limits = &shared.limits;
     // What is accepted in lame duck serves like any other until accepting stops.
     let accepted_in = watch.phase().min(Phase::LameDuck);
@@ -144,7 +146,7 @@ where
         Err(ended) => return ended,
     };
     admission.heard();
-    let state = Arc::new(ConnState::default());
+    let state = Arc::new(ConnState::new(leave));
     let mut one = Single::default();
     let _kill = KillOnDrop(Arc::clone(&state));
     let mut held = None;
@@ -364,6 +366,22 @@ impl<'a> Timers<'a> {
         }
     }
 
+    /// Once closing, an idle HTTP/1.1 connection ends after a moment in which a request may still arrive.
+    fn quiet_soon(&mut self) {
+        if self.http1 {
+            self.quiet_at = Some(rt::now() + self.limits.closing_grace);
+        }
+    }
+
+    /// From now on it is closing. False if it was before.
+    fn stop(&mut self) -> bool {
+        let first = self.age.take().is_some();
+        if first {
+            self.since = rt::now();
+        }
+        first
+    }
+
     /// The next deadline. Reads the clock only when the connection has begun something new.
     fn next(&mut self, mark: Mark) -> Option<(Instant, Action)> {
         if self.mark != Some(mark) {
@@ -439,7 +457,7 @@ where
     let mut turn = pin!(watch.clone().after(seen));
     let mut timer = pin!(rt::sleep_until(timers.since));
     let mut watch = watch.clone();
-    let (mut watching, mut armed) = (false, false);
+    let (mut watching, mut armed, mut leaving, mut heard) = (false, false, false, false);
     let mut step = move |cx: &mut Context<'_>| -> Poll<Ended> {
         loop {
             // Before the connection, so that a response that is made now already says that it is the last.
@@ -454,18 +472,28 @@ where
                 }
                 if phase > seen {
                     seen = phase;
-                    if phase == Phase::Stopping && timers.http1 {
-                        timers.quiet_at = Some(rt::now() + timers.limits.closing_grace);
+                    if phase == Phase::Stopping {
+                        timers.quiet_soon();
                     }
-                    if timers.age.take().is_some() {
-                        timers.since = rt::now();
+                    if timers.stop() {
                         close(connection.as_mut());
                     }
+                }
+            }
+            // A task has one waker.
+            if !mem::replace(&mut heard, true) {
+                state.leave().wait(cx);
+            }
+            if state.leave().is_asked() && !mem::replace(&mut leaving, true) {
+                timers.quiet_soon();
+                if timers.stop() {
+                    close(connection.as_mut());
                 }
             }
             if let Poll::Ready(result) = connection.as_mut().poll(cx) {
                 return Poll::Ready(match result {
                     _ if state.was_flooded() => Ended::Flood,
+                    Ok(()) if leaving => Ended::Denied,
                     Ok(()) => Ended::Closed,
                     // Our goodbye found nobody: TLS says one where TCP would not.
                     Err(error) if state.mark().activity == Activity::Idle && peer_left(&error) => Ended::Closed,
@@ -508,8 +536,7 @@ where
                     timers.judged_requests = mark.requests();
                 }
                 Action::Close => {
-                    timers.age = None;
-                    timers.since = rt::now();
+                    timers.stop();
                     close(connection.as_mut());
                 }
                 Action::CloseWhenQuiet => {

@@ -15,12 +15,13 @@ use tower_service::Service;
 
 use super::{
     caps::{Caps, Proxies, Refused},
-    connection::{self, Ended},
+    connection::{self, Ended, Serving},
     drain::{Drain, Phase},
     limits::{ListenerLimits, Paced},
     pace::Slow,
     secure::{self, Accepted, InboundTls},
     socket,
+    state::Leave,
 };
 use crate::{
     body::Body,
@@ -122,13 +123,19 @@ impl Stream {
     }
 }
 
-/// Ends one connection wherever its bytes are by then, upgraded or not.
+/// Ends one connection: asked to leave first, then wherever its bytes are, upgraded or not.
 pub(crate) struct Cut {
     group: TaskSet,
+    leave: Arc<Leave>,
     denied: Counter,
 }
 
 impl Cut {
+    /// It takes no more requests than those that are on their way, as when the process drains.
+    pub(crate) fn leave(&self) {
+        self.leave.ask();
+    }
+
     /// Ends it: what it may ask for is not allowed any more.
     pub(crate) fn cut(&self) {
         self.denied.inc();
@@ -326,7 +333,9 @@ impl Shared {
         // A group of its own: its cancellation is polled with the connection, and must not be a lock that all share.
         let group = self.tasks.child();
         let own = group.clone();
-        let cut = Cut { group: group.clone(), denied: self.ended[Ended::Denied as usize].clone() };
+        let leave = Arc::new(Leave::default());
+        let denied = self.ended[Ended::Denied as usize].clone();
+        let cut = Cut { group: group.clone(), leave: Arc::clone(&leave), denied };
         group.spawn(async move {
             let ended = async {
                 let limits = &shared.limits;
@@ -374,9 +383,8 @@ impl Shared {
                 };
                 let peer = peer.asking_for(admitted.server_name);
                 let service = || make(peer, cut);
-                let ended =
-                    connection::serve(admitted.io, expires, paced, admission, service, Arc::clone(&shared), watch)
-                        .await;
+                let serving = Serving { expires, paced, admission, shared: Arc::clone(&shared), watch, leave };
+                let ended = connection::serve(admitted.io, service, serving).await;
                 drop(enrolled);
                 Ok(ended)
             };

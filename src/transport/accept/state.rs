@@ -6,7 +6,10 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU32,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     task::{Context, Waker},
 };
@@ -35,6 +38,7 @@ pub(super) struct ConnState {
     gone: AtomicBool,
     wakers: Mutex<Wakers>,
     changed: Notify,
+    leave: Arc<Leave>,
 }
 
 /// Who waits for an upgraded connection.
@@ -80,6 +84,16 @@ impl Mark {
 }
 
 impl ConnState {
+    /// Of a connection that may be asked to leave.
+    pub(super) fn new(leave: Arc<Leave>) -> Self {
+        Self { leave, ..Self::default() }
+    }
+
+    /// By whom it may be asked to leave.
+    pub(super) fn leave(&self) -> &Leave {
+        &self.leave
+    }
+
     /// A request was read; the guard ends with its response.
     pub(super) fn begin(self: &Arc<Self>, has_body: bool) -> InFlight {
         self.in_flight.fetch_add(1, Relaxed);
@@ -210,6 +224,30 @@ impl ConnState {
         while !self.gone.load(Relaxed) {
             self.changed.notified().await;
         }
+    }
+}
+
+/// Asks a connection to leave, from outside of its task.
+#[derive(Default)]
+pub(super) struct Leave {
+    asked: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Leave {
+    pub(super) fn ask(&self) {
+        self.asked.store(true, SeqCst);
+        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked.load(Relaxed)
+    }
+
+    /// Whose task to wake. Whether it was asked is to be read afterwards.
+    pub(super) fn wait(&self, cx: &Context<'_>) {
+        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
     }
 }
 
