@@ -46,8 +46,6 @@ fn http1_calls_allocate_at_most_seven_times_more_than_over_a_bare_connection() {
     }
 }
 
-/// The first flush of the metrics keeps what it told, a kilobyte for each histogram; HPACK's tables remember a new date
-/// every second until they are full. Both are over some time, and what stays behind each call is not.
 /// What a retry or a hedge would need is kept, and nothing of it is needed.
 #[test]
 fn calls_that_could_be_retried_and_hedged_allocate_no_more() {
@@ -67,6 +65,8 @@ fn calls_that_could_be_retried_and_hedged_allocate_no_more() {
     }
 }
 
+/// The first flush of the metrics keeps what it told, a kilobyte for each histogram; HPACK's tables remember a new date
+/// every second until they are full. Both are over some time, and what stays behind each call is not.
 #[test]
 fn calls_leave_nothing_behind() {
     const TURN: usize = 3_000;
@@ -78,15 +78,18 @@ fn calls_leave_nothing_behind() {
         // Longer than an HTTP/1.1 connection idles: what waits for that must not cost the calls anything.
         let began = tokio::time::Instant::now();
         let mut turns = Vec::new();
-        while turns.len() < 4 || began.elapsed() < Duration::from_secs(5) {
+        let mut left = Vec::new();
+        // A slow machine needs more of them, since its tables are full after as many seconds, not calls.
+        let over = |left: &[i64]| left.iter().any(|bytes| *bytes < TURN as i64 / 2);
+        while turns.len() < 4 || began.elapsed() < Duration::from_secs(5) || (!over(&left) && turns.len() < 100) {
             let before = alloc::thread();
             run(&runtime, &mut caller, 1024, TURN);
-            turns.push(alloc::thread() - before);
+            let turn = alloc::thread() - before;
+            left.push(turn.live());
+            turns.push(turn);
         }
-        let left: Vec<_> = turns.iter().map(|turn| turn.live()).collect();
         println!("{protocol:?}: {left:?} bytes are left by {TURN} calls each");
-        let least = left.iter().min().expect("four turns");
-        assert!(*least < TURN as i64 / 2, "{protocol:?}: {TURN} calls leave {left:?} bytes behind");
+        assert!(over(&left), "{protocol:?}: {TURN} calls leave {left:?} bytes behind");
         let [first, .., last] = &turns[..] else { unreachable!("four turns") };
         let (first, last) = (first.allocations / TURN as u64, last.allocations / TURN as u64);
         assert!(last <= first, "{protocol:?}: {last} allocations a call after {:?}, {first} before", began.elapsed());
