@@ -30,7 +30,8 @@ async fn mesh(network: &Network, names: &[&str], more: &str) -> Mesh {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(10 * SECOND, all_ready).await.expect("all are there");
+    // Some take their time to answer.
+    tokio::time::timeout(60 * SECOND, all_ready).await.expect("all are there");
     mesh
 }
 
