@@ -7,7 +7,7 @@
 //!
 //! A rule is a tree of conditions over the canonical view of a request, compiled once. What a rule needs to hold anyway,
 //! an exact principal or path, a prefix, a network, is an index, so a thousand rules cost as much as the few that could
-//! match. Deciding allocates nothing.
+//! match. Deciding allocates nothing. What is denied or under `audit` can be kept in a [log](audit) that shows if it is changed.
 //!
 //! # What is absent
 //! A condition on something that is not there does not hold, and its negation does: a peer without an identity is in no
@@ -17,6 +17,7 @@
 //! # Sources
 //! Istio's `AuthorizationPolicy`, Envoy's RBAC filter, gRFC A41 and A43; where they differ, security comes first.
 
+pub mod audit;
 #[cfg(feature = "cel")]
 mod cel;
 #[cfg(not(feature = "cel"))]

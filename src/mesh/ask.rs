@@ -38,7 +38,9 @@ impl Ask for Service {
 
 impl Inner {
     pub(super) fn access(&self, snapshot: &Snapshot) -> Access {
-        Access::new(snapshot, &self.registry, |name| {
+        let log = snapshot.inbound.audit_log.as_ref();
+        let audit = self.audit.set(log, snapshot.mesh.service.as_str(), &self.registry, &self.readiness);
+        Access::new(snapshot, &self.registry, audit, |name| {
             Arc::new(Service { mesh: Weak::clone(&self.this), name: name.clone() })
         })
     }

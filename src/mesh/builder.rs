@@ -15,13 +15,15 @@ use tower_layer::Layer;
 
 use super::{
     Mesh,
+    audit::Audit,
     control::{Inner, Origins, Seats},
     fetch::HttpsFetch,
     limits,
     security::{Authorities, DevOptions, Security},
 };
 use crate::{
-    authn, authz,
+    authn,
+    authz::{self, audit::AuditLog},
     canon::PathNormalization,
     client::{ServiceHandle, ServiceRuntime, Services},
     cluster::Home,
@@ -241,6 +243,18 @@ impl Builder {
         self
     }
 
+    /// Where decisions are written: a default that the file may change, by `inbound.audit_log`.
+    pub fn audit_log(mut self, log: AuditLog) -> Self {
+        self.document.audit_log(log);
+        self
+    }
+
+    /// As [`audit_log`](Builder::audit_log), and no source takes it away.
+    pub fn pin_audit_log(mut self, log: AuditLog) -> Self {
+        self.document.pin_audit_log(log);
+        self
+    }
+
     /// When a request is refused because too much is asked: `inbound.load_shed`.
     pub fn load_shed(mut self, policy: ShedPolicy) -> Self {
         self.document.load_shed(policy);
@@ -427,6 +441,7 @@ impl Builder {
             serving: readiness.condition("listeners", "nothing is served yet"),
             readiness,
             security,
+            audit: Audit::default(),
             memory: network.inner.clone(),
             dial,
             tasks,

@@ -12,7 +12,9 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use super::{file::Followed, issuers::RunningIssuer, reconcile::Running, security::Security, status::SourceStatus};
+use super::{
+    audit::Audit, file::Followed, issuers::RunningIssuer, reconcile::Running, security::Security, status::SourceStatus,
+};
 use crate::{
     authn::Fetch,
     client::{Join, Services},
@@ -59,6 +61,7 @@ pub(crate) struct Inner {
     /// Met once something is served.
     pub(super) serving: Condition,
     pub(super) security: Arc<Security>,
+    pub(super) audit: Audit,
     pub(super) memory: MemoryNetwork,
     pub(super) dial: Arc<dyn Dial>,
     pub(super) tasks: TaskSet,
@@ -185,6 +188,7 @@ impl Inner {
         }
         for what in lowered(&self.snapshot(), &snapshot) {
             tracing::warn!(target: "sinew::audit", "the local configuration lowers what protects this process: {what}");
+            self.audit.note(|record| record.text("what", &*what), "lowered");
         }
         if let Err(error) = self.secure(&snapshot) {
             tracing::error!("the identity of the new configuration is not used, the one before stays: {error}");
@@ -244,9 +248,12 @@ impl Inner {
                 cluster.close();
             }
         }
+        let began = rt::now();
         if !self.tasks.shutdown(limit).await {
             tracing::warn!(left = self.tasks.len(), "background tasks did not end in time");
         }
+        // Last: what ended until then is in it.
+        self.audit.end(limit.saturating_sub(began.elapsed())).await;
     }
 
     pub(super) fn sources(&self) -> Vec<SourceStatus> {

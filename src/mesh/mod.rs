@@ -4,6 +4,7 @@
 //! built by [`Builder::build_lazy`], with the first call, in whatever runtime that call runs.
 
 mod ask;
+mod audit;
 mod authority;
 mod builder;
 #[cfg_attr(not(feature = "file"), allow(dead_code))]

@@ -232,6 +232,8 @@ pub struct InboundSpec {
     pub authz: authz::Policy,
     /// What code pinned of that: it has to allow as well, whatever the rest says.
     pub pinned_authz: authz::Policy,
+    /// Where decisions are written. `None`: nowhere but into events.
+    pub audit_log: Option<authz::audit::AuditLog>,
     /// When a request is refused because too much is asked. `None`: never.
     pub load_shed: Option<ShedPolicy>,
     /// A limit on what is in work that finds itself. `None`: no limit.

@@ -8,6 +8,7 @@ mod lag;
 mod rng;
 pub(crate) mod sync;
 mod tasks;
+mod thread;
 #[cfg(feature = "file")]
 mod watch;
 
@@ -18,6 +19,7 @@ pub(crate) use self::{
     lag::{Lag, Watching},
     rng::Rng,
     tasks::TaskSet,
+    thread::{Ended, thread},
 };
 pub(crate) use tokio::time::{Instant, Sleep};
 
@@ -36,6 +38,12 @@ pub(crate) fn now() -> Instant {
 /// The clock of certificates.
 pub(crate) fn wall() -> SystemTime {
     SystemTime::now()
+}
+
+/// Milliseconds of Unix time.
+pub(crate) fn wall_ms() -> u64 {
+    let since = wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// When the monotonic clock will be where the wall clock is at `time`; now, if that is past.

@@ -8,11 +8,12 @@ use std::{
 use http::HeaderName;
 
 use super::{
+    audit::Log,
     external::{Ask, External},
     inbound::Served,
 };
 use crate::{
-    authz::{Action, Authorizer, Baseline, Decision, Known, Why},
+    authz::{Action, Authorizer, Baseline, Decision, Known, Why, audit::AuditQueue},
     caller::Caller,
     canon::{self, HttpView, View},
     error::{Code, Error},
@@ -44,6 +45,7 @@ pub(crate) struct Access {
     names: Option<Arc<[HeaderName]>>,
     /// The rules that ask somebody else, in the order of the policies.
     external: Vec<Arc<External>>,
+    audit: Option<Log>,
     registry: Registry,
 }
 
@@ -56,10 +58,11 @@ pub(super) struct Facts<'a> {
 }
 
 impl Access {
-    /// `service` is how the services of the mesh are asked.
+    /// `audit` is where decisions are written, `service` how the services of the mesh are asked.
     pub(crate) fn new(
         snapshot: &Snapshot,
         registry: &Registry,
+        audit: Option<Arc<AuditQueue>>,
         service: impl Fn(&ServiceName) -> Arc<dyn Ask>,
     ) -> Self {
         let inbound = &snapshot.inbound;
@@ -83,7 +86,8 @@ impl Access {
                 Arc::new(External::new(&rule.name, asked, registry))
             })
             .collect();
-        Self { authorizer, mesh, foreign: members(false), names, external, registry: registry.clone() }
+        let (audit, foreign, registry) = (audit.map(Log::new), members(false), registry.clone());
+        Self { authorizer, mesh, foreign, names, external, audit, registry }
     }
 
     /// Whether every request of every audience is allowed.
@@ -117,6 +121,9 @@ impl Access {
             Some(rule) => {
                 tracing::info!(code = %Code::Denied, rule = &*rule.name, peer = %remote, "a connection is denied");
                 rule.count();
+                if let Some(log) = &self.audit {
+                    log.refused(remote, &rule.name);
+                }
                 false
             }
         }
@@ -153,6 +160,9 @@ impl Access {
         let path = view.http.as_ref().and_then(|http| http.path);
         tracing::info!(code = %Code::Denied, rule, %peer, principal = view.principal, path, what, "not allowed any more");
         self.registry.counter("sinew_authz_revoked_total", &[("rule", rule), ("what", what)]).inc();
+        if let Some(log) = &self.audit {
+            log.revoked(facts, &view, why, what);
+        }
         Err(Error::new(Code::Denied, format!("{}: not allowed any more", reason(why))))
     }
 
@@ -180,18 +190,28 @@ impl Access {
                 principal = who, method = %served.request.method(), path = view.http.as_ref().and_then(|http| http.path),
             );
         }
-        if !decision.allowed {
-            return Err(denied(served, &view, &decision));
-        }
         let mut asked = Vec::new();
-        if !self.external.is_empty() {
+        if decision.allowed && !self.external.is_empty() {
             let mut numbers = Vec::new();
             self.authorizer.asked_by(&view, |number| numbers.push(number));
             // In the order in which they are written.
             numbers.sort_unstable();
             asked.extend(numbers.into_iter().filter_map(|number| self.external.get(number)).cloned());
         }
+        if let Some(log) = &self.audit {
+            log.decided(served, &view, &decision, !asked.is_empty())?;
+        }
+        if !decision.allowed {
+            return Err(denied(served, &view, &decision));
+        }
         Ok((draw, asked))
+    }
+
+    /// Writes that an authorization service denied, or did not answer.
+    pub(super) fn audit_asked(&self, served: &Served, rule: &str, reason: &str) {
+        if let Some(log) = &self.audit {
+            log.asked(served, &view(served, 0), rule, reason);
+        }
     }
 }
 
@@ -273,7 +293,7 @@ mod tests {
         snapshot.mesh.trust_domain = Some("td.example".into());
         snapshot.mtls = mtls;
         snapshot.inbound = Arc::new(InboundSpec { authz: policy, ..InboundSpec::default() });
-        Access::new(&snapshot, &Registry::default(), |_| unreachable!("no rule asks"))
+        Access::new(&snapshot, &Registry::default(), None, |_| unreachable!("no rule asks"))
     }
 
     fn peer(id: Option<&str>) -> Peer {

@@ -162,9 +162,16 @@ pub(super) async fn decide(rules: Vec<Arc<External>>, mut served: Served) -> Res
     for rule in rules {
         // Inside the context of the request: a call of its own, in its trace, that does not outlive it.
         let context = served.cx.context.clone();
-        match Scoped::new(Box::pin(rule.decide(rule.request(&served))), Some(context)).await? {
+        let answer = Scoped::new(Box::pin(rule.decide(rule.request(&served))), Some(context)).await;
+        let denied = |reason| {
+            if let Some(access) = &served.cx.policy.access {
+                access.audit_asked(&served, &rule.rule, reason);
+            }
+        };
+        match answer.inspect_err(|error| denied(error.reason().unwrap_or("failed")))? {
             Answer::Allowed(changes) => changes.apply(served.request.headers_mut(), &mut added),
             Answer::Denied(response) => {
+                denied("external");
                 let peer = served.cx.peer.remote_addr();
                 tracing::info!(code = %Code::ExternalDenied, rule = &*rule.rule, %peer, "denied by an authorization service");
                 return Ok(Verdict::Denied(response.finish(served.cx.grpc)));

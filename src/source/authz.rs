@@ -71,6 +71,16 @@ fn asked(rule: &Rule, path: &str, origin: &Origin, resolution: &Resolution, find
 /// Names that stand twice, and rules that cannot do what they seem to.
 pub(super) fn check(resolution: &Resolution, findings: &mut Findings) {
     let snapshot = &resolution.snapshot;
+    if snapshot.inbound.audit_log.is_some() && cfg!(not(any(feature = "aws-lc", feature = "ring"))) {
+        findings.rejected.push(Rejection {
+            resource: "inbound".into(),
+            path: "inbound.audit_log".into(),
+            place: place_of(snapshot.provenance.of("inbound.audit_log")),
+            reason: "this build has no cryptography, and the lines of an audit log are hashed".into(),
+            help: Some("enable the feature `aws-lc` or `ring` in Cargo.toml".into()),
+            related: None,
+        });
+    }
     let mut names: HashMap<&str, &Origin> = HashMap::new();
     for (list, rules) in lists(&resolution.authz) {
         let Some(rules) = rules else { continue };

@@ -18,7 +18,8 @@ use super::{
     unnamed_route,
 };
 use crate::{
-    authn, authz,
+    authn,
+    authz::{self, audit::AuditLog},
     balance::{BalancePolicy, FailoverPolicy, LocalityPolicy, SlowStartPolicy},
     breaker::{BreakerPolicy, CircuitPolicy},
     canon::PathNormalization,
@@ -169,6 +170,16 @@ impl DocumentBuilder {
     /// Rules that have to allow as well, whatever any source says.
     pub(crate) fn pin_authz(&mut self, policy: authz::Policy) {
         self.pins.inbound.authz.add(policy, &Origin::Pinned);
+    }
+
+    /// `inbound.audit_log`.
+    pub(crate) fn audit_log(&mut self, log: AuditLog) {
+        self.document.inbound.audit_log = Some(Set::new(log, Origin::Builder));
+    }
+
+    /// As [`audit_log`](Self::audit_log); no source overrides it.
+    pub(crate) fn pin_audit_log(&mut self, log: AuditLog) {
+        self.pins.inbound.audit_log = Some(Set::new(log, Origin::Pinned));
     }
 
     /// `inbound.load_shed`.

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     authn::{ApiKeys, Authn, ClientAddress, ClientCert, JwtIssuer},
-    authz::{Action, Policy, Rule},
+    authz::{Action, Policy, Rule, audit::AuditLog},
     balance::BalancePolicy,
     breaker::{CircuitPolicy, QueueOrder},
     canon::PathNormalization,
@@ -233,6 +233,7 @@ pub(crate) struct PartialInbound {
     pub(crate) path_normalization: Field<PathNormalization>,
     pub(crate) authn: PartialAuthn,
     pub(crate) authz: PartialAuthz,
+    pub(crate) audit_log: Field<AuditLog>,
     pub(crate) rate_limit: Field<RateLimitPolicy>,
     /// Policies at the server seat.
     pub(crate) policies: Drafts,
@@ -240,7 +241,7 @@ pub(crate) struct PartialInbound {
 
 impl PartialInbound {
     fn over(self, lower: Self) -> Self {
-        over!(self, lower; fields: load_shed, adaptive_concurrency, path_normalization, rate_limit; groups: authn, authz; maps: policies)
+        over!(self, lower; fields: load_shed, adaptive_concurrency, path_normalization, audit_log, rate_limit; groups: authn, authz; maps: policies)
     }
 }
 

@@ -123,6 +123,9 @@ pub(crate) fn lowered(before: &Snapshot, after: &Snapshot) -> Vec<String> {
     if before.identity.is_some() && after.identity.is_none() {
         lowered.push("identity: removed".to_owned());
     }
+    if before.inbound.audit_log.is_some() && after.inbound.audit_log != before.inbound.audit_log {
+        lowered.push("inbound.audit_log: another".to_owned());
+    }
     for (name, before) in &before.services {
         let Some(after) = after.services.get(name) else { continue };
         if before.tls == TlsMode::Mesh && after.tls != TlsMode::Mesh {

@@ -111,6 +111,7 @@ fn inbound(partial: &PartialInbound, before: &InboundSpec, provenance: &mut Prov
             &partial.adaptive_concurrency,
         ),
         rate_limit: optional(provenance, "inbound.rate_limit".into(), &partial.rate_limit),
+        audit_log: optional(provenance, "inbound.audit_log".into(), &partial.audit_log),
         path_normalization: effective(provenance, "inbound.path_normalization".into(), level, Default::default()),
         policies: seated(&partial.policies, &before.policies, provenance, "inbound"),
         ..InboundSpec::default()

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use serde_json::json;
 
 use super::{
-    authn, authz,
+    audit, authn, authz,
     cursor::{Cursor, Fields, Wrong},
     endpoints, failover, health,
     limits::{self, Side},
@@ -67,6 +67,7 @@ pub(super) fn document(at: Cursor<'_, '_, '_>) -> Option<Document> {
                     authn::authn,
                 ),
                 authz: fields.group("authz", "Who may ask for what. Default: the listener's own rule.", authz::authz),
+                audit_log: audit::audit_log(fields),
                 policies: fields.policies(&[Position::Server], "`inbound`"),
             })
         });

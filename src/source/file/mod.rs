@@ -3,6 +3,7 @@
 //! Strictness is the point: what is misspelt is refused and never ignored, because a timeout that silently does not
 //! apply is found in an outage. The price is that a document for a newer version does not load in an older one.
 
+mod audit;
 mod authn;
 mod authority;
 mod authz;

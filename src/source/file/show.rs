@@ -67,6 +67,15 @@ pub fn show(snapshot: &Snapshot) -> String {
     out.value(2, "path_normalization", level, "inbound.path_normalization");
     out.authn(&snapshot.inbound.authn);
     out.authz(&snapshot.inbound);
+    if let Some(log) = &snapshot.inbound.audit_log {
+        match super::audit::shown(log) {
+            Some(shown) => out.value(2, "audit_log", &shown, "inbound.audit_log"),
+            None => out.line(2, "# audit_log: a sink of code's own", Some("inbound.audit_log")),
+        }
+        if log.is_required() {
+            out.line(2, "# audit_log is required, by code", None);
+        }
+    }
     if let Some(shed) = &snapshot.inbound.load_shed {
         out.value(2, "load_shed", &overload::shown_shed(shed), "inbound.load_shed");
     }
