@@ -68,8 +68,7 @@ impl Audit {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(running) = &*running {
             let now = rt::wall_ms();
-            // It has happened, whether it can be written or not.
-            let _ = running.queue.offer(record(Record::new(kind, now)), now);
+            let _ = running.queue.offer(record(Record::new(kind, now)), now, false);
         }
     }
 

@@ -49,14 +49,16 @@ impl Log {
             .text("rule", &*decision.why.rule().name)
             .text("audit", decision.audit.map(|rule| &*rule.name))
             .text("shadow", decision.shadow.map(|(_, why)| &*why.rule().name));
-        self.write(record)
+        if self.write(record, decision.allowed) {
+            return Ok(());
+        }
+        Err(Error::new(Code::Denied, "the audit log cannot be written, and it has to be").with_reason("audit"))
     }
 
     /// An authorization service denied, or did not answer.
     pub(super) fn asked(&self, served: &Served, view: &View<'_>, rule: &str, reason: &str) {
         if self.0.takes_denied() {
-            // It is denied anyway.
-            let _ = self.write(request(served, view, "deny").text("rule", rule).text("reason", reason));
+            self.write(request(served, view, "deny").text("rule", rule).text("reason", reason), false);
         }
     }
 
@@ -65,7 +67,7 @@ impl Log {
         if self.0.takes_denied() {
             let record = peer(Record::new("revoked", rt::wall_ms()), facts.peer.remote_addr(), view);
             let path = view.http.as_ref().and_then(|http| http.path);
-            let _ = self.write(record.text("rule", &*why.rule().name).text("path", path).text("what", what));
+            self.write(record.text("rule", &*why.rule().name).text("path", path).text("what", what), false);
         }
     }
 
@@ -73,15 +75,13 @@ impl Log {
     pub(super) fn refused(&self, remote: &PeerAddr, rule: &str) {
         if self.0.takes_denied() {
             let record = Record::new("connection", rt::wall_ms()).text("decision", "deny");
-            let _ = self.write(record.text("peer", &*remote.to_string()).text("rule", rule));
+            self.write(record.text("peer", &*remote.to_string()).text("rule", rule), false);
         }
     }
 
-    fn write(&self, record: Record) -> Result<(), Error> {
-        if self.0.offer(record, rt::wall_ms()) {
-            return Ok(());
-        }
-        Err(Error::new(Code::Denied, "the audit log cannot be written, and it has to be").with_reason("audit"))
+    /// False if what passes must not.
+    fn write(&self, record: Record, passes: bool) -> bool {
+        self.0.offer(record, rt::wall_ms(), passes)
     }
 }
 

@@ -68,3 +68,26 @@ fn schema_is_json_and_explain_prints_a_row() {
     assert!(out.starts_with("SINEW-W010 unbounded_deadline\n") && out.contains("set `timeouts.request`"), "{out}");
     assert_eq!(sinew(&["explain", "W999"]).0, 2);
 }
+
+#[test]
+fn audit_logs_are_verified() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.log");
+    let name = path.display().to_string();
+    // What the log of a process looks like that did nothing.
+    let zeros = "0".repeat(64);
+    let hash = "b562ce0cfb915f9e8613edc5018d47e3f4c765524486f71c58c31d0157864a1b";
+    let line =
+        format!("{{\"hash\":\"{hash}\",\"kind\":\"open\",\"prev\":\"{zeros}\",\"seq\":1,\"time_ms\":1700000000000}}\n");
+    fs::write(&path, &line).unwrap();
+    let (code, out, _) = sinew(&["audit", "verify", &name]);
+    assert_eq!((code, out), (0, format!("{name}: 1 lines hold together\nhead 1:{hash}\n")));
+    assert_eq!(sinew(&["audit", "verify", &name, "--known", &format!("1:{hash}")]).0, 0);
+    let (code, _, err) = sinew(&["audit", "verify", &name, "--known", &format!("2:{hash}")]);
+    assert!(code == 2 && err.ends_with("lines were cut off\n"), "{err}");
+    assert_eq!(sinew(&["audit", "verify", &name, "--known", "x"]).0, 1);
+    fs::write(&path, line.replace("open", "opem")).unwrap();
+    let (code, _, err) = sinew(&["audit", "verify", &name]);
+    assert!(code == 2 && err.starts_with(&format!("{name}: line 1: its hash is another")), "{err}");
+    assert_eq!(sinew(&["audit", "verify", "/nowhere/audit.log"]).0, 1);
+}

@@ -125,6 +125,7 @@ inbound:
     deny: [{ name: no-admin, paths: /admin, shadow: true }]
     audit: [{}]
     custom: [{ name: ask, paths: "/api/*", ext_authz: { service: batch, protocol: http, timeout: 300ms, path_prefix: /check, headers: x-tenant, upstream_headers: [x-user, x-id], max_request_bytes: 1024 } }]
+  audit_log: { file: /var/log/web/audit.log, key_file: /etc/web/audit.key, rotate_bytes: 1000000, keep_files: 3, denied: false, queue: 100 }
   load_shed: { max_in_flight: 500, max_lag: 25ms, percentage: 50%, mode: shadow }
   adaptive_concurrency: { algorithm: vegas, initial_limit: 10, min_limit: 2, max_limit: 300, percentile: 50, tolerance: 2.5 }
   rate_limit:

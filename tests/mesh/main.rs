@@ -1,5 +1,6 @@
 //! Whole meshes on real sockets and in memory.
 
+mod audit_log;
 mod authn;
 mod authority;
 mod authz;

@@ -66,12 +66,16 @@ impl AuditQueue {
         self.denied
     }
 
-    /// Takes a record, or counts it as lost. False if what it is about has to be refused for that.
+    /// Takes a record, or counts it as lost. `passes`: what it is about passes, so it may depend on that. False if it has to be
+    /// refused now.
     #[must_use]
-    pub(crate) fn offer(&self, record: Record, now_ms: u64) -> bool {
+    pub(crate) fn offer(&self, record: Record, now_ms: u64, passes: bool) -> bool {
         let mut state = self.lock();
         let full = state.waiting.len() >= self.capacity || state.closed;
-        if full {
+        let needed = passes && self.required;
+        let refused = needed && (full || !self.writes.load(Relaxed));
+        // Nor does a record stay of what did not happen.
+        if full || refused {
             state.lost.get_or_insert(Lost { records: 0, since_ms: now_ms }).records += 1;
             self.lost.inc();
         } else {
@@ -81,7 +85,7 @@ impl AuditQueue {
             state.waiting.push_back(record);
             self.changed.notify_one();
         }
-        !self.required || !full && self.writes.load(Relaxed)
+        !refused
     }
 
     /// Whether the sink takes lines.

@@ -286,24 +286,24 @@ fn taken(queue: &AuditQueue) -> Vec<String> {
 #[test]
 fn what_finds_no_room_is_counted_and_leaves_a_gap_in_its_place() {
     let queue = queue(AuditLog::sink(Arc::new(Fickle::default())).queue(2));
-    assert!(queue.offer(record("/1"), 1) && queue.offer(record("/2"), 2));
+    assert!(queue.offer(record("/1"), 1, true) && queue.offer(record("/2"), 2, true));
     // Lost, and still no reason to refuse what they are about.
-    assert!(queue.offer(record("/3"), 3) && queue.offer(record("/4"), 4));
+    assert!(queue.offer(record("/3"), 3, true) && queue.offer(record("/4"), 4, true));
     let first = taken(&queue);
     assert!(first.len() == 2 && first[1].contains("/2"), "{first:?}");
     // The next that finds room stands after the gap.
-    assert!(queue.offer(record("/5"), 5));
+    assert!(queue.offer(record("/5"), 5, true));
     let then = taken(&queue);
     assert!(then[0].contains("\"lost\": Number(2)") && then[0].contains("\"since_ms\": Number(3)"), "{then:?}");
     assert!(then.len() == 2 && then[1].contains("/5"), "{then:?}");
     // Without a next one the gap is written when there is time.
-    assert!((6..9).all(|n| queue.offer(record("/6"), n)));
+    assert!((6..9).all(|n| queue.offer(record("/6"), n, true)));
     assert_eq!(taken(&queue).len(), 2);
     assert!(taken(&queue)[0].contains("\"lost\": Number(1)"));
     // Or at the end.
-    assert!((10..13).all(|n| queue.offer(record("/7"), n)));
+    assert!((10..13).all(|n| queue.offer(record("/7"), n, true)));
     queue.close(13);
-    assert!(queue.offer(record("/8"), 14));
+    assert!(queue.offer(record("/8"), 14, true));
     let last = taken(&queue);
     assert!(last.len() == 3 && last[2].contains("\"lost\": Number(1)"), "{last:?}");
     assert!(matches!(queue.take(1, || 9), Taken::Closed));
@@ -313,14 +313,22 @@ fn what_finds_no_room_is_counted_and_leaves_a_gap_in_its_place() {
 fn what_has_to_be_written_and_cannot_be_is_refused() {
     let queue = queue(AuditLog::sink(Arc::new(Fickle::default())).queue(2).required(true));
     // Nobody knows yet whether the sink takes it.
-    assert!(!queue.offer(record("/1"), 1));
+    assert!(!queue.offer(record("/1"), 1, true));
     queue.set_writes(true);
-    assert!(queue.offer(record("/2"), 1));
-    assert!(!queue.offer(record("/3"), 1));
+    assert!(queue.offer(record("/2"), 1, true));
+    assert!(!queue.offer(record("/3"), 1, true));
     let _ = taken(&queue);
-    assert!(queue.offer(record("/4"), 1));
+    assert!(queue.offer(record("/4"), 1, true));
+    let _ = taken(&queue);
     queue.set_writes(false);
-    assert!(!queue.offer(record("/5"), 1));
+    assert!(!queue.offer(record("/5"), 1, true));
+    // What is denied is denied, and waits.
+    assert!(queue.offer(record("/6"), 1, false));
+    let waiting = taken(&queue);
+    assert!(
+        waiting.len() == 2 && waiting[0].contains("\"lost\": Number(1)") && waiting[1].contains("/6"),
+        "{waiting:?}"
+    );
 }
 
 #[test]
@@ -339,7 +347,7 @@ fn the_one_who_writes_is_woken_by_a_record_and_by_the_end() {
         }
     });
     for _ in 0..10 {
-        assert!(queue.offer(record("/"), 1));
+        assert!(queue.offer(record("/"), 1, true));
     }
     queue.close(1);
     assert_eq!(writer.join().unwrap(), 10);

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod audit;
 mod config;
 mod explain;
 
@@ -19,6 +20,11 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    /// Look at audit logs.
+    Audit {
+        #[command(subcommand)]
+        command: audit::Command,
+    },
     /// Look at configurations.
     Config {
         #[command(subcommand)]
@@ -33,6 +39,7 @@ enum Command {
 
 fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Audit { command } => audit::run(command),
         Command::Config { command } => config::run(command),
         Command::Explain { code } => explain::run(&code),
     }
