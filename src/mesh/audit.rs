@@ -135,11 +135,7 @@ fn run(log: &AuditLog, queue: &AuditQueue, service: &str, series: &Series, condi
     condition.inspect(|condition| condition.met());
     series.at(&writer);
     let mut unsynced = 1;
-    loop {
-        let records = match queue.take(BATCH, rt::wall_ms) {
-            Taken::Records(records) => records,
-            Taken::Closed => break,
-        };
+    while let Taken::Records(records) = queue.take(BATCH, rt::wall_ms) {
         if !persist(queue, series, || writer.write(&records)) {
             return;
         }

@@ -45,9 +45,10 @@ fn a_pick_takes_as_many_instructions_as_it_did() {
     assert!(missed.is_empty(), "{}", missed.join("\n"));
 }
 
-/// Instructions of one decision among a thousand rules, its view included, at most: what was counted and 5 %.
+/// Instructions of one decision among a thousand rules, its view included, at most: what was counted and a tenth, since the
+/// seeds of hash maps are others in each process.
 const DECISIONS: [(&str, f64); 5] =
-    [("principal", 1_408.0), ("path", 1_540.0), ("template", 2_181.0), ("network", 1_810.0), ("mixed", 3_027.0)];
+    [("principal", 1_475.0), ("path", 1_612.0), ("template", 2_285.0), ("network", 1_896.0), ("mixed", 3_180.0)];
 
 #[test]
 fn a_decision_takes_as_many_instructions_as_it_did() {
@@ -75,7 +76,7 @@ fn a_decision_takes_as_many_instructions_as_it_did() {
     let mut missed = Vec::new();
     for (shape, most) in DECISIONS {
         let count = |turns: u32| collected(&program, &["--turns", shape, &turns.to_string()]) as f64;
-        let each = (count(2 * TURNS) - count(TURNS)) / f64::from(TURNS);
+        let each = (count(TURNS) - count(0)) / f64::from(TURNS);
         println!("by {shape}: {each:.1} instructions a decision, at most {most}");
         if each > most {
             missed.push(format!("by {shape}: {each:.1} instructions a decision, at most {most}"));

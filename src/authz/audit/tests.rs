@@ -245,7 +245,7 @@ impl AuditSink for Arc<Fickle> {
 
     fn write(&self, lines: &str) -> io::Result<()> {
         match self.fails.lock().unwrap().pop() {
-            Some(Fails::Whole) => return Err(io::ErrorKind::StorageFull.into()),
+            Some(Fails::Whole) => Err(io::ErrorKind::StorageFull.into()),
             fails => {
                 self.taken.lock().unwrap().push_str(lines);
                 if fails.is_some() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
