@@ -374,37 +374,6 @@ fn addresses_in_either_family_are_the_same_address() {
     }
 }
 
-/// Istio's integration test: `/private` is denied, whichever way it is written.
-#[test]
-fn istios_path_rows_are_refused_or_denied() {
-    use crate::canon::{PathNormalization, canonicalize};
-    let rules = [Rule::allow("public").to(paths(&["/public/*", "/public"]))];
-    let seen = |path: &str, level| {
-        let mut request = http::Request::builder().uri(path).header("host", "a").body(()).unwrap();
-        canonicalize(&mut request, false, level).ok()?;
-        Some(decide(&rules, &Sample::path(request.uri().path())))
-    };
-    let rows = [
-        ("/public", true, Some(true)),
-        ("/public/../public", true, None),
-        ("/private", false, Some(false)),
-        ("/public/../private", false, None),
-        ("/public/./../private", false, None),
-        ("/public/.././private", false, None),
-        ("/public/%2E%2E/private", false, None),
-        ("/public/%2e%2e/private", false, None),
-        ("/public/%2E/%2E%2E/private", false, None),
-        ("/public/%2e/%2e%2e/private", false, None),
-        ("/public/%2E%2E/%2E/private", false, None),
-        ("/public/%2e%2e/%2e/private", false, None),
-    ];
-    assert_eq!(rows.len(), 12);
-    for (path, normalized, strict) in rows {
-        assert_eq!(seen(path, PathNormalization::Base), Some(normalized), "{path}");
-        assert_eq!(seen(path, PathNormalization::Strict), strict, "{path}");
-    }
-}
-
 /// One rule each for a thousand services, tenants or networks: only those that could match are asked.
 #[test]
 fn of_a_thousand_rules_those_that_could_match_are_asked() {

@@ -1,5 +1,5 @@
-//! Tables: what `strict` refuses and why, what each level of Istio makes of a path, whose bytes decided, and the
-//! advisories that this room answers.
+//! Tables: what `strict` refuses and why, and whose bytes decided. What the levels of Istio make of paths, and the
+//! advisories that this room answers, are vectors: `source::import`.
 
 use http::{Method, Request, Uri, Version};
 
@@ -150,7 +150,7 @@ const LEVELS: [PathNormalization; 4] = [
     PathNormalization::DecodeAndMergeSlashes,
 ];
 
-/// What Istio's integration test expects of its four levels, for a path each.
+/// What Istio's levels make of a path each: some of the vectors that `source::import` counts.
 const BY_LEVEL: [(&str, [&str; 4]); 16] = [
     ("/", ["/"; 4]),
     ("/app#foo", ["/app"; 4]),
@@ -180,77 +180,6 @@ const BY_LEVEL: [(&str, [&str; 4]); 16] = [
     ("/app//../admin", ["/app//../admin", "/app/admin", "/app/admin", "/app/admin"]),
     ("/app//../../admin", ["/app//../../admin", "/admin", "/admin", "/admin"]),
 ];
-
-/// Only decoded slashes matter; the rest stays, or loses what needed no encoding.
-const DECODED: [(&str, &str); 2] = [("/%c0%2e%c0%2e/admin", "/%c0.%c0./admin"), ("/%c0%2fadmin", "/%c0/admin")];
-
-/// What no level touches.
-const LEFT_ALONE: [&str; 23] = [
-    "/0x2e0x2e/admin",
-    "/0x2e0x2e0x2fadmin",
-    "/0x2e0x2e0x5cadmin",
-    "/0x2f0x2fadmin",
-    "/0x5c0x5cadmin",
-    "/%25c0%25ae%25c1%259cadmin",
-    "/%25c0%25ae%25c0%25ae/admin",
-    "/%25c0%25afadmin",
-    "/%25c1%259cadmin",
-    "/%252e%252e/admin",
-    "/%252e%252e%252fadmin",
-    "/%c1%9cadmin",
-    "/%c0%ae%c0%ae/admin",
-    "/%c0%afadmin",
-    "/.../admin",
-    "/..../admin",
-    "/..;/admin",
-    "/;/admin",
-    "/admin;a=b",
-    "/admin;a=b/xyz",
-    "/admin,a=b/xyz",
-    "/Admin",
-    "/ADMIN",
-];
-
-/// The path the application gets.
-fn seen(path: &str, level: PathNormalization) -> Result<String, &'static str> {
-    let mut request = request(Version::HTTP_11, "GET", path, &[("host", "a")]).ok_or("syntax")?;
-    let canonical = canonicalize(&mut request, false, level).map_err(|ambiguous| ambiguous.part)?;
-    // The rules see what the application sees.
-    assert_eq!(canonical.path(request.uri()), request.uri().path());
-    Ok(request.uri().path().to_owned())
-}
-
-#[test]
-fn istios_levels_345_rows() {
-    let mut rows = 0;
-    let mut expect = |path: &str, level, expected: Result<String, &'static str>| {
-        assert_eq!(seen(path, level), expected, "{path} at {level:?}");
-        rows += 1;
-    };
-    for (path, expected) in BY_LEVEL {
-        for (level, expected) in LEVELS.into_iter().zip(expected) {
-            expect(path, level, Ok(expected.into()));
-        }
-    }
-    let highest = PathNormalization::DecodeAndMergeSlashes;
-    for (path, expected) in DECODED {
-        expect(path, highest, Ok(expected.into()));
-    }
-    for path in LEFT_ALONE {
-        expect(path, highest, Ok(path.into()));
-    }
-    for byte in 1..=255u8 {
-        let path = format!("/admin%{byte:02x}");
-        let expected = match byte {
-            b'/' | b'\\' => "/admin/".to_owned(),
-            byte if path::unreserved(byte) => format!("/admin{}", byte as char),
-            _ => path.clone(),
-        };
-        expect(&path, highest, Ok(expected));
-    }
-    expect("/admin%00", highest, Err("path"));
-    assert_eq!(rows, 345);
-}
 
 #[test]
 fn levels_are_idempotent_and_keep_the_query() {
@@ -343,52 +272,6 @@ fn grpc_paths_have_one_form() {
     }
     // Only gRPC is held to it.
     assert_eq!(refused(Version::HTTP_11, "POST", "/S-x/M", &[("host", "a")]), None);
-}
-
-/// What the advisories sent past other proxies' rules. `syntax` is refused by the HTTP library already.
-#[test]
-fn the_vectors_of_advisories_do_not_pass() {
-    let grpc: &[(&str, &str)] = &[("content-type", "application/grpc")];
-    let rows: &[(&str, &str, &[(&str, &str)], &[&str])] = &[
-        // A path without its slash did not match a DENY for `/pkg.S/M`.
-        ("CVE-2026-33186", "pkg.S/M", grpc, &["syntax", "target", "host"]),
-        ("CVE-2026-33186", "http://h//pkg.S/M", grpc, &["path"]),
-        ("CVE-2021-31920", "//admin", &[], &["path"]),
-        ("CVE-2021-31920", "/app//admin", &[], &["path"]),
-        ("CVE-2021-29492", "/a%2fdmin", &[], &["path"]),
-        ("CVE-2021-29492", "/a%2Fdmin", &[], &["path"]),
-        ("CVE-2021-29492", "/a%5Cdmin", &[], &["path"]),
-        ("CVE-2021-29492", "/a%5cdmin", &[], &["path"]),
-        ("CVE-2019-9901", "/x/../admin", &[], &["path"]),
-        ("CVE-2019-9901", "/x/%2e%2e/admin", &[], &["path"]),
-        ("CVE-2019-9901", "/x/..%2fadmin", &[], &["path"]),
-        ("CVE-2019-9901", "/./admin", &[], &["path"]),
-        ("CVE-2019-9900", "/admin%00", &[], &["path"]),
-        ("double encoding", "/%2561dmin", &[], &["path"]),
-        ("encoded letter", "/%61dmin", &[], &["path"]),
-        ("overlong UTF-8", "/%c0%ae%c0%ae/admin", &[], &["path"]),
-        ("CVE-2021-39155", "/", &[("host", "user@h")], &["host"]),
-    ];
-    for (name, target, headers, expected) in rows {
-        let mut all = headers.to_vec();
-        if !all.iter().any(|(name, _)| *name == "host") {
-            all.push(("host", "h"));
-        }
-        let found = refused(Version::HTTP_11, "GET", target, &all);
-        assert!(found.is_some_and(|part| expected.contains(&part)), "{name}: {target} gave {found:?}");
-    }
-    // CVE-2021-39156, CVE-2020-8595: a fragment or a query is no part of the path that rules see.
-    for target in ["/admin#f", "/admin?x", "/admin?x#f"] {
-        let Some(mut request) = request(Version::HTTP_11, "GET", target, &[("host", "h")]) else { continue };
-        let canonical = canonicalize(&mut request, false, PathNormalization::Strict).unwrap();
-        assert_eq!(canonical.path(request.uri()), "/admin", "{target}");
-    }
-    // CVE-2021-39155: rules for a host see one spelling of it.
-    for host in ["Httpbin.Foo", "httpbin.foo.", "httpbin.foo:80", "HTTPBIN.FOO.:80"] {
-        let request = request(Version::HTTP_11, "GET", "/", &[("host", host)]).unwrap();
-        let own = request::host(request.uri(), request.headers()).unwrap();
-        assert_eq!((own.host.as_ref(), own.port), ("httpbin.foo", None), "{host}");
-    }
 }
 
 mod properties {

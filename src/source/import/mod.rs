@@ -12,6 +12,8 @@ mod tree;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;
 
 pub use self::{
     envoy::envoy_rbac,
