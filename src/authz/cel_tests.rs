@@ -1,7 +1,7 @@
 //! Conditions in CEL: what they see, what they cost, and what is refused.
 
 use super::{
-    Cel, Policy, Rule,
+    Action, Cel, Policy, Rule,
     tests::{Sample, compiled},
 };
 use crate::authz::Baseline;
@@ -97,6 +97,13 @@ fn a_condition_that_fails_denies() {
     };
     assert!(!decide(Rule::deny("d").condition(fails())));
     assert!(!decide(Rule::allow("a").condition(fails())));
+    // And it is written down, and asked about.
+    let policy = Policy::new([Action::Audit, Action::Custom].map(|action| Rule::new("r", action).condition(fails())));
+    let authorizer = compiled(&[&policy]);
+    assert!(authorizer.decide(&sample.view(), &Baseline::Everyone).audit.is_some());
+    let mut asked = false;
+    authorizer.asked_by(&sample.view(), |_| asked = true);
+    assert!(asked);
     assert!(decide(Rule::allow("a").condition(Cel::new("request.method == 'GET'").unwrap())));
     assert!(decide(Rule::deny("d").condition(Cel::new("request.method == 'POST'").unwrap())));
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::HeaderName;
+use http::{HeaderName, Method};
 
 use super::{
     cel::Cel,
@@ -173,6 +173,11 @@ impl Authorizer {
         if let Some(rule) = decision.audit {
             rule.decided.inc();
         }
+        for audit in self.policies.iter().map(|policy| &policy.audit).filter(|audit| audit.shadow) {
+            if let Some(rule) = audit.first(view, |rule| view.draw >= rule.enforced.millionths()) {
+                rule.id.shadow.inc();
+            }
+        }
         decision
     }
 
@@ -182,9 +187,13 @@ impl Authorizer {
         for custom in self.policies.iter().map(|policy| &policy.custom) {
             custom.index.first(view, |number| {
                 let rule = &custom.rules[number as usize];
-                if view.draw < rule.enforced.millionths() && rule.condition.holds(view) {
-                    rule.id.count();
-                    found(before + number as usize);
+                if rule.condition.holds(view) {
+                    if view.draw < rule.enforced.millionths() {
+                        rule.id.count();
+                        found(before + number as usize);
+                    } else {
+                        rule.id.shadow.inc();
+                    }
                 }
                 false
             });
@@ -205,9 +214,17 @@ impl Authorizer {
         Decision { allowed, why, shadow, audit: audit.map(|rule| &rule.id) }
     }
 
+    /// A CONNECT without protocol leads anywhere, and no rule says where it may: it is denied where there are rules.
+    pub(super) fn is_tunnel(&self, view: &View<'_>) -> bool {
+        view.http.as_ref().is_some_and(|http| *http.method == Method::CONNECT) && !self.is_empty()
+    }
+
     fn judge(&self, view: &View<'_>, baseline: &Baseline, counts: impl Fn(&Judge) -> bool + Copy) -> (bool, Why<'_>) {
         if let Some(rule) = self.policies.iter().find_map(|policy| policy.deny.first(view, counts)) {
             return (false, Why::Rule(&rule.id));
+        }
+        if self.is_tunnel(view) {
+            return (false, Why::NoRule(&self.no_rule));
         }
         let mut allowed = None;
         for policy in &*self.policies {
@@ -262,6 +279,8 @@ impl Compiled {
 pub(super) struct Rules {
     pub(super) rules: Box<[Judge]>,
     index: Index,
+    /// Whether any is not enforced for all requests.
+    shadow: bool,
 }
 
 #[derive(Debug)]
@@ -293,7 +312,8 @@ impl Rules {
             Layer::Http => Index::new(rules),
             Layer::Connection => Index::new(rules.into_iter().map(without_http).collect::<Vec<_>>().iter()),
         };
-        Self { rules: judges.into(), index }
+        let shadow = judges.iter().any(|judge| judge.enforced != Percent::ALL);
+        Self { rules: judges.into(), index, shadow }
     }
 
     fn first(&self, view: &View<'_>, counts: impl Fn(&Judge) -> bool) -> Option<&Judge> {

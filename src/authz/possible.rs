@@ -118,6 +118,9 @@ impl Authorizer {
                 return Err(Why::Rule(&rule.id));
             }
         }
+        if self.is_tunnel(view) {
+            return Err(Why::NoRule(&self.no_rule));
+        }
         let mut listed = false;
         for policy in &*self.policies {
             let rules = &policy.allow.rules;

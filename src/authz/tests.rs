@@ -156,7 +156,8 @@ fn without_rules_that_allow_the_baseline_decides() {
     }
 }
 
-/// Each of the two may be there in one of three forms; the outcome follows from the order alone.
+/// Each of the four may be there in one of three forms, and who is asked may allow or deny: the outcome follows from the order
+/// alone.
 #[test]
 fn the_order_of_actions_is_a_truth_table() {
     let forms = |action: Action| {
@@ -167,14 +168,23 @@ fn the_order_of_actions_is_a_truth_table() {
     for (d, deny) in forms(Action::Deny).into_iter().enumerate() {
         for (a, allow) in forms(Action::Allow).into_iter().enumerate() {
             for (u, audit) in forms(Action::Audit).into_iter().enumerate() {
-                let rules: Vec<Rule> = [audit, allow.clone(), deny.clone()].concat();
-                let policy = Policy::new(rules);
-                let authorizer = compiled(&[&policy]);
-                let sample = Sample::default();
-                let view = sample.view();
-                let decision = authorizer.decide(&view, &Baseline::Everyone);
-                assert_eq!(decision.allowed, d != 2 && a != 1, "deny {d}, allow {a}, audit {u}");
-                assert_eq!(decision.audit.is_some(), u == 2);
+                for (c, custom) in forms(Action::Custom).into_iter().enumerate() {
+                    let rules: Vec<Rule> = [custom, audit.clone(), allow.clone(), deny.clone()].concat();
+                    let policy = Policy::new(rules);
+                    let authorizer = compiled(&[&policy]);
+                    let sample = Sample::default();
+                    let view = sample.view();
+                    let decision = authorizer.decide(&view, &Baseline::Everyone);
+                    assert_eq!(decision.allowed, d != 2 && a != 1, "deny {d}, allow {a}, audit {u}, custom {c}");
+                    assert_eq!(decision.audit.is_some(), u == 2);
+                    let mut asked = 0;
+                    authorizer.asked_by(&view, |_| asked += 1);
+                    assert_eq!(asked, usize::from(c == 2));
+                    for allows in [true, false] {
+                        let admitted = decision.allowed && (asked == 0 || allows);
+                        assert_eq!(admitted, d != 2 && a != 1 && (c != 2 || allows));
+                    }
+                }
             }
         }
     }
@@ -215,6 +225,199 @@ fn a_shadow_rule_changes_no_answer_and_tells_what_it_would() {
     let view = sample.view();
     let decision = authorizer.decide(&view, &Baseline::Everyone);
     assert!(decision.allowed && matches!(decision.shadow, Some((false, Why::NoRule(_)))));
+}
+
+/// Counted by rule, whatever its action, and nothing else.
+#[test]
+fn rules_in_shadow_change_nothing_and_are_counted() {
+    let registry = Registry::default();
+    let shadow = |action: Action, name: &str| Rule::new(name, action).shadow();
+    let rules = [
+        shadow(Action::Deny, "deny"),
+        shadow(Action::Allow, "allow").to(paths(&["/other"])),
+        shadow(Action::Audit, "audit"),
+        shadow(Action::Custom, "custom"),
+    ];
+    let policy = Policy::new(rules);
+    let authorizer = Authorizer::new(&[&policy], &registry);
+    let sample = Sample::default();
+    let view = sample.view();
+    for baseline in [Baseline::Everyone, Baseline::Nobody] {
+        let decision = authorizer.decide(&view, &baseline);
+        assert_eq!(decision.allowed, baseline == Baseline::Everyone);
+        assert!(decision.audit.is_none());
+    }
+    authorizer.asked_by(&view, |_| panic!("nobody is asked"));
+    let count = |name, decision, rule| registry.counter(name, &[("decision", decision), ("rule", rule)]).get();
+    // Where nobody is admitted anyway, to deny would be nothing else.
+    for (rule, expected) in [("deny", 1), ("allow", 0), ("audit", 2), ("custom", 1)] {
+        assert_eq!(count("sinew_authz_shadow_total", rule, rule), expected, "{rule}");
+        assert_eq!(count("sinew_authz_decisions_total", rule, rule), 0, "{rule}");
+    }
+}
+
+#[test]
+fn a_tunnel_is_denied_where_there_are_rules() {
+    let tunnel = Sample { method: Method::CONNECT, ..Sample::default() };
+    assert!(compiled(&[]).decide(&tunnel.view(), &Baseline::Everyone).allowed);
+    for rule in [Rule::allow("all"), Rule::deny("d").to(paths(&["/x"])), Rule::new("u", Action::Audit)] {
+        let policy = Policy::new([rule]);
+        let authorizer = compiled(&[&policy]);
+        assert!(!authorizer.decide(&tunnel.view(), &Baseline::Everyone).allowed, "{policy:?}");
+        assert!(authorizer.possible(&tunnel.view(), Known::Exchange(&[]), &Baseline::Everyone).is_err());
+    }
+}
+
+/// Every attribute, absent, empty, matching and another one, where a rule names a value and where it excludes it, for each
+/// action: what is absent or another matches nothing, so it satisfies exclusions only.
+#[test]
+fn each_attribute_in_each_state_for_each_action() {
+    let source = |not: bool, set: fn(&mut Source, &mut Source)| {
+        let (mut names, mut excludes) = (Source::default(), Source::default());
+        set(&mut names, &mut excludes);
+        let source = if not { excludes } else { names };
+        Rule::allow("r").from(source)
+    };
+    let when = |not: bool, key: WhenKey| {
+        let mut when = When::new(key, []);
+        *(if not { &mut when.not_values } else { &mut when.values }) = vec![text("a")];
+        Rule::allow("r").when(when)
+    };
+    let header = || WhenKey::Header(HeaderName::from_static("x-a"));
+    let account = |ns: &str, sa: &str| Some(format!("spiffe://td/ns/{ns}/sa/{sa}"));
+    let with_header = |value: &'static str| {
+        let mut sample = Sample::default();
+        sample.headers.insert("x-a", HeaderValue::from_static(value));
+        sample
+    };
+    let id = |principal: Option<String>| Sample { principal, ..Sample::default() };
+    let token = |claims: serde_json::Value| {
+        let claims = claims.as_object().unwrap().clone();
+        Sample { token: Some(Arc::new(Token::new("https://i".into(), claims, Arc::default()))), ..Sample::default() }
+    };
+    let name = |server_name: Option<&str>| Sample { server_name: server_name.map(Into::into), ..Sample::default() };
+    let key = |api_key| Sample { api_key, ..Sample::default() };
+    // The rule, given whether it excludes; a request that matches; those that do not, the absent first.
+    let rows: Vec<(&str, Box<dyn Fn(bool) -> Rule>, Sample, Vec<Sample>)> = vec![
+        (
+            "principal",
+            Box::new(move |not| {
+                source(not, |names, excludes| {
+                    names.principals = vec![text(WEB)];
+                    excludes.not_principals = vec![text(WEB)];
+                })
+            }),
+            id(Some(WEB.into())),
+            vec![id(None), id(account("prod", "we")), id(Some(format!("{WEB}/x")))],
+        ),
+        (
+            "namespace",
+            Box::new(move |not| {
+                source(not, |names, excludes| {
+                    names.namespaces = vec![text("a")];
+                    excludes.not_namespaces = vec![text("a")];
+                })
+            }),
+            id(account("a", "x")),
+            vec![id(None), id(Some("spiffe://td/x".into())), id(account("ab", "a"))],
+        ),
+        (
+            "trust domain",
+            Box::new(move |not| {
+                source(not, |names, excludes| {
+                    names.trust_domains = vec![text("td")];
+                    excludes.not_trust_domains = vec![text("td")];
+                })
+            }),
+            id(account("a", "x")),
+            vec![id(None), id(Some("spiffe://td.evil/x".into()))],
+        ),
+        (
+            "service account",
+            Box::new(move |not| {
+                source(not, |names, excludes| {
+                    names.service_accounts = vec![("a".into(), "b".into())];
+                    excludes.not_service_accounts = vec![("a".into(), "b".into())];
+                })
+            }),
+            id(account("a", "b")),
+            vec![id(None), id(account("b", "a")), id(Some("spiffe://td/sa/b".into()))],
+        ),
+        (
+            "API key",
+            Box::new(move |not| {
+                source(not, |names, excludes| {
+                    names.api_keys = vec![text("a")];
+                    excludes.not_api_keys = vec![text("a")];
+                })
+            }),
+            key(Some("a")),
+            vec![key(None), key(Some("")), key(Some("ab"))],
+        ),
+        (
+            "request principal",
+            Box::new(move |not| {
+                source(not, |names, excludes| {
+                    let any = || vec![RequestPrincipal::new("https://i/a").unwrap()];
+                    (names.request_principals, excludes.not_request_principals) = (any(), any());
+                })
+            }),
+            token(json!({"sub": "a"})),
+            vec![token(json!({})), token(json!({"sub": ""})), token(json!({"sub": "ab"})), Sample::default()],
+        ),
+        (
+            "header",
+            Box::new(move |not| when(not, header())),
+            with_header("a"),
+            vec![Sample::default(), with_header(""), with_header("A"), with_header("a,a")],
+        ),
+        (
+            "claim",
+            Box::new(move |not| when(not, WhenKey::Claim(vec!["c".into()]))),
+            token(json!({"c": ["b", "a"]})),
+            vec![Sample::default(), token(json!({})), token(json!({"c": ""})), token(json!({"c": ["b", {"a": "a"}]}))],
+        ),
+        (
+            "audience",
+            Box::new(move |not| when(not, WhenKey::Audience)),
+            token(json!({"aud": ["b", "a"]})),
+            vec![Sample::default(), token(json!({"aud": []})), token(json!({"aud": ["", "b"]}))],
+        ),
+        (
+            "presenter",
+            Box::new(move |not| when(not, WhenKey::Presenter)),
+            token(json!({"azp": "a"})),
+            vec![Sample::default(), token(json!({"azp": ""})), token(json!({"azp": "b"}))],
+        ),
+        (
+            "server name",
+            Box::new(move |not| when(not, WhenKey::ServerName)),
+            name(Some("a")),
+            vec![name(None), name(Some("")), name(Some("ab"))],
+        ),
+    ];
+    for (attribute, rule, matching, others) in rows {
+        let samples = std::iter::once((true, matching)).chain(others.into_iter().map(|sample| (false, sample)));
+        for (matches, sample) in samples {
+            for not in [false, true] {
+                let holds = matches != not;
+                let view = sample.view();
+                let judged = |action: Action| {
+                    let policy = Policy::new([Rule { action, ..rule(not) }]);
+                    let authorizer = compiled(&[&policy]);
+                    let decision = authorizer.decide(&view, &Baseline::Everyone);
+                    let mut asked = false;
+                    authorizer.asked_by(&view, |_| asked = true);
+                    (decision.allowed, decision.audit.is_some(), asked)
+                };
+                let what = format!("{attribute}, excluded {not}: {sample:?}");
+                assert_eq!(judged(Action::Allow), (holds, false, false), "{what}");
+                assert_eq!(judged(Action::Deny), (!holds, false, false), "{what}");
+                assert_eq!(judged(Action::Audit), (true, holds, false), "{what}");
+                assert_eq!(judged(Action::Custom), (true, false, holds), "{what}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -2,7 +2,10 @@
 
 use super::{check::Findings, document::place_of, duration, resolve::Resolution, store::Rejection};
 use crate::{
-    model::{Floor, Origin, Provenance, ServiceSpec, Snapshot, TlsMode},
+    authz::{Action, Policy, Rule},
+    canon::PathNormalization,
+    enforcement::Percent,
+    model::{Floor, InboundSpec, Origin, Provenance, ServiceSpec, Snapshot, TlsMode},
     retry::{HedgeMode, RetrySpec},
 };
 
@@ -123,6 +126,7 @@ pub(crate) fn lowered(before: &Snapshot, after: &Snapshot) -> Vec<String> {
     if before.identity.is_some() && after.identity.is_none() {
         lowered.push("identity: removed".to_owned());
     }
+    lowered.extend(authz(&before.inbound, &after.inbound));
     if before.inbound.audit_log.is_some() && after.inbound.audit_log != before.inbound.audit_log {
         lowered.push("inbound.audit_log: another".to_owned());
     }
@@ -144,10 +148,66 @@ pub(crate) fn lowered(before: &Snapshot, after: &Snapshot) -> Vec<String> {
     lowered
 }
 
+/// Rules that hold back less than before: what is gone, or counts for fewer requests, and what else is allowed.
+fn authz(before: &InboundSpec, after: &InboundSpec) -> Vec<String> {
+    let mut lowered = Vec::new();
+    if before.path_normalization == PathNormalization::Strict && after.path_normalization != before.path_normalization {
+        lowered.push(format!("inbound.path_normalization: strict -> {}", after.path_normalization.as_str()));
+    }
+    let (before, after) = (&before.authz, &after.authz);
+    let allows = |policy: &Policy| policy.exclusive || policy.rules.iter().any(|rule| rule.action == Action::Allow);
+    if allows(before) && !allows(after) {
+        lowered.push("inbound.authz.allow: gone, so that the listener's own rule holds".to_owned());
+    }
+    // A rule is the same if nothing but its share has grown.
+    let keeps = |rule: &Rule, other: &Rule| {
+        other.enforced >= rule.enforced && *rule == Rule { enforced: rule.enforced, ..other.clone() }
+    };
+    for rule in before.rules.iter().filter(|rule| rule.action != Action::Allow && rule.enforced != Percent::NONE) {
+        if !after.rules.iter().any(|other| keeps(rule, other)) {
+            lowered.push(format!("inbound.authz: the rule `{}` is gone, or another", rule.name));
+        }
+    }
+    if allows(before) {
+        for rule in after.rules.iter().filter(|rule| rule.action == Action::Allow) {
+            if !before.rules.contains(rule) {
+                lowered.push(format!("inbound.authz.allow: `{}` is new, or another", rule.name));
+            }
+        }
+    }
+    lowered
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{model::Mtls, name::ServiceName};
+
+    #[test]
+    fn rules_that_hold_back_less_are_told() {
+        let with = |rules: &[Rule]| {
+            let mut snapshot = Snapshot::new(ServiceName::new("web").unwrap());
+            let inbound = InboundSpec { authz: Policy::new(rules.to_vec()), ..InboundSpec::default() };
+            snapshot.inbound = std::sync::Arc::new(inbound);
+            snapshot
+        };
+        let half = |rule: Rule| Rule { enforced: Percent::of_millionths(500_000), ..rule };
+        let (deny, allow) = (Rule::deny("d"), Rule::allow("a"));
+        let told = |before: &[Rule], after: &[Rule]| lowered(&with(before), &with(after));
+        let gone = "inbound.authz: the rule `d` is gone, or another";
+        assert_eq!(told(&[deny.clone()], &[]), [gone]);
+        assert_eq!(told(&[deny.clone()], &[half(deny.clone())]), [gone]);
+        assert!(told(&[half(deny.clone())], &[deny.clone()]).is_empty());
+        assert!(told(&[deny.clone().shadow()], &[]).is_empty() && told(&[], &[deny.clone(), allow.clone()]).is_empty());
+        assert_eq!(told(&[allow.clone()], &[]), ["inbound.authz.allow: gone, so that the listener's own rule holds"]);
+        let more = [allow.clone(), Rule::allow("b")];
+        assert_eq!(told(&[allow], &more), ["inbound.authz.allow: `b` is new, or another"]);
+        let mut loose = with(&[]);
+        let inbound = InboundSpec { path_normalization: PathNormalization::Base, ..InboundSpec::default() };
+        loose.inbound = std::sync::Arc::new(inbound);
+        assert_eq!(lowered(&with(&[]), &loose), ["inbound.path_normalization: strict -> base"]);
+        assert!(lowered(&loose, &with(&[])).is_empty());
+    }
 
     #[test]
     fn what_is_lowered_is_told_and_what_is_raised_is_not() {
