@@ -185,23 +185,23 @@ mod tests {
 
     #[test]
     fn rules_that_hold_back_less_are_told() {
-        let with = |rules: &[Rule]| {
+        let with = |rules: &[&Rule]| {
             let mut snapshot = Snapshot::new(ServiceName::new("web").unwrap());
-            let inbound = InboundSpec { authz: Policy::new(rules.to_vec()), ..InboundSpec::default() };
-            snapshot.inbound = std::sync::Arc::new(inbound);
+            let policy = Policy::new(rules.iter().map(|rule| (*rule).clone()));
+            snapshot.inbound = std::sync::Arc::new(InboundSpec { authz: policy, ..InboundSpec::default() });
             snapshot
         };
-        let half = |rule: Rule| Rule { enforced: Percent::of_millionths(500_000), ..rule };
-        let (deny, allow) = (Rule::deny("d"), Rule::allow("a"));
-        let told = |before: &[Rule], after: &[Rule]| lowered(&with(before), &with(after));
+        let half = |rule: &Rule| Rule { enforced: Percent::of_millionths(500_000), ..rule.clone() };
+        let (deny, allow, other) = (Rule::deny("d"), Rule::allow("a"), Rule::allow("b"));
+        let (less, shadow) = (half(&deny), deny.clone().shadow());
+        let told = |before: &[&Rule], after: &[&Rule]| lowered(&with(before), &with(after));
         let gone = "inbound.authz: the rule `d` is gone, or another";
-        assert_eq!(told(&[deny.clone()], &[]), [gone]);
-        assert_eq!(told(&[deny.clone()], &[half(deny.clone())]), [gone]);
-        assert!(told(&[half(deny.clone())], &[deny.clone()]).is_empty());
-        assert!(told(&[deny.clone().shadow()], &[]).is_empty() && told(&[], &[deny.clone(), allow.clone()]).is_empty());
-        assert_eq!(told(&[allow.clone()], &[]), ["inbound.authz.allow: gone, so that the listener's own rule holds"]);
-        let more = [allow.clone(), Rule::allow("b")];
-        assert_eq!(told(&[allow], &more), ["inbound.authz.allow: `b` is new, or another"]);
+        assert_eq!(told(&[&deny], &[]), [gone]);
+        assert_eq!(told(&[&deny], &[&less]), [gone]);
+        assert!(told(&[&less], &[&deny]).is_empty());
+        assert!(told(&[&shadow], &[]).is_empty() && told(&[], &[&deny, &allow]).is_empty());
+        assert_eq!(told(&[&allow], &[]), ["inbound.authz.allow: gone, so that the listener's own rule holds"]);
+        assert_eq!(told(&[&allow], &[&allow, &other]), ["inbound.authz.allow: `b` is new, or another"]);
         let mut loose = with(&[]);
         let inbound = InboundSpec { path_normalization: PathNormalization::Base, ..InboundSpec::default() };
         loose.inbound = std::sync::Arc::new(inbound);
