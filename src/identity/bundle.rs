@@ -26,6 +26,7 @@ pub(super) struct Anchor {
     pub(super) not_before: SystemTime,
     pub(super) not_after: SystemTime,
     pub(super) path_length: Option<u32>,
+    pub(super) crl_sign: Option<bool>,
 }
 
 /// An authority that cannot be one, and why.
@@ -99,6 +100,12 @@ fn anchor(der: CertificateDer<'static>, development: bool) -> Result<(Anchor, Tr
     if facts.development && !development {
         return Err("it is an authority for development: anyone on that machine can sign with it".into());
     }
+    if !facts.is_named() {
+        return Err("it has no name (subject)".into());
+    }
+    if facts.mystery {
+        return Err("it has a critical extension that is not understood".into());
+    }
     if !facts.has_strong_key() {
         return Err("its key is of a kind or size that is not accepted".into());
     }
@@ -107,6 +114,7 @@ fn anchor(der: CertificateDer<'static>, development: bool) -> Result<(Anchor, Tr
         not_before: facts.not_before,
         not_after: facts.not_after,
         path_length: facts.path_length(),
+        crl_sign: facts.crl_sign(),
         der: der.clone(),
     };
     Ok((anchor, root))

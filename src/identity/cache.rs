@@ -57,7 +57,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        identity::verify::Path,
+        identity::path::Path,
         name::{SpiffeId, TrustDomain},
     };
 

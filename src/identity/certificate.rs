@@ -13,6 +13,11 @@ const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x13];
 const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
 const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
+const NAME_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x1e];
+const SUBJECT_KEY_ID: &[u8] = &[0x55, 0x1d, 0x0e];
+const AUTHORITY_KEY_ID: &[u8] = &[0x55, 0x1d, 0x23];
+/// Certificate policies and their mappings, constraints and inhibition, which concern nobody who asks for no policy.
+const POLICIES: [&[u8]; 4] = [&[0x55, 0x1d, 0x20], &[0x55, 0x1d, 0x21], &[0x55, 0x1d, 0x24], &[0x55, 0x1d, 0x36]];
 
 /// `id-kp`, 1.3.6.1.5.5.7.3.
 const SERVER_AUTH: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x01];
@@ -39,7 +44,8 @@ const MAX_CERTIFICATE: usize = 16 * 1024;
 /// RFC 5280 §4.1.2.2 has 20 octets; one more for the sign.
 const MAX_SERIAL: usize = 21;
 const MAX_EXTENSIONS: usize = 64;
-const MAX_NAMES: usize = 128;
+/// Large sites put several hundred into one certificate.
+const MAX_NAMES: usize = 1_024;
 
 /// A certificate, taken apart.
 #[derive(Clone, Debug)]
@@ -58,6 +64,10 @@ pub(super) struct Facts<'a> {
     /// Every name of type `[6]`, also those that are no text.
     uris: Vec<&'a [u8]>,
     pub(super) development: bool,
+    /// Says which names its own certificates may have.
+    constrains: bool,
+    /// Has a critical extension that is not understood. Below an authority, the library refuses that.
+    pub(super) mystery: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -120,6 +130,8 @@ impl<'a> Facts<'a> {
             purposes: None,
             uris: Vec::new(),
             development: false,
+            constrains: false,
+            mystery: false,
         };
         if let Some(extensions) = tbs.optional(der::constructed(3))? {
             facts.extensions(extensions.inside().only(der::SEQUENCE)?)?;
@@ -160,7 +172,13 @@ impl<'a> Facts<'a> {
                 }
                 EXTENDED_KEY_USAGE => self.purposes = Some(purposes(value.only(der::SEQUENCE)?)?),
                 DEVELOPMENT => self.development = true,
-                _ => {}
+                NAME_CONSTRAINTS => self.constrains = true,
+                // RFC 5280 §4.2.1.1, §4.2.1.2
+                SUBJECT_KEY_ID | AUTHORITY_KEY_ID if critical => {
+                    return Err(BadDer("a key identifier that is critical"));
+                }
+                SUBJECT_KEY_ID | AUTHORITY_KEY_ID => {}
+                oid => self.mystery |= critical && !POLICIES.contains(&oid),
             }
         }
         Ok(())
@@ -179,7 +197,7 @@ impl<'a> Facts<'a> {
             }
             count += 1;
             if count > MAX_NAMES {
-                return Err(BadDer("more than 128 names"));
+                return Err(BadDer("more than 1,024 names"));
             }
             if number == 6 {
                 self.uris.push(name.value);
@@ -195,6 +213,32 @@ impl<'a> Facts<'a> {
     /// Whether a key usage says that it may sign certificates; `None` if none is given.
     pub(super) fn key_cert_sign(&self) -> Option<bool> {
         self.key_usage.map(|usage| usage.bits & KEY_CERT_SIGN != 0)
+    }
+
+    /// Whether a key usage says that it may sign revocation lists; `None` if none is given.
+    pub(super) fn crl_sign(&self) -> Option<bool> {
+        self.key_usage.map(|usage| usage.bits & CRL_SIGN != 0)
+    }
+
+    /// What RFC 5280 wants of a certificate that signs others, beyond its usages. (§4.1.2.6)
+    pub(super) fn is_named(&self) -> bool {
+        !self.subject.is_empty()
+    }
+
+    /// A serial number of zero is none. (RFC 5280 §4.1.2.2)
+    pub(super) fn is_numbered(&self) -> bool {
+        self.serial != [0]
+    }
+
+    /// What no certificate at the end of a path has.
+    fn end(&self) -> Result<(), Reject> {
+        if self.constrains {
+            return Err(Reject::Malformed("name constraints are for authorities"));
+        }
+        if !self.is_numbered() {
+            return Err(Reject::Malformed("its serial number is zero"));
+        }
+        Ok(())
     }
 
     /// Whether its key is of a kind that is accepted: RSA of 2048 to 8192 bits, P-256, P-384, P-521 or Ed25519. What signs
@@ -268,7 +312,19 @@ impl<'a> Facts<'a> {
         if self.purposes.is_some_and(|purposes| !(purposes.server && purposes.client)) {
             return Err(Reject::KeyUsage("the certificate is not for servers and clients both (extKeyUsage)"));
         }
+        self.end()?;
         Ok(id)
+    }
+
+    /// Whether this may be the certificate of a server outside of the mesh.
+    pub(super) fn server(&self) -> Result<(), Reject> {
+        if self.is_ca() {
+            return Err(Reject::KeyUsage("a certificate authority is not a server (basicConstraints)"));
+        }
+        if self.key_cert_sign() == Some(true) {
+            return Err(Reject::KeyUsage("a server may not sign certificates (keyUsage)"));
+        }
+        self.end()
     }
 }
 

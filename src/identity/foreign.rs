@@ -12,13 +12,16 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, RootCertStore, ServerConfig,
+    ClientConfig, ServerConfig,
     crypto::CryptoProvider,
     server::{NoServerSessionStorage, ProducesTickets},
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 
-use super::side::{ClientSide, Clock, ServerSide};
+use super::{
+    bundle::Bundle,
+    side::{ClientSide, Clock, OutsideJudge, ServerSide},
+};
 use crate::error::{Code, Error};
 
 /// `tls: public`: the platform's trust store, the server's name, no certificate of our own.
@@ -33,9 +36,8 @@ impl PublicTls {
     /// If nobody is trusted there.
     pub(crate) fn new(provider: &Arc<CryptoProvider>) -> Result<Self, Error> {
         let loaded = rustls_native_certs::load_native_certs();
-        let mut roots = RootCertStore::empty();
-        let (trusted, _) = roots.add_parsable_certificates(loaded.certs);
-        if trusted == 0 {
+        let (roots, _) = Bundle::new(loaded.certs, false);
+        if roots.len() == 0 {
             let why = loaded.errors.first().map_or_else(String::new, |error| format!(" ({error})"));
             return Err(failed(format!(
                 "this machine trusts no public authority{why}; install its `ca-certificates`, or set SSL_CERT_FILE"
@@ -86,9 +88,11 @@ impl PrivateTls {
     pub(crate) fn side(&self) -> Result<Arc<ClientSide>, Error> {
         let own = self.client.iter().flat_map(|(cert, key)| [cert, key]);
         self.last.get(std::iter::once(&self.ca).chain(own), || {
-            let mut roots = RootCertStore::empty();
-            for der in certificates(&self.ca)? {
-                roots.add(der).map_err(|error| in_file(&self.ca, error))?;
+            let (roots, bad) = Bundle::new(certificates(&self.ca)?, false);
+            match bad.first() {
+                Some(bad) if roots.len() == 0 => return Err(in_file(&self.ca, bad)),
+                Some(bad) => tracing::warn!("{}", in_file(&self.ca, bad)),
+                None => {}
             }
             let own = self.client.as_ref().map(|(cert, key)| pair(cert, key)).transpose()?;
             let validity = own.as_ref().and_then(|(chain, _)| validity(chain));
@@ -207,13 +211,14 @@ fn outside(
 
 fn client(
     provider: &Arc<CryptoProvider>,
-    roots: RootCertStore,
+    roots: Bundle,
     own: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
 ) -> Result<ClientConfig, Error> {
     let builder = ClientConfig::builder_with_details(Arc::clone(provider), Arc::new(Clock))
         .with_safe_default_protocol_versions()
         .map_err(|error| failed(error.to_string()))?
-        .with_root_certificates(roots);
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(OutsideJudge::new(Arc::clone(provider), roots)));
     match own {
         Some((chain, key)) => builder
             .with_client_auth_cert(chain, key)

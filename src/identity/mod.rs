@@ -22,6 +22,7 @@ mod foreign;
 #[cfg(feature = "tonic")]
 mod grpc;
 mod material;
+mod path;
 mod provider;
 mod reject;
 mod revocation;

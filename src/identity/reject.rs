@@ -7,6 +7,23 @@ use rustls::{CertificateError, OtherError};
 use super::der::BadDer;
 use crate::name::SpiffeId;
 
+/// Whose certificate it is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Subject {
+    Workload(SpiffeId),
+    /// The name of a server outside of the mesh.
+    Server(Box<str>),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Workload(id) => id.fmt(f),
+            Self::Server(name) => name.fmt(f),
+        }
+    }
+}
+
 /// Why, as a word for metrics and a sentence for people.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Reject {
@@ -22,8 +39,8 @@ pub(crate) enum Reject {
     KeyUsage(&'static str),
     /// Its trust domain has no bundle here.
     WrongTrustDomain(SpiffeId),
-    /// No path to an authority of its trust domain.
-    UnknownCa(SpiffeId),
+    /// No path to an authority that counts for it.
+    UnknownCa(Subject),
     /// It, or a certificate on its path, has ended.
     Expired,
     /// It, or a certificate on its path, has not begun.
@@ -33,9 +50,11 @@ pub(crate) enum Reject {
     /// It, or a certificate on its path, cannot be known not to be revoked.
     RevocationUnknown(&'static str),
     /// Name constraints of a signer exclude it, or are of a kind that cannot be judged.
-    NameConstraints(SpiffeId),
+    NameConstraints(Subject),
     /// A signature or key of a kind that is not accepted.
-    Algorithm(SpiffeId),
+    Algorithm(Subject),
+    /// The certificate of a server outside of the mesh does not carry this name.
+    NameMismatch(Box<str>),
     /// Who it is, is not who may be here.
     IdentityMismatch {
         /// Who it is.
@@ -60,7 +79,7 @@ impl Reject {
             Self::RevocationUnknown(_) => "revocation_unknown",
             Self::NameConstraints(_) => "name_constraints",
             Self::Algorithm(_) => "algorithm",
-            Self::IdentityMismatch { .. } => "identity_mismatch",
+            Self::NameMismatch(_) | Self::IdentityMismatch { .. } => "identity_mismatch",
         }
     }
 }
@@ -76,7 +95,12 @@ impl fmt::Display for Reject {
             Self::SanSyntax(why) => f.write_str(why),
             Self::KeyUsage(why) => f.write_str(why),
             Self::WrongTrustDomain(id) => write!(f, "`{id}` is of a trust domain without a bundle here"),
-            Self::UnknownCa(id) => write!(f, "no authority of its trust domain vouches for `{id}`"),
+            Self::UnknownCa(Subject::Workload(id)) => {
+                write!(f, "no authority of its trust domain vouches for `{id}`")
+            }
+            Self::UnknownCa(Subject::Server(name)) => {
+                write!(f, "no authority that is trusted here vouches for `{name}`")
+            }
             Self::Expired => f.write_str("the certificate, or one on its path, has ended"),
             Self::NotYet => f.write_str("the certificate, or one on its path, has not begun; look at both clocks"),
             Self::Revoked => f.write_str("the certificate, or one on its path, was revoked by its issuer"),
@@ -85,6 +109,7 @@ impl fmt::Display for Reject {
                 write!(f, "name constraints of an authority exclude `{id}`, or are of a kind that cannot be judged")
             }
             Self::Algorithm(id) => write!(f, "`{id}` is signed by an algorithm or a key that is not accepted"),
+            Self::NameMismatch(name) => write!(f, "the certificate does not carry the name `{name}`"),
             Self::IdentityMismatch { found, expected } => write!(f, "it is `{found}`, expected {expected}"),
         }
     }

@@ -22,8 +22,9 @@ use super::{
     bundle::BundleMap,
     certificate::wall_time,
     der::{self, BadDer, Reader},
+    path::{Issuer, Link},
     reject::Reject,
-    verify::{Issuer, LEEWAY, Link},
+    verify::LEEWAY,
 };
 
 /// Largest list: some 400,000 entries.
@@ -234,21 +235,26 @@ impl<'a> Parts<'a> {
         tbs.expect(der::SEQUENCE)?;
         let (this_update, next_update) = (wall_time(tbs.any()?.time()?), wall_time(tbs.any()?.time()?));
         tbs.optional(der::SEQUENCE)?;
-        let mut number: &[u8] = &[];
+        let mut number = None;
         if let Some(extensions) = tbs.optional(der::constructed(0))? {
             let mut extensions = extensions.inside().only(der::SEQUENCE)?.inside();
             while !extensions.is_empty() {
                 let mut extension = extensions.expect(der::SEQUENCE)?.inside();
                 let oid = extension.expect(der::OID)?.oid()?;
-                extension.optional(der::BOOLEAN)?;
+                let critical = extension.optional(der::BOOLEAN)?.is_some();
                 let value = extension.expect(der::OCTET_STRING)?.value;
                 extension.end()?;
                 if oid == CRL_NUMBER {
-                    number = Reader::new(value).only(der::INTEGER)?.integer()?;
+                    if critical {
+                        return Err(BadDer("a number that is critical"));
+                    }
+                    number = Some(Reader::new(value).only(der::INTEGER)?.integer()?);
                 }
             }
         }
         tbs.end()?;
+        // RFC 5280 §5.2.3: each has one. Without it, an older one could not be told from a newer.
+        let number = number.ok_or(BadDer("it has no number (cRLNumber)"))?;
         Ok(Self { signed: signed.whole, algorithm, signature, this_update, next_update, number })
     }
 }

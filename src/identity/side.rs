@@ -12,7 +12,7 @@ use rustls::{
         ResolvesClientCert, Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
-    crypto::{verify_tls12_signature, verify_tls13_signature},
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     server::{
         ClientHello, NoServerSessionStorage, ResolvesServerCert,
         danger::{ClientCertVerified, ClientCertVerifier},
@@ -23,8 +23,11 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::{
+    bundle::Bundle,
     material::{Expected, Generation},
-    verify::Path,
+    path::Path,
+    revocation::Revocations,
+    verify::{OutsideTrust, verify_server},
 };
 use crate::{name::SpiffeId, rt};
 
@@ -110,14 +113,37 @@ impl Judge {
         }
     }
 
-    fn schemes(&self) -> Vec<SignatureScheme> {
-        self.generation.provider.signature_verification_algorithms.supported_schemes()
+    fn provider(&self) -> &CryptoProvider {
+        &self.generation.provider
     }
 }
 
 impl fmt::Debug for Judge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Judge").field("expected", &self.expected).finish_non_exhaustive()
+    }
+}
+
+/// Accepts or refuses servers outside of the mesh: by the same core, with their names.
+pub(super) struct OutsideJudge {
+    provider: Arc<CryptoProvider>,
+    anchors: Bundle,
+    revocations: Revocations,
+}
+
+impl OutsideJudge {
+    pub(super) fn new(provider: Arc<CryptoProvider>, anchors: Bundle) -> Self {
+        Self { provider, anchors, revocations: Revocations::default() }
+    }
+
+    fn provider(&self) -> &CryptoProvider {
+        &self.provider
+    }
+}
+
+impl fmt::Debug for OutsideJudge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OutsideJudge").field("anchors", &self.anchors).finish_non_exhaustive()
     }
 }
 
@@ -129,7 +155,7 @@ macro_rules! signatures {
             cert: &CertificateDer<'_>,
             dss: &DigitallySignedStruct,
         ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            verify_tls12_signature(message, cert, dss, &self.generation.provider.signature_verification_algorithms)
+            verify_tls12_signature(message, cert, dss, &self.provider().signature_verification_algorithms)
         }
 
         fn verify_tls13_signature(
@@ -138,11 +164,11 @@ macro_rules! signatures {
             cert: &CertificateDer<'_>,
             dss: &DigitallySignedStruct,
         ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            verify_tls13_signature(message, cert, dss, &self.generation.provider.signature_verification_algorithms)
+            verify_tls13_signature(message, cert, dss, &self.provider().signature_verification_algorithms)
         }
 
         fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            self.schemes()
+            self.provider().signature_verification_algorithms.supported_schemes()
         }
     };
 }
@@ -175,6 +201,28 @@ impl ServerCertVerifier for Judge {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         self.judge(end_entity, intermediates, now).map(|()| ServerCertVerified::assertion())
+    }
+
+    signatures!();
+}
+
+impl ServerCertVerifier for OutsideJudge {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
+        let trust = OutsideTrust {
+            anchors: &self.anchors,
+            revocations: &self.revocations,
+            algorithms: &self.provider.signature_verification_algorithms,
+        };
+        verify_server(end_entity, intermediates, server_name, &trust, now)?;
+        Ok(ServerCertVerified::assertion())
     }
 
     signatures!();

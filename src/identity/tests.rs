@@ -8,6 +8,7 @@ mod forge;
 mod from_files;
 mod mutations;
 mod outside;
+mod outside_paths;
 mod paths;
 mod revoked;
 

