@@ -34,6 +34,7 @@
 //! | [`body`] | the one body type, with a fast path for small and empty bodies |
 //! | [`model`] | the validated configuration as plain data: [`Mesh::snapshot`](Mesh::snapshot) |
 //! | `config` | the loader of `sinew.yaml` for tools and tests (feature `file`) |
+//! | [`defaults`] | what holds where nothing is configured, by number of endpoints, and what has no key |
 //! | [`discover`] | sources of endpoints, and the trait for one of your own |
 //! | [`route`], [`matching`] | routes, splits, rewrites, and what they match |
 //! | [`balance`] | how an endpoint is chosen |
@@ -176,7 +177,7 @@ pub use self::{
     cluster::{CheckStatus, ClusterStatus, EndpointStatus, PriorityStatus},
     mesh::{
         BuildError, Builder, CircuitStatus, IdentityStatus, Listen, Listener, Mesh, MeshStatus, Network, Serve,
-        ServiceStatus, SourceStatus,
+        ServiceStatus, SourceStatus, defaults,
     },
     server::{ServerLayer, ServerService},
     source::builder::ServiceBuilder,

@@ -1,5 +1,11 @@
 //! How an endpoint is chosen.
 
+/// Fewer than this are compared all at once.
+pub(super) const FULL_SCAN_BELOW: usize = 4;
+
+/// [`BalancePolicy::least_request`] allows no more.
+pub(super) const MAX_CHOICES: usize = 10;
+
 /// The balancing policy of a service: `load_balancer`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
@@ -31,6 +37,15 @@ impl BalancePolicy {
             Ok(Self::LeastRequest { choice_count })
         } else {
             Err("choice_count must be 2 to 10")
+        }
+    }
+
+    /// Of how many of so many endpoints the load is compared; 0 where it does not matter.
+    pub(crate) fn compared(&self, endpoints: usize) -> usize {
+        match *self {
+            Self::RoundRobin | Self::Random => 0,
+            Self::LeastRequest { .. } if endpoints < FULL_SCAN_BELOW => endpoints,
+            Self::LeastRequest { choice_count } => usize::from(choice_count).clamp(2, MAX_CHOICES).min(endpoints),
         }
     }
 

@@ -11,6 +11,7 @@ use std::{
 use super::{
     BalancePolicy, Candidate, Member, Picked,
     alias::Weighted,
+    policy::{FULL_SCAN_BELOW, MAX_CHOICES},
     seats::{Equal, Seat, Seats, Table},
 };
 use crate::rt::Rng;
@@ -56,14 +57,8 @@ pub struct EndpointSet<C> {
     cursor: Cursor,
 }
 
-/// Fewer than this are compared all at once.
-const FULL_SCAN_BELOW: usize = 4;
-
 /// As many others are drawn before every endpoint is looked at.
 const FURTHER_DRAWS: usize = 16;
-
-/// [`BalancePolicy::least_request`] allows no more.
-const MAX_CHOICES: usize = 10;
 
 impl<C: Candidate> EndpointSet<C> {
     /// A set of endpoints with their weights. A weight of 0 is never picked.

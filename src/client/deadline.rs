@@ -83,9 +83,12 @@ fn call_timeout(cx: &CallContext, request: &Request<Body>) -> Option<Duration> {
     }
 }
 
+/// One part in so many of what remains, at least, at most.
+pub(crate) const MARGIN: (u32, Duration, Duration) = (20, Duration::from_millis(5), Duration::from_millis(50));
+
 /// 5 % of what remains, at least 5 ms, at most 50 ms.
 fn margin(remaining: Duration) -> Duration {
-    (remaining / 20).clamp(Duration::from_millis(5), Duration::from_millis(50)).min(remaining)
+    (remaining / MARGIN.0).clamp(MARGIN.1, MARGIN.2).min(remaining)
 }
 
 fn default(cx: &CallContext, request: &mut Request<Body>, after: Duration) -> Option<Deadline> {

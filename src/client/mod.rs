@@ -12,11 +12,12 @@ mod retry;
 mod runtime;
 mod stack;
 
+pub(crate) use self::{
+    deadline::MARGIN,
+    handle::{HttpSeam, Join, OwnSeam, ServiceSeam, Services},
+    runtime::{ServiceHandle, ServiceRuntime},
+};
 pub use self::{
     handle::{Client, ResponseFuture},
     request::{RequestBuilder, ResponseExt, StatusError},
-};
-pub(crate) use self::{
-    handle::{HttpSeam, Join, OwnSeam, ServiceSeam, Services},
-    runtime::{ServiceHandle, ServiceRuntime},
 };

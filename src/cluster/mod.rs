@@ -135,6 +135,12 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
+    /// After so long a call is a stream for the limits.
+    pub(crate) const LONG_LIVED: Duration = LONG_LIVED;
+
+    /// An answer is late when it takes so many times the median.
+    pub(crate) const LATE: u32 = watch::TIMES_MEDIAN;
+
     pub(crate) fn new(
         spec: &Arc<ServiceSpec>,
         home: &Arc<Home>,

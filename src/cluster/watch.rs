@@ -25,7 +25,7 @@ use crate::{
 const TICK: Duration = Duration::from_millis(100);
 
 /// An answer is late when it takes so many times the median.
-const TIMES_MEDIAN: u32 = 10;
+pub(super) const TIMES_MEDIAN: u32 = 10;
 
 /// Nobody watches the clock, and nobody needs to: there are no two endpoints to tell apart, nor connections.
 const UNNEEDED: u8 = 0;

@@ -28,6 +28,12 @@ impl Default for DnsSettings {
 }
 
 impl DnsSettings {
+    /// Shorter TTLs count as this.
+    pub(crate) const TTL_FLOOR: Duration = Duration::from_secs(5);
+
+    /// An absent address stays at least this long after it was last seen.
+    pub(crate) const ABSENT_HOLD: Duration = Duration::from_secs(30);
+
     /// Asks these servers, without a search list.
     pub fn new(servers: impl IntoIterator<Item = SocketAddr>) -> Self {
         Self { servers: servers.into_iter().collect(), ..Self::default() }

@@ -68,6 +68,9 @@ pub(crate) struct Account {
 }
 
 impl Ejection {
+    /// After what a probe without an answer has failed, and for how long only a call that may be repeated is one.
+    pub(crate) const PROBE: (Duration, Duration) = (PROBE_LIMIT, PREFER_IDEMPOTENT);
+
     /// Takes the endpoint out.
     pub(crate) fn eject(&mut self, cause: Cause, now: Instant, policy: &OutlierPolicy, rng: &mut Rng) {
         self.forgive(now, policy);

@@ -46,7 +46,7 @@ pub(crate) use self::{
     sample::Sample,
     success_rate::SuccessRate,
     unanswered::{Ages, Buckets, Line, Sent, Unanswered},
-    verdict::{Peer, Verdict, judge},
+    verdict::{Peer, Verdict, judge, most_ejected},
     vitals::{Vitals, Window},
 };
 pub use self::{

@@ -68,6 +68,17 @@ const HOPELESS: f64 = 0.9;
 /// From this share of failures on the others are in trouble as well.
 const OTHERS: f64 = 0.05;
 
+/// How many of so many endpoints may be ejected at once: on a detector's word, and altogether.
+pub(crate) fn most_ejected(total: usize, policy: &OutlierPolicy) -> (usize, usize) {
+    let most = match policy.max_ejection_percent {
+        // Somebody has to be left.
+        _ if total < 2 => 0,
+        0 => 0,
+        percent => (total * percent as usize / 100).max(1),
+    };
+    (most.min((total / ONE_IN).max(1)), most)
+}
+
 /// Judges an endpoint that a detector found, by its recent calls. `peers` are the others of its priority.
 ///
 /// A detector by itself knows only its endpoint. When the whole service is short of capacity every endpoint fails some
@@ -103,11 +114,8 @@ pub(crate) fn judge(
     if usable == 0 {
         return Verdict::Held(Held::NoOther);
     }
-    let max = match policy.max_ejection_percent {
-        0 => 0,
-        percent => (total * percent as usize / 100).max(1),
-    };
-    if ejected >= max {
+    let (on_a_word, most) = most_ejected(total, policy);
+    if ejected >= most {
         return Verdict::Held(Held::MaxEjected);
     }
     let (its, theirs) = (recent.share(), others.share());
@@ -118,7 +126,7 @@ pub(crate) fn judge(
     };
     let alone =
         others_lately.share().is_none_or(|theirs| theirs < OTHERS) || lately.share().is_some_and(|its| its >= HOPELESS);
-    let on_its_word = !cause.compares() && ejected < (total / ONE_IN).max(1) && alone && recent.failures >= waiting;
+    let on_its_word = !cause.compares() && ejected < on_a_word && alone && recent.failures >= waiting;
     if !clearly && !on_its_word {
         return Verdict::Held(Held::OthersFailToo);
     }

@@ -17,6 +17,7 @@ use super::{
     Mesh,
     audit::Audit,
     control::{Inner, Origins, Seats},
+    defaults::LAME_DUCK,
     fetch::HttpsFetch,
     limits,
     security::{Authorities, DevOptions, Security},
@@ -395,7 +396,7 @@ impl Builder {
         base.switches = Switches::of_process();
         base.floor = Arc::new(floor);
         if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
-            base.drain.lame_duck = Duration::from_secs(5);
+            base.drain.lame_duck = LAME_DUCK;
         }
         let mut store = Store::new(base);
         let mut report = mistakes;

@@ -9,6 +9,7 @@ mod authority;
 mod builder;
 #[cfg_attr(not(feature = "file"), allow(dead_code))]
 mod control;
+pub mod defaults;
 mod dial;
 mod fetch;
 #[cfg(feature = "file")]

@@ -28,6 +28,9 @@ const TARGET: Duration = Duration::from_millis(5);
 const INTERVAL: Duration = Duration::from_millis(100);
 
 impl QueueOrder {
+    /// The target and the interval of [`Codel`](Self::Codel).
+    pub(crate) const CODEL: (Duration, Duration) = (TARGET, INTERVAL);
+
     /// As configuration has it.
     pub const fn as_str(self) -> &'static str {
         match self {

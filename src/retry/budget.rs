@@ -37,6 +37,10 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
+    /// What it holds at first, and what a success and a second put in: tokens.
+    pub(crate) const RATES: (u64, f64, f64) =
+        (RESERVE / TOKEN, PER_SUCCESS as f64 / TOKEN as f64, 1_000.0 / TOKEN as f64);
+
     pub(crate) fn new(now: Instant) -> Arc<Self> {
         Arc::new(Self {
             epoch: now,

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// How long the first frame of a gRPC response is waited for.
-const PEEK: Duration = Duration::from_millis(20);
+pub(crate) const PEEK: Duration = Duration::from_millis(20);
 
 pin_project! {
     /// The future of a call that may be sent again.

@@ -67,6 +67,9 @@ impl Default for HedgePolicy {
 }
 
 impl HedgePolicy {
+    /// The earliest hedge, and the calls that must have been seen in so long before a percentile is believed.
+    pub(crate) const BOUNDS: (Duration, u64, Duration) = (LEAST, MIN_SAMPLES, WINDOW);
+
     /// A further attempt after `delay`.
     pub fn after(delay: Duration) -> Self {
         Self { mode: HedgeMode::Fixed(delay), ..Self::default() }

@@ -54,6 +54,7 @@ pub(crate) use self::{hedge::MOST_HEDGES, policy::LARGEST_BUFFER};
 pub(crate) use self::{
     arrivals::Arrivals,
     budget::Budget,
+    future::PEEK,
     handle::Series,
     head::Head,
     policy::MOST_RETRIES,

@@ -51,6 +51,9 @@ impl Drop for Watching {
 }
 
 impl Lag {
+    /// Being late by more is a stall.
+    pub(crate) const STALL: Duration = STALL;
+
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             begun: super::now(),

@@ -3,6 +3,8 @@
 //!
 //! `UPDATE_DOCS=1 cargo test --test docs` writes what is generated.
 
+mod defaults;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,

@@ -18,18 +18,18 @@ use std::{
 };
 
 use crate::{
+    discover::DnsSettings,
     model::{Address, EndpointSpec, SetKind},
     rt::Instant,
 };
 
-/// Shorter TTLs count as this, and failures are asked again after this.
-pub(super) const TTL_FLOOR: Duration = Duration::from_secs(5);
+/// Failures are asked again after this.
+pub(super) const TTL_FLOOR: Duration = DnsSettings::TTL_FLOOR;
 /// Longer TTLs count as this.
 pub(super) const TTL_CAP: Duration = Duration::from_secs(3600);
 /// A negative answer is believed at most this long: a service that is being created should not wait for a zone's SOA.
 pub(super) const NEGATIVE_CAP: Duration = Duration::from_secs(60);
-/// An absent address stays at least this long after it was last seen.
-pub(super) const ABSENT_HOLD: Duration = Duration::from_secs(30);
+pub(super) const ABSENT_HOLD: Duration = DnsSettings::ABSENT_HOLD;
 
 /// One SRV record.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -14,9 +14,9 @@ use crate::{
 
 /// RFC 8305 §5: the next address is tried this long after the last, or when it fails.
 const STAGGER: Duration = Duration::from_millis(250);
-const KEEPALIVE: Duration = Duration::from_secs(60);
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(60);
 /// How long written data may stay unacknowledged before the kernel gives the connection up.
-const USER_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const USER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// TCP and memory.
 pub(crate) struct Dialer {

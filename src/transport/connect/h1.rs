@@ -39,7 +39,7 @@ use crate::{
 
 /// Most servers keep an idle connection for five seconds or longer; who closes first decides whether a request can cross
 /// the closing.
-const IDLE: Duration = Duration::from_secs(4);
+pub(super) const IDLE: Duration = Duration::from_secs(4);
 const MAX_BUFFER: usize = 64 * 1024;
 
 /// A connection without a request on it.

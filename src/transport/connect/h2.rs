@@ -21,6 +21,11 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use tokio::sync::Notify;
 
+pub(super) use self::{
+    driver::IDLE,
+    pulse::{MAX_PINGS, PING_AFTER, PING_TIMEOUT},
+};
+
 use self::{driver::Driver, pulse::Pulse};
 use super::{limit::ConnectionPermit, line::ConnectionId, pool::Pool};
 use crate::transport::{

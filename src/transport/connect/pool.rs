@@ -4,6 +4,7 @@ mod establish;
 mod replace;
 
 use std::{
+    ops::RangeInclusive,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
@@ -17,8 +18,9 @@ use std::{
 use http::uri::Authority;
 
 use super::{
-    h1::{H1Connection, H1Lease},
-    h2::H2Connection,
+    dial,
+    h1::{self, H1Connection, H1Lease},
+    h2::{self, H2Connection},
     limit::{ConnectionLimit, ConnectionPermit},
     line::ConnectionId,
     slot::{Slot, Way},
@@ -56,6 +58,39 @@ pub(crate) struct PoolPolicy {
     pub(crate) connect_timeout: Duration,
     /// The endpoints are of our trust domain: they may be asked by PING as often as they are silent.
     pub(crate) trusted: bool,
+}
+
+impl PoolPolicy {
+    /// The first wait between attempts to connect, and the longest.
+    pub(crate) const BACK_OFF: (Duration, Duration) = (BACKOFF_FIRST, Duration::from_secs(1));
+
+    /// How long an HTTP/1.1 connection is kept without a request, and an HTTP/2 connection.
+    pub(crate) const IDLE: (Duration, Duration) = (h1::IDLE, h2::IDLE);
+
+    /// When a silent peer is asked by PING while streams are open, how long that may take, and how often a stranger is
+    /// asked without an answer in between.
+    pub(crate) const PING: (Duration, Duration, u32) = (h2::PING_AFTER, h2::PING_TIMEOUT, h2::MAX_PINGS);
+
+    /// TCP keep-alive, and for how long what was sent may stay unacknowledged.
+    pub(crate) const TCP: (Duration, Duration) = (dial::KEEPALIVE, dial::USER_TIMEOUT);
+
+    /// How many HTTP/2 connections are kept to an endpoint, and are made at most.
+    pub(crate) const fn connections(kind: SetKind) -> RangeInclusive<usize> {
+        match kind {
+            SetKind::Vip => 2..=16,
+            SetKind::Replicas => 1..=4,
+        }
+    }
+
+    /// The age at which a connection is replaced, and by how many per cent it varies, so that connections made together do
+    /// not end together. A virtual IP is dialled anew more often, since each connection reaches one of the backends
+    /// behind it.
+    pub(crate) const fn age(kind: SetKind) -> (Duration, u32) {
+        match kind {
+            SetKind::Vip => (Duration::from_secs(5 * 60), 20),
+            SetKind::Replicas => (Duration::from_secs(25 * 60), 10),
+        }
+    }
 }
 
 impl Default for PoolPolicy {
@@ -373,27 +408,17 @@ impl Pool {
     }
 
     fn max_connections(&self) -> usize {
-        match self.target.kind {
-            SetKind::Vip => 16,
-            SetKind::Replicas => 4,
-        }
+        *PoolPolicy::connections(self.target.kind).end()
     }
 
     /// As many are kept open, and made anew when they are lost in use.
     fn min_connections(&self) -> usize {
-        match self.target.kind {
-            SetKind::Vip => 2,
-            SetKind::Replicas => 1,
-        }
+        *PoolPolicy::connections(self.target.kind).start()
     }
 
-    /// When a connection is replaced. Jittered, so that connections made together do not end together; a virtual IP is
-    /// dialled anew more often, since each connection reaches one of the backends behind it.
+    /// When a connection is replaced.
     fn max_age(&self) -> Duration {
-        let (age, percent) = match self.target.kind {
-            SetKind::Vip => (Duration::from_secs(5 * 60), 20),
-            SetKind::Replicas => (Duration::from_secs(25 * 60), 10),
-        };
+        let (age, percent) = PoolPolicy::age(self.target.kind);
         Rng::local().jitter(age, percent)
     }
 

@@ -22,7 +22,7 @@ use crate::{
 
 /// Below the five minutes after which servers, ours too, close an idle connection: who closes first decides whether a
 /// request can cross the closing.
-const IDLE: Duration = Duration::from_secs(240);
+pub(in crate::transport::connect) const IDLE: Duration = Duration::from_secs(240);
 /// A connection without streams for this long is not made again when it is lost, until somebody wants it.
 const QUIET: Duration = Duration::from_secs(30);
 

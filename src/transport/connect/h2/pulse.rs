@@ -16,10 +16,10 @@ use crate::rt::Instant;
 /// Silence after which a peer with streams open is asked, once.
 const STALL: Duration = Duration::from_secs(1);
 /// Silence after which it is asked again.
-const PING_AFTER: Duration = Duration::from_secs(30);
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
+pub(in crate::transport::connect) const PING_AFTER: Duration = Duration::from_secs(30);
+pub(in crate::transport::connect) const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// PINGs without data in between that every peer puts up with.
-const MAX_PINGS: u32 = 2;
+pub(in crate::transport::connect) const MAX_PINGS: u32 = 2;
 /// How often to look while a stall would be news.
 const OFTEN: Duration = Duration::from_millis(500);
 const RARELY: Duration = Duration::from_secs(10);
