@@ -17,7 +17,6 @@ use super::{
     Mesh,
     audit::Audit,
     control::{Inner, Origins, Seats},
-    defaults::LAME_DUCK,
     fetch::HttpsFetch,
     limits,
     security::{Authorities, DevOptions, Security},
@@ -396,7 +395,7 @@ impl Builder {
         base.switches = Switches::of_process();
         base.floor = Arc::new(floor);
         if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
-            base.drain.lame_duck = LAME_DUCK;
+            base = base.under_kubernetes();
         }
         let mut store = Store::new(base);
         let mut report = mistakes;

@@ -5,24 +5,19 @@
 //! show`. All three together are `docs/reference/defaults.md`, which is made from here. Every row asks the engine that
 //! acts by it, so none can say something else.
 
-use std::time::Duration;
-
 use crate::{
     balance::FEWEST,
     client::MARGIN,
     cluster::Cluster,
     discover::DnsSettings,
     health::{Ejection, in_panic, most_ejected},
-    model::{ServiceSpec, SetKind},
+    model::{ServiceSpec, SetKind, Snapshot},
     permit::QueueOrder,
     retry::{Budget, HedgePolicy, PEEK},
     rt::Lag,
     source::duration::format as duration,
     transport::{PoolPolicy, accept::ListenerLimits},
 };
-
-/// `drain.lame_duck` where the process runs under Kubernetes.
-pub(super) const LAME_DUCK: Duration = Duration::from_secs(5);
 
 /// What is so, and how much it is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -123,7 +118,7 @@ pub fn built_in() -> Vec<Row> {
         row("client: `TCP_USER_TIMEOUT`", duration(unacknowledged)),
         row("DNS: shortest TTL", duration(DnsSettings::TTL_FLOOR)),
         row("DNS: an absent address is kept for at least", duration(DnsSettings::ABSENT_HOLD)),
-        row("`drain.lame_duck` under Kubernetes", duration(LAME_DUCK)),
+        row("`drain.lame_duck` under Kubernetes", duration(Snapshot::LAME_DUCK)),
         row("listener: first byte", duration(limits.first_byte)),
         row("listener: TLS handshake", duration(limits.tls_handshake)),
         row("listener: HTTP/1.1 header", duration(limits.h1_header_read)),

@@ -57,6 +57,9 @@ lints! {
     WeightsOffHundred = 6, "weights_off_hundred", "write them as per cent, so that they can be read as such";
     /// A fraction of 0 % matches no request.
     NoFraction = 7, "no_fraction", "raise the fraction, or remove the route";
+    /// HTTP/2 is spoken to a name of which nobody said what its addresses stand for. While it resolves to a single one, that is
+    /// taken for many instances: it is never ejected, and kept by 2 to 16 connections that are made anew every 5 minutes.
+    GuessedVip = 8, "guessed_vip", "say `kind: vip` or `kind: replicas` beside `dns`";
 
     /// Plain HTTP calls of a service end by nothing: its default timeout is off and no other is set.
     UnboundedDeadline = 10, "unbounded_deadline", "set `timeouts.request`, or a `timeout` on each route";
@@ -77,6 +80,9 @@ lints! {
     RetriesBeyondAllowance = 23, "retries_beyond_allowance", "lower `num_retries`, or raise `tree_allowance`";
     /// Retries or hedges of a service that has one endpoint only meet the same endpoint again.
     HedgeWithoutPeer = 24, "hedge_without_peer", "add an endpoint, or set `hedge: off`";
+    /// Each process has ten retries in reserve for each service that it calls. So many processes that retry what may have been
+    /// processed may send more than a hundred at once to each endpoint of a service that fails.
+    RetryReserves = 25, "retry_reserves", "retry only what was not processed, or a part, by `percentage`";
 
     /// Outliers are looked for, and none can ever be ejected.
     NeverEjects = 30, "never_ejects", "set `max_ejection_percent` above 0 and leave a detector on, or say `outlier_detection: off`";
@@ -104,6 +110,9 @@ lints! {
     PlaintextEdge = 54, "plaintext_edge", "give it `tls`, or name the balancer in `trusted_proxies`";
     /// The edge admits everyone: there are no rules.
     OpenEdge = 55, "open_edge", "add `inbound.authz`; `allow: [{}]` says that everyone is meant";
+
+    /// The process runs under Kubernetes and has no ops listener, so there is nothing that probes could ask.
+    NoOpsListener = 60, "no_ops_listener", "set `listeners.ops.listen`, such as `0.0.0.0:9901`, and probe `/livez` and `/readyz`";
 }
 
 impl LintCode {

@@ -34,6 +34,8 @@ pub struct Snapshot {
     pub provenance: Arc<Provenance>,
     /// What the environment turns off.
     pub(crate) switches: Switches,
+    /// The process runs under Kubernetes.
+    pub(crate) kubernetes: bool,
     /// What is valid and probably not meant.
     pub lints: Arc<Vec<Lint>>,
 }
@@ -102,7 +104,18 @@ impl Snapshot {
             floor: Arc::default(),
             provenance: Arc::default(),
             switches: Switches::default(),
+            kubernetes: false,
             lints: Arc::default(),
         }
+    }
+
+    /// [`DrainSpec::lame_duck`] under Kubernetes, where endpoints are withdrawn some time after the signal.
+    pub(crate) const LAME_DUCK: Duration = Duration::from_secs(5);
+
+    /// For a process that runs under Kubernetes.
+    pub(crate) fn under_kubernetes(mut self) -> Self {
+        self.kubernetes = true;
+        self.drain.lame_duck = Self::LAME_DUCK;
+        self
     }
 }

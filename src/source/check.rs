@@ -29,12 +29,16 @@ use crate::{
 pub(super) struct Findings {
     pub(super) rejected: Vec<Rejection>,
     pub(super) lints: Vec<Lint>,
+    /// How many processes there are of the service that this one is of, where they are listed.
+    pub(super) members: Option<usize>,
 }
 
 /// Checks everything.
 pub(super) fn check(resolution: &Resolution) -> Findings {
     let services = &resolution.services;
-    let mut findings = Findings::default();
+    let snapshot = &resolution.snapshot;
+    let members = snapshot.services.get(&snapshot.mesh.service).and_then(|own| policies::listed(&own.endpoints));
+    let mut findings = Findings { members, ..Findings::default() };
     security::check(resolution, &mut findings);
     floor::check(resolution, &mut findings);
     authn::check(resolution, &mut findings);

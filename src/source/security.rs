@@ -129,6 +129,10 @@ pub(super) fn check(resolution: &Resolution, findings: &mut Findings) {
             reject(path, origin, reason, "name the balancers in `trusted_proxies`, and nobody else will get in");
         }
     }
+    if snapshot.kubernetes && snapshot.listeners.ops.is_none() {
+        let message = "probes of Kubernetes have nothing to ask: there is no ops listener";
+        findings.lints.push(Lint::new(LintCode::NoOpsListener, "listeners.ops", None, message));
+    }
     if let (Some(edge), Some(origin)) = (&snapshot.listeners.edge, &origins.edge) {
         let mut lint =
             |code, message| findings.lints.push(Lint::new(code, "listeners.edge", place_of(origin), message));

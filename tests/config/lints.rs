@@ -6,7 +6,7 @@ use sinew::{config::Loader, model::LintCode};
 
 struct Case {
     code: LintCode,
-    /// `line:column`.
+    /// `line:column`; empty for what stands nowhere.
     place: &'static str,
     path: &'static str,
     document: &'static str,
@@ -63,6 +63,13 @@ const CASES: &[Case] = &[
         path: "services.a.routes[0].match.fraction",
         document: "services:\n  a:\n    endpoints: { custom: x }\n    subsets: { v1: { version: v1 } }\n    routes: [ { match: { fraction: 0% }, to: v1 } ]\n",
         cure: ("0%", "1%"),
+    },
+    Case {
+        code: LintCode::GuessedVip,
+        place: "1:56",
+        path: "services.a.protocol",
+        document: "services: { a: { endpoints: { dns: \"a:80\" }, protocol: http2 } }",
+        cure: ("\"a:80\"", "\"a:80\", kind: vip"),
     },
     Case {
         code: LintCode::UnboundedDeadline,
@@ -126,6 +133,13 @@ const CASES: &[Case] = &[
         path: "services.a.hedge.mode",
         document: "services:\n  a: { hedge: { delay: 50ms }, endpoints: { static: [\"127.0.0.1:1\"] } }\n",
         cure: ("[\"127.0.0.1:1\"]", "[\"127.0.0.1:1\", \"127.0.0.1:2\"]"),
+    },
+    Case {
+        code: LintCode::RetryReserves,
+        place: "3:27",
+        path: "services.a.retry.retry_on",
+        document: "services:\n  app: { endpoints: { static: [\"10.0.0.1:1\", \"10.0.0.1:2\", \"10.0.0.1:3\", \"10.0.0.1:4\", \"10.0.0.1:5\", \"10.0.0.1:6\", \"10.0.0.1:7\", \"10.0.0.1:8\", \"10.0.0.1:9\", \"10.0.0.1:10\", \"10.0.0.1:11\"] } }\n  a: { retry: { retry_on: [5xx] }, endpoints: { static: [\"10.0.0.1:99\"] } }\n",
+        cure: ("[5xx]", "[5xx], percentage: 50%"),
     },
     Case {
         code: LintCode::NeverEjects,
@@ -211,10 +225,19 @@ const CASES: &[Case] = &[
         document: "listeners: { edge: { listen: \"127.0.0.1:0\", trusted_proxies: 10.0.0.0/8 } }\n",
         cure: ("listeners:", "inbound: { authz: { allow: [{}] } }\nlisteners:"),
     },
+    Case {
+        code: LintCode::NoOpsListener,
+        place: "",
+        path: "listeners.ops",
+        document: "mesh: { service: under-kubernetes }\n",
+        cure: ("mesh:", "listeners: { ops: { listen: \"0.0.0.0:9901\" } }\nmesh:"),
+    },
 ];
 
 fn lints(document: &str) -> Vec<sinew::model::Lint> {
-    match Loader::new().load_str("sinew.yaml", document) {
+    let loader = Loader::new();
+    let loader = if document.contains("kubernetes") { loader.kubernetes() } else { loader };
+    match loader.load_str("sinew.yaml", document) {
         Ok(snapshot) => snapshot.lints.to_vec(),
         Err(report) => panic!("{document}\n{report}"),
     }
@@ -231,7 +254,7 @@ fn every_warning_has_a_document_that_has_it_and_one_where_it_is_cured() {
             continue;
         }
         let place = found[0].place.as_ref().map(|place| format!("{}:{}", place.line, place.column));
-        if place.as_deref() != Some(case.place) {
+        if place.as_deref().unwrap_or_default() != case.place {
             wrong.push(format!("{:?}: at {place:?}", case.code));
         }
         let text = found[0].to_string();
@@ -268,6 +291,31 @@ fn what_is_said_in_the_defaults_warns_where_it_takes_effect_and_not_of_every_sma
     let bounded = "services: { a: { endpoints: { custom: x }, subsets: { v: { a: b } }, timeouts: { response: off }, routes: [ { to: v, timeout: 1s } ] } }";
     assert!(lints(bounded).is_empty(), "{:#?}", lints(bounded));
     assert!(lints("services: { a: { endpoints: { custom: x } } }").is_empty(), "defaults are not warned of");
+}
+
+#[test]
+fn reserves_of_retries_are_told_of_where_they_are_many_for_each_endpoint_and_what_failed_is_sent_again() {
+    let document = |retry: &str, members: u16, endpoints: u16| {
+        let list = |from: u16, n: u16| {
+            (from..from + n).map(|port| format!("\"10.0.0.1:{port}\"")).collect::<Vec<_>>().join(", ")
+        };
+        format!(
+            "services: {{ app: {{ endpoints: {{ static: [{}] }} }}, a: {{ {retry} endpoints: {{ static: [{}] }} }} }}",
+            list(1, members),
+            list(1_000, endpoints)
+        )
+    };
+    let codes = |document: &str| lints(document).iter().map(|lint| lint.code).collect::<Vec<_>>();
+    let told = lints(&document("retry: { retry_on: [unavailable] },", 21, 2));
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert_eq!(told[0].message, "21 processes have 10 retries each in reserve: 105 at once for each endpoint");
+    assert!(codes(&document("retry: { retry_on: [unavailable] },", 20, 2)).is_empty());
+    assert!(codes(&document("", 21, 2)).is_empty(), "what was not processed is sent again whatever there is");
+    assert!(codes(&document("retry: { retry_on: [refused-stream] },", 21, 2)).is_empty());
+    assert!(codes(&document("retry: { retry_on: [5xx], num_retries: 0 },", 21, 2)).is_empty());
+    // How many there are is not known.
+    let elsewhere = "services: { app: { endpoints: { custom: x } }, a: { retry: { retry_on: [5xx] }, endpoints: { static: [\"10.0.0.1:1\"] } } }";
+    assert!(codes(elsewhere).is_empty());
 }
 
 #[tokio::test]

@@ -104,7 +104,8 @@ fn lints() -> String {
          What is valid and probably not meant. A warning refuses nothing. It is looked for in the whole configuration, \
          builder and file together, at start and at every reload, and shown with its place, its code and what to do: in \
          the log, in `Mesh::status().lints`, and by `sinew config validate`, which exits with 0 all the same (`--strict`: \
-         with 2). Only what somebody wrote is warned of, never a default. Codes are not renumbered.\n\n\
+         with 2). Only what somebody wrote is warned of, never a default, except that under Kubernetes an ops listener is \
+         missed. Codes are not renumbered.\n\n\
          | code | reason | meaning | what to do |\n|---|---|---|---|\n",
     );
     for code in LintCode::ALL {

@@ -6,7 +6,7 @@ use super::Findings;
 use crate::{
     enforcement::Mode,
     health::OutlierPolicy,
-    model::{LintCode, Origin, SetKind, SourceKind},
+    model::{EndpointSource, LintCode, Origin, Protocol, SetKind, SourceKind},
     route::RouteAction,
     source::{document::Field, duration, resolve::Resolved},
 };
@@ -25,6 +25,15 @@ pub(super) fn single(service: &Resolved) -> bool {
     }
 }
 
+/// How many endpoints there are, where all of them are listed.
+pub(super) fn listed(sources: &[EndpointSource]) -> Option<usize> {
+    let counts = sources.iter().map(|source| match &source.source {
+        SourceKind::Static(specs) => Some(specs.len()),
+        _ => None,
+    });
+    counts.sum()
+}
+
 /// Whether any detector may act.
 fn detects(policy: &OutlierPolicy) -> bool {
     let counted = |threshold: Option<u32>, enforced: u32| threshold.is_some() && enforced > 0;
@@ -41,6 +50,7 @@ fn detects(policy: &OutlierPolicy) -> bool {
 impl Findings {
     pub(super) fn policies(&mut self, service: &Resolved) {
         self.connections(service);
+        self.virtual_ip(service);
         self.deadline(service);
         self.waits(service);
         self.attempts(service);
@@ -62,6 +72,22 @@ impl Findings {
             let path = "circuit_breakers.max_connections";
             self.lint(service, path, at, LintCode::MoreEndpointsThanConnections, message);
         }
+    }
+
+    /// One address of a name counts as many instances, which matters where one connection could carry everything.
+    fn virtual_ip(&mut self, service: &Resolved) {
+        let Some(at) = origin(&service.partial.protocol).filter(|_| service.spec.protocol == Protocol::Http2) else {
+            return;
+        };
+        let [EndpointSource { source: SourceKind::Dns { name, port: Some(_) }, kind: None, .. }] =
+            service.spec.endpoints.as_slice()
+        else {
+            return;
+        };
+        let message = format!(
+            "while `{name}` resolves to one address, it is taken for a virtual IP in front of many instances: say whether it is"
+        );
+        self.lint(service, "protocol", at, LintCode::GuessedVip, message);
     }
 
     /// The default that ends plain HTTP calls is switched off, and nothing stands in for it.

@@ -4,10 +4,14 @@ use std::time::Duration;
 
 use super::Findings;
 use crate::{
+    enforcement::Percent,
     model::{LintCode, Origin},
-    retry::{Condition, HedgeMode, MOST_RETRIES, RetrySpec},
+    retry::{Budget, Condition, HedgeMode, MOST_RETRIES, RetrySpec},
     source::{document::PartialRoute, duration, resolve::Resolved, retry::PartialRetries},
 };
+
+/// So many retries at once are much for one endpoint.
+const MANY: u64 = 100;
 
 impl Findings {
     pub(super) fn service_retries(&mut self, service: &Resolved) {
@@ -126,6 +130,21 @@ impl Findings {
             );
             let path = format!("{under}retry.num_retries");
             self.lint(service, &path, &set.origin, LintCode::RetriesBeyondAllowance, message);
+        }
+        let (reserve, ..) = Budget::RATES;
+        if let (Some(set), Some(members), Some(endpoints @ 1..)) =
+            (&partial.retry_on, self.members, super::policies::listed(&service.spec.endpoints))
+            && policy.num_retries > 0
+            && policy.retry_on.processed().is_some()
+            && policy.percentage == Percent::ALL
+            && members as u64 * reserve > endpoints as u64 * MANY
+        {
+            let message = format!(
+                "{members} processes have {reserve} retries each in reserve: {} at once for each endpoint",
+                members as u64 * reserve / endpoints as u64
+            );
+            let path = format!("{under}retry.retry_on");
+            self.lint(service, &path, &set.origin, LintCode::RetryReserves, message);
         }
         if let (Some(set), true) = (&partial.hedge, hedge.is_on() && super::policies::single(service)) {
             let message = "there is no other endpoint to ask, so nothing is ever hedged".to_owned();

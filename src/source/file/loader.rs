@@ -115,6 +115,7 @@ pub struct Loader {
     registry: PolicyRegistry,
     env: Box<Environment>,
     service: ServiceName,
+    kubernetes: bool,
 }
 
 impl Loader {
@@ -124,7 +125,12 @@ impl Loader {
             Ok(name) => name,
             Err(_) => unreachable!("three letters are a name"),
         };
-        Self { registry: PolicyRegistry::default(), env: Box::new(|name| std::env::var(name).ok()), service }
+        Self {
+            registry: PolicyRegistry::default(),
+            env: Box::new(|name| std::env::var(name).ok()),
+            service,
+            kubernetes: false,
+        }
     }
 
     /// Registers a policy of your own, as [`Policy::NAME`].
@@ -151,6 +157,13 @@ impl Loader {
         self
     }
 
+    /// Checks for a process that runs under Kubernetes, wherever this one runs.
+    #[must_use]
+    pub fn kubernetes(mut self) -> Self {
+        self.kubernetes = true;
+        self
+    }
+
     /// Checks a text; `file` is its name in messages. Warnings are in the snapshot's `lints`.
     ///
     /// # Errors
@@ -164,7 +177,8 @@ impl Loader {
     /// # Errors
     /// Everything that is wrong with them.
     pub fn load_bytes(&self, file: &str, bytes: &[u8]) -> Result<Snapshot, Report> {
-        let mut store = Store::new(Snapshot::new(self.service.clone()));
+        let base = Snapshot::new(self.service.clone());
+        let mut store = Store::new(if self.kubernetes { base.under_kubernetes() } else { base });
         let document = read(file, bytes, &self.registry, &*self.env, &store)?;
         let applied = store.apply(Update::File { document, lints: Vec::new() });
         if !applied.rejected.is_empty() {
