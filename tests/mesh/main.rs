@@ -12,6 +12,7 @@ mod circuits;
 mod echo;
 mod enforcement;
 mod ext_authz;
+mod failure;
 mod faults;
 mod floor;
 mod global_limits;
