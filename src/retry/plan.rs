@@ -369,11 +369,18 @@ impl<S, M: Repeat<R>, R, B> Plan<S, M, R, B> {
 
     /// The call has its answer.
     pub(super) fn over(&self) {
-        if self.kept.reports() {
-            self.kept.spent(self.allowance.spent());
-        }
         if self.sent > 0 && !self.failed {
             self.kept.handle().recovered();
+        }
+    }
+}
+
+/// Whoever waits above is told what was spent, also of a call that a deadline ended: its attempts in flight count as lost.
+impl<S, M: Repeat<R>, R, B> Drop for Plan<S, M, R, B> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.kept.reports() {
+            self.kept.spent(self.allowance.spent());
         }
     }
 }

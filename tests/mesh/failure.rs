@@ -182,7 +182,9 @@ async fn two_services_that_need_each_other_are_both_ready_without_the_other() {
         let client = mesh.client(other);
         let app = Router::new().route("/", get(|| async { "own" })).route(
             "/other",
-            get(move || async move { client.get("/").send().await.map_or(StatusCode::BAD_GATEWAY, |_| StatusCode::OK) }),
+            get(
+                move || async move { client.get("/").send().await.map_or(StatusCode::BAD_GATEWAY, |_| StatusCode::OK) },
+            ),
         );
         let listener = mesh.listen(format!("memory:{own}").as_str()).await.unwrap();
         tokio::spawn(listener.serve(app).with_graceful_shutdown(std::future::pending()).into_future());

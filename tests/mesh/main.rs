@@ -8,6 +8,7 @@ mod calls;
 mod canonical;
 mod checks;
 mod circuits;
+mod crowds;
 #[path = "../support/echo.rs"]
 mod echo;
 mod enforcement;

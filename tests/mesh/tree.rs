@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -32,6 +32,8 @@ enum Does {
     Forget(Client),
     /// Calls it in a task that goes on after the response.
     Detach(Client),
+    /// Answers with this status as long as it is not told to be slow, then after so long.
+    Moody(Arc<AtomicBool>, u16, Duration),
     /// Calls it, and then gives no answer to each so many-th call, counted over all hops.
     Lose(Client, Arc<AtomicUsize>, usize),
 }
@@ -57,6 +59,13 @@ async fn handle(State(hop): State<Hop>) -> Response {
             let builder = Response::builder().status(*status);
             let builder = headers.iter().fold(builder, |builder, (name, value)| builder.header(*name, *value));
             return builder.body(Body::empty()).unwrap();
+        }
+        Does::Moody(slow, status, after) => {
+            if !slow.load(Relaxed) {
+                return StatusCode::OK.into_response();
+            }
+            tokio::time::sleep(*after).await;
+            StatusCode::from_u16(*status).unwrap()
         }
         Does::Pass(next) => status_of(next).await,
         Does::Twice(next, together) => {
@@ -109,8 +118,12 @@ impl World {
         let hop = Hop { does: does(client), seen: Arc::default(), contexts: Arc::default() };
         let app = Router::new().route("/", get(handle)).with_state(hop.clone());
         let mesh = Mesh::builder("hop").network(&self.network).build().await.unwrap();
-        let listener = mesh.listen(format!("memory:hop{depth}").as_str()).await.unwrap();
-        tokio::spawn(listener.serve(app).with_graceful_shutdown(std::future::pending()).into_future());
+        // Under three names, so that there are other endpoints to go to.
+        for end in ["", "b", "c"] {
+            let listener = mesh.listen(format!("memory:hop{depth}{end}").as_str()).await.unwrap();
+            let served = listener.serve(app.clone()).with_graceful_shutdown(std::future::pending());
+            tokio::spawn(served.into_future());
+        }
         self.meshes.push(mesh);
         self.hops.push(hop);
         self
@@ -125,7 +138,7 @@ impl World {
         let above = self.hops.len().saturating_sub(1);
         let retry = self.retry.replace("{per_try}", &format!("{}ms", 100 * 4_u64.pow(above as u32)));
         let yaml = format!(
-            "services: {{ next: {{ endpoints: {{ static: [\"memory:hop{above}\"] }}, outlier_detection: off, \
+            "services: {{ next: {{ endpoints: {{ static: [\"memory:hop{above}\", \"memory:hop{above}b\", \"memory:hop{above}c\"] }}, outlier_detection: off, \
              timeouts: {{ response: off }}, retry: {retry} }} }}"
         );
         let mesh = Mesh::builder("caller").network(&self.network).config_str(&yaml).build().await.unwrap();
@@ -266,6 +279,46 @@ async fn two_lost_responses_of_a_hundred_at_each_of_six_hops_fail_one_call_of_a_
     assert!(failed * 100 <= calls, "{failed} of {calls} failed");
     let attempts = world.leaf_attempts();
     assert!(attempts <= calls * 12 / 10, "{attempts} attempts for {calls} calls");
+}
+
+/// Each hop may hedge, as often as its policy says; what all of them together send to a leaf is bounded all the same.
+#[tokio::test(start_paused = true)]
+async fn hedges_of_all_hops_draw_on_the_allowance_of_the_tree() {
+    const HEDGES: &str = "{ retry_on: [5xx], num_retries: 3 }, \
+        hedge: { delay: 50ms, max_hedged_attempts: 4, max_extra_load_percent: 99, require_idempotent: false }";
+    // The leaf hangs, or fails when hedges are on their way, or answers late.
+    for (status, after) in [(500, 3_600_000), (500, 220), (200, 220)] {
+        for length in 1..=4 {
+            let mut world = World::new(HEDGES);
+            let slow = Arc::new(AtomicBool::new(false));
+            let leaf = Does::Moody(Arc::clone(&slow), status, Duration::from_millis(after));
+            world.hop(|_| leaf).await;
+            for _ in 1..length {
+                world.hop(Does::Pass).await;
+            }
+            let client = world.client().await;
+            // Hedges are a share of the calls: some have to go by before there is one.
+            for _ in 0..10 {
+                assert_eq!(status_of(&client).await, 200);
+            }
+            let (before, mut most) = (world.leaf_attempts(), 0);
+            slow.store(true, Relaxed);
+            for call in 1..=3 {
+                let begun = world.leaf_attempts();
+                let ended = client.get("/").timeout(Duration::from_secs(5)).send().await;
+                most = most.max(world.leaf_attempts() - begun);
+                assert!(
+                    (1..=3).contains(&(world.leaf_attempts() - begun)),
+                    "{length} hops, {status} after {after} ms, call {call}: {}", world.leaf_attempts() - begun
+                );
+                assert_eq!(ended.is_ok_and(|response| response.status() == 200), status == 200);
+                tokio::time::sleep(Duration::from_secs(30)).await;
+            }
+            assert!(world.leaf_attempts() - before <= 9);
+            // What one attempt was passed is not another's while it is in flight: a hop alone has one hedge.
+            assert!(most >= 2, "{length} hops, {status} after {after} ms: nothing is hedged");
+        }
+    }
 }
 
 /// What the wire says of it, in this process: nothing where it is what everybody assumes.
