@@ -75,19 +75,33 @@ struct World {
     uploads: Alive,
     mesh: Mesh,
     client: Client,
+    /// A call has one attempt, from its first poll to its end.
+    single: bool,
     _server: Mesh,
 }
 
 async fn world(protocol: &str) -> World {
-    let (network, alive) = (Network::new(), Alive::default());
+    let alive = Alive::default();
+    let app = app(alive.clone());
+    world_of(protocol, "", alive, app).await
+}
+
+async fn world_of(protocol: &str, settings: &str, alive: Alive, app: Router) -> World {
+    let network = Network::new();
     let server = Mesh::builder("s").network(&network).build().await.unwrap();
-    let listener = server.listen("memory:s").await.unwrap();
-    tokio::spawn(listener.serve(app(alive.clone())).with_graceful_shutdown(std::future::pending()).into_future());
-    let yaml = format!("services: {{ s: {{ protocol: {protocol}, endpoints: {{ static: [\"memory:s\"] }} }} }}");
+    for name in ["memory:s", "memory:t"] {
+        let listener = server.listen(name).await.unwrap();
+        let served = listener.serve(app.clone()).with_graceful_shutdown(std::future::pending());
+        tokio::spawn(served.into_future());
+    }
+    let endpoints = if settings.is_empty() { "\"memory:s\"" } else { "\"memory:s\", \"memory:t\"" };
+    let yaml = format!(
+        "services: {{ s: {{ protocol: {protocol}, endpoints: {{ static: [{endpoints}] }}, outlier_detection: off{settings} }} }}"
+    );
     let mesh = Mesh::builder("c").network(&network).config_str(&yaml).build().await.unwrap();
     let client = mesh.client("s");
     client.wait_ready(Duration::from_secs(1)).await.unwrap();
-    World { alive, uploads: Alive::default(), mesh, client, _server: server }
+    World { alive, uploads: Alive::default(), mesh, client, single: settings.is_empty(), _server: server }
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -110,7 +124,8 @@ impl World {
     /// What the client's mesh still holds: calls, waiting calls, streams, load of the endpoint.
     fn held(&self) -> [u32; 4] {
         let cluster = self.mesh.status().services["s"].cluster.clone().unwrap();
-        [cluster.requests.0, cluster.pending.0, cluster.streams.0, cluster.endpoints[0].in_flight]
+        let in_flight = cluster.endpoints.iter().map(|endpoint| endpoint.in_flight).sum();
+        [cluster.requests.0, cluster.pending.0, cluster.streams.0, in_flight]
     }
 
     /// Polls future and body once a step, and drops what there is after `polls` polls.
@@ -121,7 +136,7 @@ impl World {
         let mut left = polls;
         let response = loop {
             if left == 0 {
-                assert_eq!(self.held()[0], 1, "the call is counted while it runs");
+                assert!(!self.single || self.held()[0] == 1, "the call is counted while it runs");
                 return Reached::Future;
             }
             left -= 1;
@@ -148,7 +163,10 @@ impl World {
 }
 
 async fn dropped_at_every_poll(protocol: &str, upload: Upload) {
-    let mut world = world(protocol).await;
+    dropped_in(world(protocol).await, protocol, upload).await;
+}
+
+async fn dropped_in(mut world: World, protocol: &str, upload: Upload) {
     assert_eq!(world.drop_after(upload, usize::MAX).await, Reached::End);
     let tasks = world.mesh.status().tasks;
     let mut points = Vec::new();
@@ -199,6 +217,73 @@ async fn an_http1_call_with_a_whole_body() {
 #[tokio::test(start_paused = true)]
 async fn an_http1_call_with_a_streamed_body() {
     dropped_at_every_poll("http1", Upload::Streamed).await;
+}
+
+/// Every other request is answered with 503, and the rest slowly enough for a hedge.
+fn moody(alive: Alive) -> Router {
+    let asked = Arc::<AtomicUsize>::default();
+    Router::new().route(
+        "/",
+        post(move |body: AxumBody| {
+            let (handler, asked) = (alive.one(), asked.fetch_add(1, Relaxed));
+            async move {
+                body.collect().await.ok();
+                tokio::time::sleep(STEP * 3).await;
+                let status = if asked.is_multiple_of(2) { 503 } else { 200 };
+                http::Response::builder().status(status).body(AxumBody::from_stream(slowly(CHUNKS, handler))).unwrap()
+            }
+        }),
+    )
+}
+
+/// Attempts in flight, in back-off and beside each other: whatever is there when the call is given up.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_sent_again_and_hedged() {
+    const SETTINGS: &str = ", retry: { retry_on: [5xx], num_retries: 2, require_idempotent: false, retry_back_off: { \
+        base_interval: 40ms, max_interval: 40ms, jitter: equal } }, hedge: { delay: 20ms, max_extra_load_percent: 99, \
+        require_idempotent: false }";
+    for protocol in ["http2", "http1"] {
+        for upload in [Upload::Whole, Upload::Streamed] {
+            let alive = Alive::default();
+            let app = moody(alive.clone());
+            let world = world_of(protocol, SETTINGS, alive, app).await;
+            dropped_in(world, protocol, upload).await;
+        }
+    }
+}
+
+/// Calls that stand in the line at `max_requests`, in each order and at each moment: nobody behind them is forgotten.
+#[tokio::test(start_paused = true)]
+async fn calls_that_wait_for_their_turn() {
+    for queue in ["fifo", "lifo", "codel"] {
+        let alive = Alive::default();
+        let settings =
+            format!(", timeouts: {{ limit_wait: 10s }}, circuit_breakers: {{ max_requests: 1, queue: {queue} }}");
+        let app = app(alive.clone());
+        let mut world = world_of("http2", &settings, alive, app).await;
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        for polls in 1..40 {
+            // One is in flight and three wait; one of those is given up after so many polls, then all.
+            let mut calls: Vec<_> =
+                (0..4).map(|_| Some(Box::pin(world.client.call(world.request(Upload::Whole))))).collect();
+            for step in 0..polls {
+                for call in &mut calls {
+                    if call.as_mut().is_some_and(|call| call.as_mut().poll(&mut cx).is_ready()) {
+                        *call = None;
+                    }
+                }
+                if step == 0 {
+                    assert_eq!(world.held()[..2], [1, 3], "{queue}");
+                }
+                tokio::time::sleep(STEP / 2).await;
+            }
+            calls[2] = None;
+            tokio::time::sleep(STEP / 2).await;
+            drop(calls);
+            assert_eq!(world.held(), [0; 4], "{queue}, {polls}");
+        }
+        assert_eq!(world.drop_after(Upload::Whole, usize::MAX).await, Reached::End, "{queue}");
+    }
 }
 
 /// Calls that wait for a connection, and calls that nobody polls.

@@ -309,7 +309,8 @@ async fn hedges_of_all_hops_draw_on_the_allowance_of_the_tree() {
                 most = most.max(world.leaf_attempts() - begun);
                 assert!(
                     (1..=3).contains(&(world.leaf_attempts() - begun)),
-                    "{length} hops, {status} after {after} ms, call {call}: {}", world.leaf_attempts() - begun
+                    "{length} hops, {status} after {after} ms, call {call}: {}",
+                    world.leaf_attempts() - begun
                 );
                 assert_eq!(ended.is_ok_and(|response| response.status() == 200), status == 200);
                 tokio::time::sleep(Duration::from_secs(30)).await;
