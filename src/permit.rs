@@ -8,6 +8,7 @@
 mod ages;
 mod queue;
 
+pub(crate) use self::queue::Queue;
 pub use self::queue::QueueOrder;
 
 use std::{
@@ -18,10 +19,7 @@ use std::{
     time::Duration,
 };
 
-use self::{
-    ages::{Ages, Returned, Young},
-    queue::Queue,
-};
+use self::ages::{Ages, Returned, Young};
 use crate::rt::{
     self, Instant,
     sync::{

@@ -22,8 +22,9 @@ pub struct BreakerPolicy {
     /// Upgraded connections, event streams and whatever is open for 30 s (found within 5 s more): they leave
     /// `max_requests`, as far as there is room here. Default 100,000.
     pub max_streams: u32,
-    /// In which order calls are served that wait for `max_requests`, by `timeouts.limit_wait`. Default first come, first
-    /// served.
+    /// In which order calls are served that wait for `max_requests`, by `timeouts.limit_wait`, or until they can be sent, by
+    /// `timeouts.connect_wait`. Default first come, first served. A call whose remaining time is less than half of the
+    /// calls take does not wait.
     pub queue: QueueOrder,
 }
 

@@ -145,6 +145,9 @@ impl Cluster {
         if limit.is_zero() {
             return State::Refused(Some(self.over_limit(limit)));
         }
+        if let Some(error) = self.too_late_to_wait(cx.deadline) {
+            return State::Refused(Some(error));
+        }
         let Some(pending) = self.pending.try_acquire() else { return State::Refused(Some(self.too_many_wait())) };
         let (cluster, tried, deadline) = (Arc::clone(self), cx.tried.clone(), cx.deadline);
         let owned = Ask { tried: &[], ..ask(&request, &cx) };

@@ -16,7 +16,7 @@ impl Cluster {
         let news = if holds { endpoint.availability.set(flag) } else { endpoint.availability.clear(flag) };
         if news {
             self.assess();
-            self.changed.notify_waiters();
+            self.tell_waiting();
             if !holds && endpoint.availability.is_clear() {
                 self.begin_slowly(&endpoint.warmth);
             }
@@ -44,7 +44,7 @@ impl Cluster {
                 // Before the states are read: what changes from here on is counted by the next.
                 this.assessing.store(false, SeqCst);
                 this.table.load().assess(&this.home);
-                this.changed.notify_waiters();
+                this.tell_waiting();
             });
         }
     }

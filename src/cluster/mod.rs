@@ -18,6 +18,7 @@ mod endpoint;
 mod health;
 mod home;
 mod level;
+mod line;
 mod lines;
 mod mirror;
 mod observe;
@@ -53,6 +54,7 @@ use tokio::sync::Notify;
 use self::{
     asked::{connections, went_to},
     check::{Boards, CheckSeries},
+    line::Line,
     observe::AttemptSeries,
     outlier::OutlierSeries,
     table::Table,
@@ -103,6 +105,8 @@ pub(crate) struct Cluster {
     pending: Arc<Limit>,
     streams: Arc<Limit>,
     connections: Arc<ConnectionLimit>,
+    /// Calls that wait until they can be sent.
+    line: Line,
     /// Woken when an endpoint changes its state, a table is published, or a stream ends while somebody waits.
     changed: Notify,
     waiting: Arc<AtomicU32>,
@@ -160,6 +164,7 @@ impl Cluster {
             pending: Limit::new(limits.max_pending_requests),
             streams: Limit::new(limits.max_streams),
             connections: ConnectionLimit::new(limits.max_connections),
+            line: Line::default(),
             changed: Notify::new(),
             waiting: Arc::default(),
             connecting: Arc::default(),
@@ -183,6 +188,7 @@ impl Cluster {
             this: Weak::clone(this),
         });
         cluster.requests.set_order(limits.queue);
+        cluster.line.set_order(limits.queue);
         home.join(Arc::downgrade(&cluster));
         cluster
     }
@@ -248,6 +254,12 @@ impl Cluster {
         }
     }
 
+    /// Something changed that calls may wait for.
+    fn tell_waiting(&self) {
+        self.line.changed();
+        self.changed.notify_waiters();
+    }
+
     /// Ends background work. Calls in flight run on.
     pub(crate) fn close(&self) {
         let members = std::mem::take(&mut *self.members.lock().unwrap_or_else(PoisonError::into_inner));
@@ -257,7 +269,7 @@ impl Cluster {
             self.home.set_peers(Default::default());
         }
         self.table.store(Arc::new(Table::closed()));
-        self.changed.notify_waiters();
+        self.tell_waiting();
     }
 }
 

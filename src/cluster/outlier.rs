@@ -221,7 +221,7 @@ impl Cluster {
             self.follow(endpoint, change, now);
         } else {
             // Another call may be it.
-            self.changed.notify_waiters();
+            self.tell_waiting();
         }
         self.wake();
     }

@@ -144,6 +144,7 @@ impl Cluster {
         let limits = &spec.circuit_breakers;
         self.requests.set_max(limits.max_requests);
         self.requests.set_order(limits.queue);
+        self.line.set_order(limits.queue);
         self.pending.set_max(limits.max_pending_requests);
         self.streams.set_max(limits.max_streams);
         self.connections.set_max(limits.max_connections);
@@ -200,7 +201,7 @@ impl Cluster {
         if let Some(peers) = peers {
             self.home.set_peers(peers);
         }
-        self.changed.notify_waiters();
+        self.tell_waiting();
     }
 
     fn table(&self, members: &Members, policy: &ServiceSpec, selectors: &[Option<Labels>]) -> Table {

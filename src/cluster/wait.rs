@@ -12,6 +12,7 @@ use super::{
     Cluster, SubsetId,
     asked::{Went, connections, went_to},
     endpoint::Endpoint,
+    line::Word,
     outlier::Probe,
     table::{Census, Choice},
 };
@@ -179,27 +180,63 @@ impl Cluster {
                 ),
             ));
         };
+        if let Some(error) = self.too_late_to_wait(ask.deadline) {
+            return Err(error);
+        }
         let limit = self.policy.load().timeouts.connect_wait;
         self.wait_free(ask, limit).await
     }
 
+    /// Why a call that would have to wait need not: it would come back too late whenever it is sent.
+    pub(super) fn too_late_to_wait(&self, deadline: Option<Instant>) -> Option<Error> {
+        let left = deadline?.saturating_duration_since(rt::now());
+        let median = self.watch.latency.read();
+        (left < median).then(|| {
+            let message = format!(
+                "only {left:.0?} are left of the call's time, and half of the calls to `{}` take {median:.0?} or longer: \
+                 it does not wait in line for nothing",
+                self.name
+            );
+            Error::new(Code::Overflow, message)
+        })
+    }
+
     /// Waits until a request can be sent, at most `limit`, without a place among the calls that wait.
     pub(super) async fn wait_free(self: &Arc<Self>, ask: Ask<'_>, limit: Duration) -> Result<Chosen, Error> {
-        let deadline = rt::now() + limit;
+        let begun = rt::now();
+        let end = begun + limit;
         let _waiting = Waiting::new(self);
+        let place = self.line.enter(ask, ask.deadline.into_iter().chain([end]).min(), begun);
         loop {
             let changed = self.changed.notified();
             let mut changed = std::pin::pin!(changed);
             // Subscribed before the state is read again, so that no change is lost in between.
             changed.as_mut().enable();
-            let reason = match self.try_ready(ask) {
-                Ready::Go(chosen) => return Ok(chosen),
-                Ready::Fail(error) => return Err(error),
-                Ready::Wait(reason) => reason,
-            };
-            if rt::timeout(deadline.saturating_duration_since(rt::now()), changed).await.is_none() {
-                return Err(self.gave_up(&reason, limit));
+            self.offer_turns();
+            let word = place.word();
+            let left = end.saturating_duration_since(rt::now());
+            match word {
+                Some(Word::Go(chosen)) => return Ok(chosen),
+                Some(Word::Fail(error)) => return Err(error),
+                Some(Word::Late) => return Err(self.sent_away(rt::now().saturating_duration_since(begun))),
+                None if left.is_zero() => break,
+                None => {}
             }
+            let news = async {
+                tokio::select! {
+                    biased;
+                    () = place.told() => {}
+                    () = changed => {}
+                }
+            };
+            // What was told in the last moment counts.
+            let _ = rt::timeout(left, news).await;
+        }
+        drop(place);
+        match self.try_ready(ask) {
+            Ready::Go(chosen) => Ok(chosen),
+            Ready::Fail(error) => Err(error),
+            Ready::Wait(reason) => Err(self.gave_up(&reason, rt::now().saturating_duration_since(begun))),
         }
     }
 
@@ -240,6 +277,15 @@ impl Cluster {
         }
     }
 
+    fn sent_away(&self, waited: Duration) -> Error {
+        let message = format!(
+            "waited {waited:?} for a connection to `{}`: more calls come than are served, and its `queue` sends away who has \
+             waited for long; add endpoints, or call less at a time",
+            self.name
+        );
+        Error::new(Code::Overflow, message)
+    }
+
     fn gave_up(&self, reason: &Reason, waited: Duration) -> Error {
         let (code, next) = match reason {
             Reason::Unknown => (Code::ConfigNotReady, "look at the status of its endpoint sources"),
@@ -268,7 +314,7 @@ impl Cluster {
                 self.assess();
             }
         }
-        self.changed.notify_waiters();
+        self.tell_waiting();
     }
 }
 

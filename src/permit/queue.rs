@@ -1,4 +1,4 @@
-//! In which order those who wait for a permit are served, and who is sent away.
+//! In which order those who wait are served, and who is sent away.
 //!
 //! No clock and no wakers: an entry is whatever is handed in.
 
@@ -6,7 +6,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use crate::rt::Instant;
 
-/// In which order calls that wait at a limit are served.
+/// In which order calls that wait at a limit, or for a connection, are served.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[non_exhaustive]
 pub enum QueueOrder {
@@ -43,7 +43,7 @@ impl QueueOrder {
 
 /// Those who wait.
 #[derive(Debug)]
-pub(super) struct Queue<T> {
+pub(crate) struct Queue<T> {
     order: QueueOrder,
     /// The oldest first.
     waiting: VecDeque<Waiter<T>>,
@@ -68,12 +68,12 @@ impl<T> Default for Queue<T> {
 }
 
 impl<T> Queue<T> {
-    pub(super) fn set_order(&mut self, order: QueueOrder) {
+    pub(crate) fn set_order(&mut self, order: QueueOrder) {
         self.order = order;
     }
 
     /// Enters; the number to leave by.
-    pub(super) fn enter(&mut self, entry: T, until: Option<Instant>, now: Instant) -> u64 {
+    pub(crate) fn enter(&mut self, entry: T, until: Option<Instant>, now: Instant) -> u64 {
         let id = self.next;
         self.next += 1;
         self.waiting.push_back(Waiter { id, since: now, until, entry });
@@ -82,14 +82,14 @@ impl<T> Queue<T> {
     }
 
     /// Leaves, if it is still there.
-    pub(super) fn leave(&mut self, id: u64) {
+    pub(crate) fn leave(&mut self, id: u64) {
         if let Some(at) = self.waiting.iter().position(|waiter| waiter.id == id) {
             self.waiting.remove(at);
             self.rest();
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
@@ -100,7 +100,7 @@ impl<T> Queue<T> {
     }
 
     /// Takes out those for whom a permit comes too late.
-    pub(super) fn sent_away(&mut self, now: Instant) -> Vec<T> {
+    pub(crate) fn sent_away(&mut self, now: Instant) -> Vec<T> {
         let overloaded = self.is_overloaded(now);
         let late = |waiter: &Waiter<T>| {
             waiter.until.is_some_and(|until| until <= now)
@@ -116,11 +116,35 @@ impl<T> Queue<T> {
     }
 
     /// Takes out whoever is served next.
-    pub(super) fn serve(&mut self, now: Instant) -> Option<T> {
+    pub(crate) fn serve(&mut self, now: Instant) -> Option<T> {
         let newest = self.order == QueueOrder::Lifo || self.is_overloaded(now);
         let next = if newest { self.waiting.pop_back() } else { self.waiting.pop_front() };
         self.rest();
         next.map(|waiter| waiter.entry)
+    }
+
+    /// Offers a turn to each, whoever is served next first; takes out those that took it.
+    pub(crate) fn offer(&mut self, now: Instant, mut takes: impl FnMut(&T) -> bool) {
+        if self.order == QueueOrder::Lifo || self.is_overloaded(now) {
+            let mut kept = VecDeque::with_capacity(self.waiting.len());
+            while let Some(waiter) = self.waiting.pop_back() {
+                if !takes(&waiter.entry) {
+                    kept.push_front(waiter);
+                }
+            }
+            self.waiting = kept;
+        } else {
+            self.waiting.retain(|waiter| !takes(&waiter.entry));
+        }
+        self.rest();
+    }
+
+    /// What they waited for until now was no queue.
+    pub(crate) fn restart(&mut self, now: Instant) {
+        for waiter in &mut self.waiting {
+            waiter.since = now;
+        }
+        self.busy_since = (!self.waiting.is_empty()).then_some(now);
     }
 
     fn rest(&mut self) {
@@ -196,6 +220,41 @@ mod tests {
     }
 
     #[test]
+    fn turns_are_offered_in_the_order_of_service_and_who_takes_none_stays() {
+        for (order, expected) in [(QueueOrder::Fifo, [0, 1, 2, 3]), (QueueOrder::Lifo, [3, 2, 1, 0])] {
+            let (mut queue, now) = queue(order);
+            for n in 0..4 {
+                queue.enter(n, None, now + MS * n);
+            }
+            let mut offered = Vec::new();
+            queue.offer(now + MS * 10, |n| {
+                offered.push(*n);
+                n % 2 == 1
+            });
+            assert_eq!(offered, expected, "{order:?}");
+            offered.clear();
+            queue.offer(now + MS * 10, |n| {
+                offered.push(*n);
+                true
+            });
+            assert_eq!(offered, expected.into_iter().filter(|n| n % 2 == 0).collect::<Vec<_>>(), "{order:?}");
+            assert!(queue.is_empty() && queue.busy_since.is_none());
+        }
+    }
+
+    #[test]
+    fn what_was_no_queue_does_not_count_as_one() {
+        let (mut queue, now) = queue(QueueOrder::Codel);
+        for n in 0..3 {
+            queue.enter(n, Some(now + MS * 3_000), now);
+        }
+        queue.restart(now + MS * 2_000);
+        assert!(queue.sent_away(now + MS * 2_099).is_empty());
+        assert_eq!(queue.serve(now + MS * 2_099), Some(0));
+        assert_eq!(queue.sent_away(now + MS * 2_100), [1, 2]);
+    }
+
+    #[test]
     fn whoever_leaves_is_not_served() {
         let (mut queue, now) = queue(QueueOrder::Fifo);
         let first = queue.enter(0, None, now);
@@ -210,7 +269,7 @@ mod tests {
         #[test]
         fn nobody_is_lost_or_served_twice(
             order in 0usize..3,
-            steps in proptest::collection::vec((0u8..4, 0u32..30), 1..300),
+            steps in proptest::collection::vec((0u8..5, 0u32..30), 1..300),
         ) {
             let order = [QueueOrder::Fifo, QueueOrder::Lifo, QueueOrder::Codel][order];
             let (mut queue, mut now) = queue(order);
@@ -223,6 +282,11 @@ mod tests {
                         entered += 1;
                     }
                     2 => seen.extend(queue.sent_away(now).into_iter().chain(queue.serve(now))),
+                    3 => queue.offer(now, |n| {
+                        let takes = n % 3 == 0;
+                        seen.extend(takes.then_some(*n));
+                        takes
+                    }),
                     _ => {
                         let id = u64::from(millis) % u64::from(entered.max(1));
                         let before = queue.waiting.len();

@@ -72,6 +72,11 @@ async fn a_cancelled_call_makes_room_for_one_that_waits_for_its_connection() {
 
 /// A service that works on one call at a time for 100 ms, and the paths it saw.
 async fn one_at_a_time(queue: &str) -> (Mesh, Mesh, Arc<Mutex<Vec<String>>>) {
+    let limits = format!("timeouts: {{ limit_wait: 10s }}, circuit_breakers: {{ max_requests: 1, {queue} }}");
+    one_at_a_time_by(&limits).await
+}
+
+async fn one_at_a_time_by(limits: &str) -> (Mesh, Mesh, Arc<Mutex<Vec<String>>>) {
     let network = Network::new();
     let seen = Arc::<Mutex<Vec<String>>>::default();
     let paths = Arc::clone(&seen);
@@ -81,10 +86,7 @@ async fn one_at_a_time(queue: &str) -> (Mesh, Mesh, Arc<Mutex<Vec<String>>>) {
     }));
     let server = Mesh::builder("s").network(&network).build().await.unwrap();
     tokio::spawn(server.listen("memory:s").await.unwrap().serve(app).into_future());
-    let yaml = format!(
-        "services: {{ s: {{ endpoints: {{ static: [\"memory:s\"] }}, timeouts: {{ limit_wait: 10s }}, \
-         circuit_breakers: {{ max_requests: 1, {queue} }} }} }}"
-    );
+    let yaml = format!("services: {{ s: {{ endpoints: {{ static: [\"memory:s\"] }}, {limits} }} }}");
     let mesh = Mesh::builder("c").network(&network).config_str(&yaml).build().await.unwrap();
     mesh.client("s").wait_ready(Duration::from_secs(1)).await.unwrap();
     (server, mesh, seen)
@@ -92,18 +94,27 @@ async fn one_at_a_time(queue: &str) -> (Mesh, Mesh, Arc<Mutex<Vec<String>>>) {
 
 #[tokio::test(start_paused = true)]
 async fn calls_that_wait_for_max_requests_are_served_in_the_order_of_the_queue() {
+    served_in_order("timeouts: { limit_wait: 10s }, circuit_breakers: { max_requests: 1, ").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_wait_for_a_connection_are_served_in_the_order_of_the_queue() {
+    served_in_order("protocol: http1, circuit_breakers: { max_connections: 1, ").await;
+}
+
+async fn served_in_order(limits: &str) {
     for (queue, order) in [
         ("queue: fifo", ["/0", "/1", "/2", "/3"]),
         ("queue: lifo", ["/0", "/3", "/2", "/1"]),
         ("queue: codel", ["/0", "/1", "/2", "/3"]),
     ] {
-        let (_server, mesh, seen) = one_at_a_time(queue).await;
+        let (_server, mesh, seen) = one_at_a_time_by(&format!("{limits}{queue} }}")).await;
         let client = mesh.client("s");
         let mut calls = Vec::new();
         for n in 0..4 {
             calls.push(tokio::spawn(client.get(format!("/{n}")).send()));
             // As soon as it waits, the next comes.
-            while status_of(&mesh, "s").requests.0 + status_of(&mesh, "s").pending.0 <= n {
+            while status_of(&mesh, "s").endpoints[0].in_flight + status_of(&mesh, "s").pending.0 <= n {
                 tokio::task::yield_now().await;
             }
         }
@@ -141,4 +152,68 @@ async fn calls_that_wait_count_as_pending_and_leave_with_their_deadline() {
     assert!(first.await.unwrap().is_ok() && patient.await.unwrap().is_ok());
     assert_eq!(*seen.lock().unwrap(), ["/first", "/patient"]);
     assert_eq!((status_of(&mesh, "s").pending.0, status_of(&mesh, "s").requests.0), (0, 0));
+}
+
+/// What takes long before anything is connected is no queue that stands.
+#[tokio::test(start_paused = true)]
+async fn nobody_is_sent_away_for_having_waited_for_the_first_connection() {
+    let world = sinew::testing::World::seeded(21)
+        .service("s", 2, |_| Router::new().route("/", get(|| async { "served" })))
+        .configure(|builder| {
+            builder.config_str("services: { s: { protocol: http2, circuit_breakers: { queue: codel } } }")
+        })
+        .start()
+        .await
+        .unwrap();
+    for instance in world.instances("s") {
+        instance.fault(sinew::testing::Fault::Silent);
+    }
+    let client = world.client("s");
+    let calls: Vec<_> = (0..50).map(|_| tokio::spawn(client.get("/").send())).collect();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(status_of(world.mesh(), "s").pending.0, 50);
+    world.instance("s-0").heal();
+    for call in calls {
+        assert_eq!(call.await.unwrap().unwrap().status(), 200);
+    }
+}
+
+/// Half of the calls take 100 ms: whoever has less has no use for a place.
+#[tokio::test(start_paused = true)]
+async fn a_call_without_time_enough_for_half_of_the_calls_does_not_wait() {
+    for limits in [
+        "timeouts: { limit_wait: 10s }, circuit_breakers: { max_requests: 1 }",
+        "protocol: http1, circuit_breakers: { max_connections: 1 }",
+    ] {
+        // Times are kept where there are endpoints to tell apart.
+        let two = format!("{limits}, outlier_detection: {{ interval: 10s }}");
+        let network = Network::new();
+        let app = Router::new().route("/", get(|| async { tokio::time::sleep(Duration::from_millis(100)).await }));
+        let server = Mesh::builder("s").network(&network).build().await.unwrap();
+        for name in ["memory:a", "memory:b"] {
+            let served = server.listen(name).await.unwrap().serve(app.clone());
+            tokio::spawn(served.into_future());
+        }
+        let yaml = format!("services: {{ s: {{ endpoints: {{ static: [\"memory:a\", \"memory:b\"] }}, {two} }} }}");
+        let mesh = Mesh::builder("c").network(&network).config_str(&yaml).build().await.unwrap();
+        let client = mesh.client("s");
+        client.wait_ready(Duration::from_secs(1)).await.unwrap();
+        for _ in 0..20 {
+            assert_eq!(client.get("/").send().await.unwrap().status(), 200);
+        }
+        let busy: Vec<_> = (0..2).map(|_| tokio::spawn(client.get("/").send())).collect();
+        tokio::task::yield_now().await;
+        while status_of(&mesh, "s").endpoints.iter().map(|endpoint| endpoint.in_flight).sum::<u32>() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let begun = tokio::time::Instant::now();
+        let error = client.get("/").timeout(Duration::from_millis(60)).send().await.unwrap_err();
+        assert_eq!((error.code(), begun.elapsed()), (sinew::Code::Overflow, Duration::ZERO), "{limits}: {error}");
+        assert!(error.message().contains("half of the calls"), "{error}");
+        let patient = client.get("/").timeout(Duration::from_millis(350)).send().await;
+        assert_eq!(patient.unwrap().status(), 200, "{limits}");
+        for call in busy {
+            assert_eq!(call.await.unwrap().unwrap().status(), 200, "{limits}");
+        }
+    }
 }

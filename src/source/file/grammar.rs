@@ -267,7 +267,7 @@ fn circuit_breakers(at: Cursor<'_, '_, '_>) -> Option<PartialBreakers> {
         ),
         queue: fields.field(
             "queue",
-            "In which order calls that wait by `timeouts.limit_wait` are served: `fifo` (default), `lifo`, or `codel`, which \
+            "In which order calls that wait by `timeouts.limit_wait` or `connect_wait` are served: `fifo` (default), `lifo`, or `codel`, which \
              is `fifo` until somebody has waited for 100ms without a break, then `lifo` that sends away after 5ms.",
             |at| {
                 use crate::breaker::QueueOrder as Q;
