@@ -8,6 +8,7 @@ use sinew::model::Protocol;
 use super::{
     echo,
     side::{Rig, Side, Variant},
+    sidecar::Sidecars,
 };
 
 /// `{h1|h2|grpc}/{0|1024}/c{1|64|256}/{ct|mt}[/mtls]`
@@ -48,6 +49,16 @@ impl Case {
             }
         }
         all
+    }
+
+    /// Those that can also go through sidecars.
+    pub(crate) fn beside_sidecars(&self) -> bool {
+        matches!(self.wire, Wire::H2) && self.mtls
+    }
+
+    /// The same calls through sidecars; `None` if there are none.
+    pub(crate) fn sidecars(&self) -> Option<Sidecars> {
+        Sidecars::start(self.runtime, Bytes::from(vec![b'x'; self.bytes]), self.callers)
     }
 
     /// Connects one side, in a runtime of its own.

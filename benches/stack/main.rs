@@ -6,6 +6,7 @@
 //! cargo bench --bench stack -- --case grpc/1024 --rounds 10 --seconds 5
 //! cargo bench --bench stack -- --test                              # a few calls of each case
 //! cargo bench --bench stack -- --case h2/1024/c64/ct --profile sinew    # one side alone, for a profiler
+//! cargo bench --bench stack -- --case c64 --sidecars               # beside two Envoys, where there is one to run
 //! ```
 //!
 //! A case is `{h1|h2|grpc}/{0|1024}/c{1|64|256}/{ct|mt}[/mtls]`: protocol, bytes each way, callers in a closed loop, the
@@ -23,8 +24,12 @@ mod case;
 #[allow(unused_imports, reason = "shared with the gates")]
 #[path = "../support/echo/mod.rs"]
 mod echo;
+#[allow(dead_code, reason = "shared with the interop tests")]
+#[path = "../../tests/interop/peer.rs"]
+mod peer;
 mod report;
 mod side;
+mod sidecar;
 
 use std::{
     process::ExitCode,
@@ -35,7 +40,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use self::{
     case::Case,
-    report::{Header, Report},
+    report::{Beside, Header, Report},
     side::{Round, Side, Variant},
 };
 
@@ -58,6 +63,10 @@ fn main() -> ExitCode {
     allow_sockets();
     match options.mode {
         Mode::Test => cases.iter().for_each(|case| case.check()),
+        Mode::Sidecars => {
+            Beside::header();
+            cases.into_iter().filter(Case::beside_sidecars).try_for_each(|case| beside(case, &options));
+        }
         Mode::Profile(variant) => cases.iter().for_each(|case| profile(*case, variant, &options)),
         Mode::Table | Mode::Json => {
             let header = Header { rounds: options.rounds, seconds: options.seconds, clock: clock_cost() };
@@ -81,6 +90,15 @@ fn measure(case: Case, options: &Options) -> Report {
         rounds.push(if round % 2 == 0 { (first, second) } else { (second, first) });
     }
     Report { case, rounds, counted }
+}
+
+/// `None` if there are no sidecars.
+fn beside(case: Case, options: &Options) -> Option<()> {
+    let mut sides: [Box<dyn Side>; 3] =
+        [case.side(Variant::Bare), case.side(Variant::Sinew), Box::new(case.sidecars()?)];
+    let rounds = (0..options.rounds).map(|_| sides.each_mut().map(|side| one_round(&mut **side, options))).collect();
+    Beside { case, rounds }.print();
+    Some(())
 }
 
 /// A warm-up of a tenth, then the round.
@@ -115,7 +133,7 @@ fn allow_sockets() {
     }
 }
 
-const USAGE: &str = "usage: cargo bench --bench stack -- [--json] [--case FILTER] [--rounds N] [--seconds S] [--profile bare|sinew] [--test]";
+const USAGE: &str = "usage: cargo bench --bench stack -- [--json] [--case FILTER] [--rounds N] [--seconds S] [--profile bare|sinew] [--sidecars] [--test]";
 
 #[derive(Clone, Copy, PartialEq)]
 enum Mode {
@@ -123,6 +141,7 @@ enum Mode {
     Json,
     Test,
     Profile(Variant),
+    Sidecars,
 }
 
 struct Options {
@@ -142,6 +161,7 @@ impl Options {
                 // Cargo adds it.
                 "--bench" => {}
                 "--json" => options.mode = Mode::Json,
+                "--sidecars" => options.mode = Mode::Sidecars,
                 "--test" => options.mode = Mode::Test,
                 "--profile" => options.mode = Mode::Profile(value()?.parse()?),
                 "--case" => options.case = value()?,

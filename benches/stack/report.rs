@@ -143,6 +143,38 @@ impl Report {
     }
 }
 
+/// What stands beside the bare connection: sinew, and two sidecars. A round of each, one after the other.
+pub(crate) struct Beside {
+    pub(crate) case: Case,
+    pub(crate) rounds: Vec<[Round; 3]>,
+}
+
+impl Beside {
+    pub(crate) fn header() {
+        println!(
+            "what both stacks add to a bare hyper connection with mutual TLS, and what two Envoys add; CPU us/call\n\n\
+             {:<18} | {:>7} {:>7} {:>8} | {:>7} {:>8} | share (a thirtieth is 0.033)",
+            "case", "bare", "sinew", "sidecars", "added", "by those"
+        );
+    }
+
+    pub(crate) fn print(&self) {
+        let of = |at: usize| median(self.rounds.iter().map(|round| round[at].cpu_us_per_call));
+        let added =
+            |at: usize| median(self.rounds.iter().map(|round| round[at].cpu_us_per_call - round[0].cpu_us_per_call));
+        println!(
+            "{:<18} | {:>7.2} {:>7.2} {:>8.2} | {:>+7.2} {:>+8.2} | {:>6.3}",
+            self.case,
+            of(0),
+            of(1),
+            of(2),
+            added(1),
+            added(2),
+            added(1) / added(2)
+        );
+    }
+}
+
 fn cpu_ratio(bare: &Round, sinew: &Round) -> f64 {
     sinew.cpu_us_per_call / bare.cpu_us_per_call
 }

@@ -79,6 +79,12 @@ impl Running {
         Self(command.spawn().unwrap())
     }
 
+    /// Its process id.
+    #[allow(dead_code, reason = "a bench asks")]
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Sends it a signal: `STOP`, `CONT`.
     pub fn signal(&self, name: &str) {
         let told = Command::new("kill").args([&format!("-{name}"), &self.0.id().to_string()]).status().unwrap();

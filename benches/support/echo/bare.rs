@@ -77,26 +77,40 @@ pub(crate) async fn bare_http1(callers: usize, mtls: bool) -> Result<Vec<Http1>,
     Ok(made)
 }
 
+async fn http2_server<I: Bytestream>(io: I) {
+    let mut server = server2::Builder::new(TokioExecutor::new());
+    // As many streams as the stacks allow, so that c=256 waits for none in either variant.
+    server.max_concurrent_streams(1024);
+    let _ = server.serve_connection(TokioIo::new(io), service_fn(answer)).await;
+}
+
+async fn http2_caller<I: Bytestream>(io: I) -> Result<Http2, BoxError> {
+    let (send, connection) = http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(io)).await?;
+    tokio::spawn(connection);
+    Ok(Http2(send))
+}
+
 /// hyper's client and server over one connection.
 pub(crate) async fn bare_http2(callers: usize, mtls: bool) -> Result<Vec<Http2>, BoxError> {
-    async fn connection<I: Bytestream>(io: I) {
-        let mut server = server2::Builder::new(TokioExecutor::new());
-        // As many streams as the stacks allow, so that c=256 waits for none in either variant.
-        server.max_concurrent_streams(1024);
-        let _ = server.serve_connection(TokioIo::new(io), service_fn(answer)).await;
-    }
-    async fn caller<I: Bytestream>(io: I) -> Result<Http2, BoxError> {
-        let (send, connection) = http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(io)).await?;
-        tokio::spawn(connection);
-        Ok(Http2(send))
-    }
     let tls = ends(mtls, b"h2")?;
-    let addr = serve(tls.clone(), connection, connection).await?;
+    let addr = serve(tls.clone(), http2_server, http2_server).await?;
     let caller = match &tls {
-        None => caller(connect(addr).await?).await?,
-        Some(tls) => caller(tls.connect(addr).await?).await?,
+        None => http2_caller(connect(addr).await?).await?,
+        Some(tls) => http2_caller(tls.connect(addr).await?).await?,
     };
     Ok(vec![caller; callers])
+}
+
+/// hyper's client and server, plain, with something between them that is told where the server is.
+pub(crate) async fn http2_through<F>(
+    callers: usize,
+    between: impl FnOnce(SocketAddr) -> F,
+) -> Result<Vec<Http2>, BoxError>
+where
+    F: Future<Output = Result<SocketAddr, BoxError>>,
+{
+    let addr = between(serve(None, http2_server, http2_server).await?).await?;
+    Ok(vec![http2_caller(connect(addr).await?).await?; callers])
 }
 
 /// tonic's channel and server over one connection.

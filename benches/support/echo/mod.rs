@@ -17,7 +17,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 
 pub(crate) use self::{
-    bare::{bare_grpc, bare_http1, bare_http2},
+    bare::{bare_grpc, bare_http1, bare_http2, http2_through},
     mesh::{http_of, http_with, mesh_grpc, mesh_http, raw_client},
 };
 
