@@ -11,6 +11,8 @@ mod istio;
 mod tree;
 
 #[cfg(test)]
+mod compiled;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod vectors;

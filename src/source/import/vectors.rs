@@ -42,15 +42,15 @@ struct Suite {
 /// A request, or a connection. What is not said is the same for all.
 #[derive(Deserialize, Debug)]
 #[serde(deny_unknown_fields, default)]
-struct Asked {
-    connection: bool,
-    principal: Option<String>,
-    peer: IpAddr,
-    local: SocketAddr,
+pub(super) struct Asked {
+    pub(super) connection: bool,
+    pub(super) principal: Option<String>,
+    pub(super) peer: IpAddr,
+    pub(super) local: SocketAddr,
     server_name: Option<String>,
     host: String,
-    method: String,
-    path: String,
+    pub(super) method: String,
+    pub(super) path: String,
     /// In place of `path`: with all that may follow it.
     target: Option<String>,
     /// How the path is made canonical before.
@@ -99,40 +99,56 @@ fn level(name: &str) -> PathNormalization {
     *PathNormalization::ALL.iter().find(|level| level.as_str() == name).unwrap()
 }
 
+impl Asked {
+    /// What rules see of it.
+    pub(super) fn view<T>(&self, look: impl FnOnce(&View<'_>) -> T) -> T {
+        let target = self.target.as_deref().unwrap_or(&self.path);
+        self.view_of(target.split('?').next().unwrap(), &self.header_map(), look)
+    }
+
+    fn header_map(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &self.headers {
+            headers.append(HeaderName::try_from(name).unwrap(), HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    fn view_of<T>(&self, path: &str, headers: &HeaderMap, look: impl FnOnce(&View<'_>) -> T) -> T {
+        let token = self.token.as_ref().map(|claims| {
+            let claims = claims.as_object().unwrap().clone();
+            Token::new(claims["iss"].as_str().unwrap().into(), claims, ["custom_scope".into(), "teams".into()].into())
+        });
+        let method = Method::from_bytes(self.method.as_bytes()).unwrap();
+        let peer = self.peer.to_canonical();
+        look(&View {
+            principal: self.principal.as_deref(),
+            in_process: false,
+            peer: Some(peer),
+            client: Some(peer),
+            token: token.as_ref(),
+            api_key: None,
+            local: Some(self.local),
+            server_name: self.server_name.as_deref(),
+            http: (!self.connection).then(|| HttpView {
+                authority: Some(Authority::parse(&self.host, Some("http")).unwrap()),
+                method: &method,
+                path: Some(path),
+                target: Some(self.target.as_deref().unwrap_or(&self.path)),
+                headers,
+            }),
+            draw: 0,
+        })
+    }
+}
+
 /// What is decided; `None` for a request that has no one meaning.
 fn decide(policies: &[&Policy], asked: &Asked) -> Option<bool> {
-    let mut headers = HeaderMap::new();
-    for (name, value) in &asked.headers {
-        headers.append(HeaderName::try_from(name).unwrap(), HeaderValue::from_str(value).unwrap());
-    }
-    let token = asked.token.as_ref().map(|claims| {
-        let claims = claims.as_object().unwrap().clone();
-        Token::new(claims["iss"].as_str().unwrap().into(), claims, ["custom_scope".into(), "teams".into()].into())
-    });
+    let headers = asked.header_map();
     let target = asked.target.as_deref().unwrap_or(&asked.path);
     let path = match &asked.level {
         None => target.split('?').next().unwrap().to_owned(),
         Some(name) => canonical("GET", target, &[], level(name)).ok()?,
-    };
-    let method = Method::from_bytes(asked.method.as_bytes()).unwrap();
-    let peer = asked.peer.to_canonical();
-    let view = View {
-        principal: asked.principal.as_deref(),
-        in_process: false,
-        peer: Some(peer),
-        client: Some(peer),
-        token: token.as_ref(),
-        api_key: None,
-        local: Some(asked.local),
-        server_name: asked.server_name.as_deref(),
-        http: (!asked.connection).then(|| HttpView {
-            authority: Some(Authority::parse(&asked.host, Some("http")).unwrap()),
-            method: &method,
-            path: Some(&path),
-            target: Some(target),
-            headers: &headers,
-        }),
-        draw: 0,
     };
     let authorizer = if asked.connection {
         Authorizer::of_connections(policies)
@@ -143,7 +159,7 @@ fn decide(policies: &[&Policy], asked: &Asked) -> Option<bool> {
     if authorizer.headers().iter().any(|name| headers.get_all(name).iter().count() > 1) {
         return None;
     }
-    Some(authorizer.decide(&view, &Baseline::Everyone).allowed)
+    Some(asked.view_of(&path, &headers, |view| authorizer.decide(view, &Baseline::Everyone).allowed))
 }
 
 /// The path that rules see, or the part that has no one meaning.
