@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// How many requests meet each pair.
-const REQUESTS: usize = 2_000;
+const REQUESTS: usize = 10_000;
 
 /// All texts that a policy compares with.
 fn texts(value: &Value, found: &mut BTreeSet<String>) {
@@ -30,7 +30,7 @@ fn texts(value: &Value, found: &mut BTreeSet<String>) {
 /// Requests, or connections, made of what the policy is about.
 fn requests(spec: &Value, connection: bool) -> Vec<Asked> {
     let mut found = BTreeSet::new();
-    texts(spec, &mut found);
+    spec.as_array().unwrap().iter().for_each(|policy| texts(&policy["spec"]["rules"], &mut found));
     let texts: Vec<String> = found.into_iter().chain(["other".to_owned()]).collect();
     // Rules name what is no SPIFFE ID; where they name trust domains, an identity has a path besides, as each has.
     let whole = !spec.to_string().contains("rustDomains");
@@ -43,7 +43,7 @@ fn requests(spec: &Value, connection: bool) -> Vec<Asked> {
     while requests.len() < REQUESTS {
         let mut asked = Asked::default();
         asked.connection = connection;
-        for _ in 0..=below(4) {
+        for _ in 0..=below(6) {
             let text = &texts[below(texts.len())];
             match below(9) {
                 0 if whole || text.contains('/') => asked.principal = Some(format!("spiffe://{text}")),
