@@ -34,7 +34,11 @@ pub(super) enum Condition {
     Local(NetMap<()>),
     Port(Box<[u16]>),
     Ports(u16, u32),
-    Test(Box<HeaderTest>),
+    /// With `each` one value by itself is enough, besides all of them joined.
+    Test {
+        test: Box<HeaderTest>,
+        each: bool,
+    },
     PathFolded(Text),
     ServerNameOrEmpty(Text),
     Host(HostSet),
@@ -77,7 +81,7 @@ impl Condition {
             Self::Ports(from, to) => {
                 view.local.is_some_and(|local| local.port() >= *from && u32::from(local.port()) < *to)
             }
-            Self::Test(test) => http(&|http| test_holds(test, http)),
+            Self::Test { test, each } => http(&|http| test_holds(test, http) || *each && value_holds(test, http)),
             Self::ServerNameOrEmpty(text) => text.matches(view.server_name.unwrap_or_default()),
             Self::PathFolded(text) => {
                 http(&|http| http.path.is_some_and(|path| text.matches(&path.to_ascii_lowercase())))
@@ -147,6 +151,16 @@ fn test_holds(test: &HeaderTest, http: &HttpView<'_>) -> bool {
         (_, None) if !test.missing_is_empty => false,
         (tested, value) => tested.holds(&value.unwrap_or_default()) != test.invert,
     }
+}
+
+/// Whether one of several values does by itself.
+#[cold]
+fn value_holds(test: &HeaderTest, http: &HttpView<'_>) -> bool {
+    let HeaderPart::Name(name) = &test.name else { return false };
+    let mut values = http.headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+    !matches!(test.test, ValueTest::Present(_))
+        && !HOP_BY_HOP.contains(&name.as_str())
+        && values.any(|value| test.test.holds(&value) != test.invert)
 }
 
 /// A text, a number, a truth value, or a list that holds one that matches. Writing a number takes no allocation.
@@ -240,7 +254,7 @@ impl Compiler {
             all.push(self.when(when)?);
         }
         for expr in &rule.and {
-            all.push(self.expr(expr)?);
+            all.push(self.expr(expr, self.denies)?);
         }
         if let Some(condition) = &rule.condition {
             let denies = self.denies;
@@ -249,17 +263,18 @@ impl Compiler {
         Some(Condition::All(all.into()))
     }
 
-    fn expr(&self, expr: &Expr) -> Option<Condition> {
-        let all = |exprs: &[Expr]| exprs.iter().map(|expr| self.expr(expr)).collect::<Option<Box<[_]>>>();
+    /// `denies`: what it leads to if it holds.
+    fn expr(&self, expr: &Expr, denies: bool) -> Option<Condition> {
+        let all = |exprs: &[Expr]| exprs.iter().map(|expr| self.expr(expr, denies)).collect::<Option<Box<[_]>>>();
         Some(match expr {
             Expr::All(exprs) => Condition::All(all(exprs)?),
             Expr::Any(exprs) => Condition::Any(all(exprs)?),
-            Expr::Not(expr) => Condition::Not(Box::new(self.expr(expr)?)),
+            Expr::Not(expr) => Condition::Not(Box::new(self.expr(expr, !denies)?)),
             Expr::Source(source) => self.source(source)?,
             Expr::Operation(operation) => self.operation(operation)?,
             Expr::When(when) => self.when(when)?,
             Expr::Identity(texts) => Condition::Principal(TextSet::new(texts)),
-            Expr::Header(test) => Condition::Test(Box::new(test.clone())),
+            Expr::Header(test) => Condition::Test { test: Box::new(test.clone()), each: test.each && denies },
             Expr::PathFolded(text) => Condition::PathFolded(text.clone()),
             Expr::ServerName(text) => Condition::ServerNameOrEmpty(text.clone()),
             Expr::Ports(from, to) => Condition::Ports(*from, *to),

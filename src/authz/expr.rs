@@ -53,6 +53,8 @@ pub(crate) struct HeaderTest {
     pub(crate) invert: bool,
     /// An absent header counts as an empty one.
     pub(crate) missing_is_empty: bool,
+    /// Where it leads to a denial, one value by itself is enough, besides all of them joined.
+    pub(crate) each: bool,
 }
 
 /// What is tested.

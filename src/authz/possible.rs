@@ -49,7 +49,7 @@ impl Condition {
             | Self::ServerName(_)
             | Self::ServerNameOrEmpty(_) => !matches!(known, Known::Addresses),
             Self::Header(name, _) => known.header(name),
-            Self::Test(test) => match &test.name {
+            Self::Test { test, .. } => match &test.name {
                 HeaderPart::Name(name) => known.header(name),
                 HeaderPart::Method | HeaderPart::Authority | HeaderPart::Path => known.is_exchange(),
             },

@@ -337,5 +337,6 @@ fn header(mut fields: Fields) -> Result<Expr> {
         }
         test => test,
     };
-    Ok(Expr::Header(HeaderTest { name, test, invert, missing_is_empty }))
+    // Envoy looks at each value since 1.37, at all of them joined before, and so does gRFC A41: what either denies is denied.
+    Ok(Expr::Header(HeaderTest { name, test, invert, missing_is_empty, each: true }))
 }

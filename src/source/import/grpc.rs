@@ -81,7 +81,13 @@ fn rule(mut fields: Fields, policy: &str, action: Action) -> Result<Rule> {
         header.end()?;
         let test = |text: Text| {
             let test = ValueTest::Text { text, folded: false };
-            Ok(Expr::Header(HeaderTest { name: part(&key, &path)?, test, invert: false, missing_is_empty: false }))
+            Ok(Expr::Header(HeaderTest {
+                name: part(&key, &path)?,
+                test,
+                invert: false,
+                missing_is_empty: false,
+                each: false,
+            }))
         };
         rule.and.push(Expr::Any(values.into_iter().map(test).collect::<Result<_>>()?));
     }

@@ -12,7 +12,8 @@ const EXPLAINED: &[(&str, fn(&str, &Asked) -> bool)] = &[
     ("paths are compared decoded", |policy, asked| {
         asked.uri.contains('%') && policy.matches("urlPath").count() > policy.matches("/elsewhere").count()
     }),
-    // Envoy looks at each value by itself since 1.37, we at all of them joined by commas, as gRFC A41 and older ones do.
+    // Envoy looks at each value by itself since 1.37; we at all of them joined by commas, as gRFC A41 and older ones do, and
+    // at each where that denies.
     ("a header that stands twice", |policy, asked| policy.contains("x-role") && asked.headers.len() == 2),
     // Our rules for hosts mean any port where none is named, and no case: one host has one spelling.
     ("a host has one spelling", |policy, asked| {
