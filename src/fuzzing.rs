@@ -15,6 +15,7 @@ use crate::{
         jose::{Compact, HeaderRules},
         object,
     },
+    authz::audit::{Verifier, sealed},
     canon::{self, PathNormalization},
     classify,
     context::{TraceContext, Wire, decode_grpc_timeout, encode_grpc_timeout},
@@ -42,6 +43,7 @@ pub const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("template", template),
     ("trailers", trailers),
     ("policies", policies),
+    ("audit_log", audit_log),
 ];
 
 /// Splits at the zero bytes, as a target that takes several values.
@@ -300,6 +302,18 @@ pub fn trailers(data: &[u8]) {
         let Ok(status) = http::StatusCode::from_u16(status) else { continue };
         let _ = (classify::by_headers(status, &headers, true), classify::by_headers(status, &headers, false));
     }
+}
+
+/// Lines of an audit log; and of records that hold the same texts, which hold together.
+pub fn audit_log(data: &[u8]) {
+    let check = |lines: &str| {
+        let mut verifier = Verifier::new();
+        lines.lines().try_for_each(|line| verifier.line(line)).and_then(|()| verifier.end())
+    };
+    let Some(text) = text(data) else { return };
+    assert_eq!(check(text), check(text));
+    let sealed = sealed(text.split('\0'));
+    assert!(check(&sealed).is_ok_and(|found| found.lines == sealed.lines().count() as u64));
 }
 
 /// Policies of other systems.

@@ -29,6 +29,8 @@ mod writer;
 #[cfg(all(test, any(feature = "aws-lc", feature = "ring")))]
 mod tests;
 
+#[cfg(fuzzing)]
+pub(crate) use self::chain::sealed;
 pub use self::{
     chain::{Broken, Head, Verified, Verifier, verify_file},
     policy::{AuditLog, AuditSink},
