@@ -205,3 +205,47 @@ async fn another_log_closes_the_one_before() {
     assert_eq!(last["kind"], "close");
     assert!(read(&logs[0]).iter().any(|line| line["kind"] == "lowered"));
 }
+
+#[tokio::test]
+async fn who_asked_others_and_who_was_not_let_in_stand_there_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.log");
+    // Nobody answers there.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = silent.local_addr().unwrap();
+    let config = format!(
+        "services: {{ authz: {{ endpoints: [\"{nobody}\"] }} }}
+inbound:
+  audit_log: {{ file: {} }}
+  authz:
+    audit: [{{ name: posts, methods: [POST] }}]
+    custom: [{{ name: opa, paths: /asked, ext_authz: {{ service: authz, protocol: http }} }}]
+",
+        Value::from(path.display().to_string())
+    );
+    let (server, addr) = serve(Mesh::builder("s").config_str(&config)).await;
+    let (_mesh, client) = client(addr).await;
+    assert_eq!(client.post("/asked").send().await.unwrap().status(), 403);
+    assert_eq!(client.get("/other").send().await.unwrap().status(), 200);
+    server.shutdown(Duration::from_secs(30)).await;
+    let lines = read(&path);
+    let told: Vec<_> = lines.iter().map(|line| (line["decision"].as_str(), line["rule"].as_str())).collect();
+    let (ask, deny) = ((Some("ask"), Some("_baseline")), (Some("deny"), Some("opa")));
+    assert_eq!(told, [(None, None), ask, deny, (None, None)]);
+    assert!(lines[2]["reason"] == "timeout" && lines[1]["audit"] == "posts", "{lines:?}");
+    drop(silent);
+
+    let config = format!(
+        "inbound:\n  audit_log: {{ file: {} }}\n  authz: {{ deny: [{{ name: out, from: {{ ip_blocks: 127.0.0.0/8 }} }}] }}\n",
+        Value::from(path.display().to_string())
+    );
+    let (server, addr) = serve(Mesh::builder("s").config_str(&config)).await;
+    let mut socket = tokio::net::TcpStream::connect(addr).await.unwrap();
+    let from = socket.local_addr().unwrap().to_string();
+    // Closed before anything is read, which may show as a reset.
+    let _ = tokio::io::AsyncReadExt::read(&mut socket, &mut [0; 1]).await;
+    server.shutdown(Duration::from_secs(30)).await;
+    let line = read(&path).into_iter().find(|line| line["kind"] == "connection").unwrap();
+    assert_eq!((&line["peer"], &line["rule"], &line["decision"]), (&from.into(), &"out".into(), &"deny".into()));
+    assert_eq!(verify_file(&path, Verifier::new()).unwrap().unclosed, 0);
+}
