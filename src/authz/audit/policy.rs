@@ -49,6 +49,25 @@ pub trait AuditSink: Send + Sync + 'static {
     }
 }
 
+/// A sink that others hold as well.
+impl<S: AuditSink + ?Sized> AuditSink for Arc<S> {
+    fn last(&self) -> io::Result<Option<String>> {
+        (**self).last()
+    }
+
+    fn write(&self, lines: &str) -> io::Result<()> {
+        (**self).write(lines)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        (**self).sync()
+    }
+
+    fn set_aside(&self) -> io::Result<()> {
+        (**self).set_aside()
+    }
+}
+
 /// An audit log: `inbound.audit_log`, or by code.
 #[derive(Clone)]
 pub struct AuditLog {

@@ -246,7 +246,7 @@ enum Fails {
     Unknown,
 }
 
-impl AuditSink for Arc<Fickle> {
+impl AuditSink for Fickle {
     fn last(&self) -> io::Result<Option<String>> {
         Ok(self.taken.lock().unwrap().lines().last().map(str::to_owned))
     }
