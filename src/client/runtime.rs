@@ -84,6 +84,7 @@ pub(crate) struct ServiceRuntime {
     rate_limit: Option<Arc<RateLimiter>>,
     /// For calls without policies, made when one is first asked for.
     bare: OnceLock<Arc<RouteEntry>>,
+    token: Option<Arc<dyn Seat>>,
     registry: Registry,
 }
 
@@ -96,6 +97,7 @@ impl ServiceRuntime {
         fleet: &Fleet,
         outer: &[Arc<dyn Seat>],
         attempt: &[Arc<dyn Seat>],
+        token: Option<Arc<dyn Seat>>,
         previous: Option<&ServiceRuntime>,
     ) -> Self {
         let mut builder = EntryBuilder {
@@ -105,6 +107,7 @@ impl ServiceRuntime {
             fleet,
             outer,
             attempt,
+            token: token.as_ref(),
             previous,
             known: BTreeMap::new(),
             throttle: None,
@@ -134,6 +137,7 @@ impl ServiceRuntime {
             circuit: builder.circuit,
             rate_limit: builder.rate_limit,
             bare: OnceLock::new(),
+            token: builder.token.cloned(),
             registry: registry.clone(),
             spec: Some(Arc::clone(spec)),
             cluster: Some(Arc::clone(cluster)),
@@ -153,6 +157,7 @@ impl ServiceRuntime {
             circuit: None,
             rate_limit: None,
             bare: OnceLock::new(),
+            token: None,
             registry: registry.clone(),
             unmatched: Arc::new(RouteEntry {
                 name: "_unknown".into(),
@@ -190,7 +195,7 @@ impl ServiceRuntime {
                 timeouts: TimeoutPolicy { response: None, ..TimeoutPolicy::default() },
                 origin: origin(spec),
                 outer: None,
-                attempt: None,
+                attempt: self.token.clone(),
                 bare: true,
                 fault: None,
                 retry: None,
@@ -291,6 +296,8 @@ struct EntryBuilder<'a> {
     fleet: &'a Fleet,
     outer: &'a [Arc<dyn Seat>],
     attempt: &'a [Arc<dyn Seat>],
+    /// Puts our token into what is sent: below user code, which has no business with it.
+    token: Option<&'a Arc<dyn Seat>>,
     previous: Option<&'a ServiceRuntime>,
     known: BTreeMap<Arc<str>, Arc<CallSeries>>,
     rate_limit: Option<Arc<RateLimiter>>,
@@ -346,15 +353,17 @@ impl EntryBuilder<'_> {
         timeouts: TimeoutPolicy,
         policies: &PolicySet,
     ) -> Arc<RouteEntry> {
-        let seats = |code: &[Arc<dyn Seat>], position| chain(code.iter().chain(policies.seats(position)).cloned());
+        let seats = |code: &[Arc<dyn Seat>], position, last: Option<&Arc<dyn Seat>>| {
+            chain(code.iter().chain(policies.seats(position)).chain(last).cloned())
+        };
         Arc::new(RouteEntry {
             name: name.into(),
             route: route.map(|(route, _)| Arc::clone(route)),
             action,
             timeouts,
             origin: origin(self.spec),
-            outer: seats(self.outer, Position::Outer),
-            attempt: seats(self.attempt, Position::Attempt),
+            outer: seats(self.outer, Position::Outer, None),
+            attempt: seats(self.attempt, Position::Attempt, self.token),
             bare: false,
             fault: route.and_then(|(_, options)| self.fault(name, options.fault.as_ref()?)),
             retry: Some(self.retry(name, route.and_then(|(_, options)| options.retries.as_ref()))),

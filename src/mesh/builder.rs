@@ -20,6 +20,7 @@ use super::{
     fetch::HttpsFetch,
     limits,
     security::{Authorities, DevOptions, Security},
+    tokens::Tokens,
 };
 use crate::{
     authn,
@@ -447,6 +448,7 @@ impl Builder {
             tasks,
             registry,
             seats,
+            tokens: Tokens::default(),
             home,
             discovery: discover,
             followed: Mutex::default(),

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::{
     audit::Audit, file::Followed, issuers::RunningIssuer, reconcile::Running, security::Security, status::SourceStatus,
+    tokens::Tokens,
 };
 use crate::{
     authn::Fetch,
@@ -67,6 +68,7 @@ pub(crate) struct Inner {
     pub(super) tasks: TaskSet,
     pub(super) registry: Registry,
     pub(super) seats: Seats,
+    pub(super) tokens: Tokens,
     /// Where this process is.
     pub(super) home: Arc<Home>,
     pub(super) discovery: discover::Sources,
@@ -187,6 +189,7 @@ impl Inner {
             tracing::warn!(code = %lint.code, "{lint}");
         }
         for what in lowered(&self.snapshot(), &snapshot) {
+            self.registry.counter("sinew_floor_lowered_total", &[]).inc();
             tracing::warn!(target: "sinew::audit", "the local configuration lowers what protects this process: {what}");
             self.audit.note(|record| record.text("what", &*what), "lowered");
         }

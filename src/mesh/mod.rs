@@ -23,6 +23,7 @@ mod reconcile;
 mod security;
 mod serve;
 mod status;
+mod tokens;
 
 pub use self::{
     builder::{BuildError, Builder, Network},

@@ -121,6 +121,11 @@ impl Inner {
     fn install(&self, service: &Running) {
         if let Ok(handle) = self.services.get(service.spec.name.as_str()) {
             let previous = handle.runtime();
+            let token = service.spec.jwt_svid.as_ref().map(|spec| {
+                let security = Arc::clone(&self.security);
+                let own = move || security.identity().and_then(|identity| identity.own()).map(|own| own.id().clone());
+                self.tokens.seat(spec, own, &self.tasks, &self.registry)
+            });
             handle.store(ServiceRuntime::new(
                 &service.spec,
                 &service.cluster,
@@ -128,6 +133,7 @@ impl Inner {
                 &self.fleet,
                 &self.seats.outer,
                 &self.seats.attempt,
+                token,
                 Some(&previous),
             ));
         }

@@ -20,8 +20,8 @@ pub use self::{
     policy::{Policy, PolicySet},
     provenance::{Origin, Place, Provenance},
     security::{
-        AuthorityKind, AuthoritySpec, EdgeSpec, IdentityFiles, IdentitySource, IstioCa, Mtls, PrivateTls, ProxySpec,
-        StepCa, StepRoot, TlsMode,
+        AuthorityKind, AuthoritySpec, EdgeSpec, IdentityFiles, IdentitySource, IstioCa, JwtSvidSpec, Mtls, PrivateTls,
+        ProxySpec, StepCa, StepRoot, TlsMode,
     },
     service::{EndpointSource, InboundSpec, Protocol, RouteMirror, RouteOptions, ServiceSpec, SourceKind},
     snapshot::{DrainSpec, ListenersSpec, MeshSpec, Snapshot},

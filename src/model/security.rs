@@ -201,6 +201,26 @@ impl TlsMode {
     }
 }
 
+/// `jwt_svid`: a JWT-SVID of ours as `authorization: Bearer` of each call, where mutual TLS does not reach who is to know us.
+///
+/// Fetched from a SPIFFE Workload API with the first call and anew at half of its life. A call that has an `authorization` of its
+/// own keeps it; one for which no token can be had fails with E003 before anything of it leaves.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[non_exhaustive]
+pub struct JwtSvidSpec {
+    /// For whom it is: what the service looks for in `aud`.
+    pub audience: Arc<str>,
+    /// The Workload API: `unix:/path` or `tcp://IP:PORT`. Default: the one that `identity` comes from.
+    pub workload_api: Option<Arc<str>>,
+}
+
+impl JwtSvidSpec {
+    /// A token for an audience, by the Workload API that `identity` comes from.
+    pub fn new(audience: impl Into<Arc<str>>) -> Self {
+        Self { audience: audience.into(), workload_api: None }
+    }
+}
+
 /// `tls: {private: ...}`. Files are PEM and read when a connection is made with a changed file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]

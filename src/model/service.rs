@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use super::{EndpointSpec, Labels, PolicySet, SetKind, TlsMode};
+use super::{Address, EndpointSpec, JwtSvidSpec, Labels, PolicySet, SetKind, TlsMode};
 use crate::{
     authn, authz,
     balance::{BalancePolicy, FailoverPolicy, LocalityPolicy, SlowStartPolicy},
@@ -36,6 +36,8 @@ pub struct ServiceSpec {
     pub tls: TlsMode,
     /// Who may answer for it. Empty: by the rule of the identity source.
     pub identities: Vec<SpiffeId>,
+    /// The token by which this process is known there. `None`: none.
+    pub jwt_svid: Option<JwtSvidSpec>,
     /// How an endpoint is chosen.
     pub load_balancer: BalancePolicy,
     /// How the share of an endpoint grows after it came, or came back.
@@ -105,6 +107,7 @@ impl ServiceSpec {
             protocol: Protocol::default(),
             tls: TlsMode::default(),
             identities: Vec::new(),
+            jwt_svid: None,
             load_balancer: BalancePolicy::default(),
             slow_start: SlowStartPolicy::default(),
             throttle: None,
@@ -127,6 +130,19 @@ impl ServiceSpec {
 }
 
 impl ServiceSpec {
+    /// Whether all its endpoints are known, and on this machine.
+    pub(crate) fn stays_here(&self) -> bool {
+        self.endpoints.iter().all(|source| match &source.source {
+            SourceKind::Static(endpoints) => {
+                endpoints.iter().flat_map(|endpoint| endpoint.addresses.iter()).all(|address| match address {
+                    Address::Tcp(address) => address.ip().to_canonical().is_loopback(),
+                    Address::Memory(_) => true,
+                })
+            }
+            _ => false,
+        })
+    }
+
     /// [`outside_name`](Self::outside_name) with its port, unless that is the one of HTTPS.
     pub(crate) fn outside_authority(&self) -> Option<String> {
         let name = self.outside_name()?;

@@ -28,8 +28,8 @@ use crate::{
     limit::RateLimitPolicy,
     matching::HostPattern,
     model::{
-        Address, EndpointSource, EndpointSpec, IdentitySource, Labels, Mtls, Origin, Policy, PolicyDraft, Protocol,
-        RouteOptions, SourceKind, TlsMode,
+        Address, EndpointSource, EndpointSpec, IdentitySource, JwtSvidSpec, Labels, Mtls, Origin, Policy, PolicyDraft,
+        Protocol, RouteOptions, SourceKind, TlsMode,
     },
     name::{RouteName, ServiceName, SpiffeId, SubsetName},
     retry::RetrySpec,
@@ -401,6 +401,12 @@ impl ServiceBuilder {
     /// Sets who may answer for the service, with [`TlsMode::Mesh`]. Default: by the rule of the identity's source.
     pub fn identities(mut self, ids: impl IntoIterator<Item = SpiffeId>) -> Self {
         self.set(ids.into_iter().collect(), |service| &mut service.identities);
+        self
+    }
+
+    /// Puts a JWT-SVID of ours into each call as `authorization: Bearer`. Default: none.
+    pub fn jwt_svid(mut self, token: JwtSvidSpec) -> Self {
+        self.set(token, |service| &mut service.jwt_svid);
         self
     }
 

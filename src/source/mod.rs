@@ -58,6 +58,7 @@ pub(crate) const RESERVED: &[&str] = &[
     "hedge",
     "hosts",
     "identities",
+    "jwt_svid",
     "load_balancer",
     "load_shed",
     "locality",

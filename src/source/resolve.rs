@@ -80,7 +80,7 @@ pub(super) fn resolve(base: &Snapshot, merged: Document, pins: &Document, previo
         let tunables = pinned.over(pins.defaults.clone()).over(own).over(merged.defaults.clone());
         let before = previous.services.get(&name);
         let (mut spec, indices) = service(&name, &partial, &tunables, before.map(|spec| &**spec), &mut provenance);
-        security::service(&mut spec, &partial, snapshot.identity.is_some(), &mut provenance);
+        security::service(&mut spec, &partial, snapshot.identity.as_ref(), &mut provenance);
         switches::apply(&mut spec, &mut provenance, base.switches);
         floor::raise_service(&mut spec, &base.floor, &mut provenance);
         let shared = match before {

@@ -69,15 +69,23 @@ pub(super) fn resolve(
 pub(super) fn service(
     spec: &mut ServiceSpec,
     partial: &PartialService,
-    has_identity: bool,
+    identity: Option<&IdentitySource>,
     provenance: &mut Provenance,
 ) {
     let path = format!("services.{}", spec.name);
-    let default = if has_identity { TlsMode::Mesh } else { TlsMode::Off };
+    let default = if identity.is_some() { TlsMode::Mesh } else { TlsMode::Off };
     spec.tls = effective(provenance, format!("{path}.tls"), &partial.tls, default);
     if let Some(identities) = &partial.identities {
         provenance.record(format!("{path}.identities"), identities.origin.clone());
         spec.identities.clone_from(&identities.value);
+    }
+    if let Some(token) = &partial.jwt_svid {
+        provenance.record(format!("{path}.jwt_svid"), token.origin.clone());
+        let mut token = token.value.clone();
+        if let (None, Some(IdentitySource::WorkloadApi(address))) = (&token.workload_api, identity) {
+            token.workload_api = Some(address.clone());
+        }
+        spec.jwt_svid = Some(token);
     }
 }
 
@@ -166,6 +174,30 @@ pub(super) fn check(resolution: &Resolution, findings: &mut Findings) {
                 format!("`identities` are of the mesh, and this service has `tls: {}`", service.spec.tls.as_str());
             let help = "remove them, or set `tls: mesh`";
             findings.reject(service, "identities", &identities.origin, reason, help, None);
+        }
+        if let (Some(token), Some(spec)) = (&service.partial.jwt_svid, &service.spec.jwt_svid) {
+            let wrong = if spec.workload_api.is_none() {
+                Some((
+                    "no Workload API is named, and `identity` comes from none".to_owned(),
+                    "add `workload_api: \"unix:/run/spire/agent.sock\"`",
+                ))
+            } else if cfg!(not(feature = "tonic")) {
+                Some((
+                    "a Workload API is spoken to by gRPC, which this build cannot".to_owned(),
+                    "build with the feature `tonic`",
+                ))
+            } else if service.spec.tls == TlsMode::Off && !service.spec.stays_here() {
+                Some((
+                    "a token is a secret, and this service has `tls: off` and endpoints that may be elsewhere"
+                        .to_owned(),
+                    "set `tls: mesh`, `public` or `private`; plaintext may carry it to addresses of loopback only",
+                ))
+            } else {
+                None
+            };
+            if let Some((reason, help)) = wrong {
+                findings.reject(service, "jwt_svid", &token.origin, reason, help, None);
+            }
         }
     }
 }

@@ -38,6 +38,7 @@ mod signer;
 mod stall;
 mod streams;
 mod timeouts;
+mod tokens;
 mod tree;
 mod upgrades;
 mod versions;

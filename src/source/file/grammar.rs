@@ -319,6 +319,8 @@ fn service(at: Cursor<'_, '_, '_>) -> Option<PartialService> {
         let tls = fields.field("tls", doc, security::tls);
         let doc = "Who may answer for it, with `tls: mesh`. Default: by the rule of the identity's source.";
         let identities = fields.field("identities", doc, security::identities);
+        let doc = "A JWT-SVID of ours as `authorization: Bearer` of each call, from a SPIFFE Workload API.";
+        let jwt_svid = fields.field("jwt_svid", doc, security::jwt_svid);
         let subsets =
             fields.group("subsets", "Endpoints by labels: a name, and the labels an endpoint must have.", |at| {
                 at.keyed("a map from subset names to labels", |key| SubsetName::new(key).map_err(Wrong::plain), labels)
@@ -340,6 +342,7 @@ fn service(at: Cursor<'_, '_, '_>) -> Option<PartialService> {
             protocol,
             tls,
             identities,
+            jwt_svid,
             subsets: subsets.into_iter().collect(),
             tunables,
             routes,

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     matching::IpBlock,
-    model::{EdgeSpec, IdentityFiles, IdentitySource, Mtls, PrivateTls, ProxySpec, TlsMode},
+    model::{EdgeSpec, IdentityFiles, IdentitySource, JwtSvidSpec, Mtls, PrivateTls, ProxySpec, TlsMode},
     name::SpiffeId,
     source::document::{PartialListeners, Set},
 };
@@ -228,6 +228,30 @@ fn private(at: Cursor<'_, '_, '_>) -> Option<PrivateTls> {
         tls.server_name = server_name.map(|set| set.value);
         tls.client = client;
         Some(tls)
+    })
+    .flatten()
+}
+
+/// `jwt_svid` of a service.
+pub(super) fn jwt_svid(at: Cursor<'_, '_, '_>) -> Option<JwtSvidSpec> {
+    at.map("a map with `audience`", |fields| {
+        let audience = fields.field("audience", "For whom it is: what the service looks for in `aud`.", |at| {
+            at.scalar("an audience", json!({ "type": "string", "minLength": 1 }), |text| match text {
+                "" => Err(Wrong::plain("an audience is not empty")),
+                text => Ok(Arc::<str>::from(text)),
+            })
+        });
+        let doc =
+            "The SPIFFE Workload API, `unix:/path` or `tcp://IP:PORT`. Default: the one that `identity` comes from.";
+        let workload = fields.field("workload_api", doc, workload_api);
+        fields.exactly_one(&["audience"]);
+        // One that is there and could not be read is no default.
+        if fields.has("workload_api") && workload.is_none() {
+            return None;
+        }
+        let mut spec = JwtSvidSpec::new(audience?.value);
+        spec.workload_api = workload.map(|set| set.value);
+        Some(spec)
     })
     .flatten()
 }

@@ -209,6 +209,12 @@ impl Printer<'_> {
             let ids: Vec<_> = service.identities.iter().map(|id| quoted(id.as_str())).collect();
             self.value(4, "identities", &format!("[{}]", ids.join(", ")), &format!("{path}.identities"));
         }
+        if let Some(token) = &service.jwt_svid {
+            let workload = token.workload_api.as_deref().unwrap_or_default();
+            let parts =
+                [("audience".to_owned(), quoted(&token.audience)), ("workload_api".to_owned(), quoted(workload))];
+            self.value(4, "jwt_svid", &map(&parts), &format!("{path}.jwt_svid"));
+        }
         self.balancing(service, &path);
         if !service.subsets.is_empty() {
             self.line(4, "subsets:", None);

@@ -49,7 +49,8 @@ struct Unheard {
 #[derive(Default)]
 struct Waiting {
     evicted: Notify,
-    /// Its place is another's now.
+    /// Its place is another's now. Written with the list locked, and read after a look at the list: who ends at this moment
+    /// either leaves its place to the other or gives it back, never both.
     gave_place: AtomicBool,
     shakes_hands: OnceLock<(Instant, Option<Source>)>,
 }
@@ -160,7 +161,7 @@ impl Admission {
                 return place.ok();
             }
             let now = rt::now();
-            let stuck = self.caps.evict(|waiting| {
+            let stuck = self.caps.evict(false, |waiting| {
                 let began = waiting.shakes_hands.get();
                 began.is_some_and(|(began, of)| which(*of) && now.saturating_duration_since(*began) >= HELLO_PATIENCE)
             });
@@ -251,8 +252,7 @@ impl Caps {
         }
         let fits = |open| (open < limits.max_connections).then_some(open + 1);
         if self.open.fetch_update(Relaxed, Relaxed, fits).is_err() {
-            let oldest = self.evict(|_| true).ok_or(Refused::Total)?;
-            oldest.gave_place.store(true, Relaxed);
+            let oldest = self.evict(true, |_| true).ok_or(Refused::Total)?;
             oldest.evicted.notify_one();
         }
         self.gauge.inc();
@@ -282,11 +282,13 @@ impl Caps {
         self.open.load(Relaxed)
     }
 
-    /// Takes the oldest that has not been heard off the list.
-    fn evict(&self, which: impl Fn(&Waiting) -> bool) -> Option<Arc<Waiting>> {
+    /// Takes the oldest that has not been heard off the list; `takes_place`: for one who has its place from now on.
+    fn evict(&self, takes_place: bool, which: impl Fn(&Waiting) -> bool) -> Option<Arc<Waiting>> {
         let mut unheard = self.unheard();
         let key = unheard.waiting.iter().find(|(_, waiting)| which(waiting)).map(|(key, _)| *key)?;
-        unheard.waiting.remove(&key)
+        let evicted = unheard.waiting.remove(&key)?;
+        evicted.gave_place.store(takes_place, Relaxed);
+        Some(evicted)
     }
 
     fn unheard(&self) -> MutexGuard<'_, Unheard> {

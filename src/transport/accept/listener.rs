@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener as StdListener},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -29,12 +29,15 @@ use crate::{
     identity::Proven,
     instrument::{Counter, Registry},
     peer::{Peer, PeerAddr},
-    rt::{self, TaskSet},
+    rt::{self, Instant, TaskSet},
     transport::{Io, memory::MemoryListener, roll::Roll},
 };
 
 /// First and longest pause after accepting failed for want of file descriptors or memory.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// How often a flood of handshakes is told.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 /// A source of connections.
 #[derive(Debug)]
@@ -196,6 +199,8 @@ pub(super) struct Shared {
     refused_no_proxy: Counter,
     too_slow: [Counter; Slow::ALL.len()],
     accept_errors: Counter,
+    /// When a flood of handshakes was last told.
+    flood_said: Mutex<Option<Instant>>,
     ended: [Counter; Ended::ALL.len()],
 }
 
@@ -220,6 +225,7 @@ impl Acceptor {
                 too_slow: Slow::ALL.map(|slow| {
                     registry.counter("sinew_slow_exchanges_total", &[("listener", name), ("reason", slow.reason())])
                 }),
+                flood_said: Mutex::default(),
                 accept_errors: registry.counter("sinew_accept_errors_total", &[("listener", name)]),
                 ended: Ended::ALL.map(|ended| {
                     registry.counter(
@@ -263,10 +269,11 @@ impl Acceptor {
         let held = shared.drain.hold();
         self.shared.tasks.spawn(async move {
             let Listener { source, local, proxies } = listener;
-            let make = Arc::new(make);
+            let (make, admits) = (Arc::new(make), Arc::new(admits));
             let open = |stream: Stream| {
-                if admits(&stream.remote(&local), &local) {
-                    shared.open(stream, &local, &proxies, tls(), &make);
+                // Behind a PROXY header it is asked when that has told who connects.
+                if proxies.header || admits(&stream.remote(&local), &local) {
+                    shared.open(stream, &local, &proxies, tls(), &admits, &make);
                 } else {
                     shared.refused_denied.inc();
                 }
@@ -290,20 +297,37 @@ impl Acceptor {
 }
 
 impl Shared {
+    /// A peer waited in vain for a place among those that shake hands. Said once in a while, however many there are.
+    fn too_many_handshakes(&self) {
+        let now = rt::now();
+        let mut said = self.flood_said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.is_none_or(|said| now >= said + SAY_AGAIN) {
+            *said = Some(now);
+            tracing::warn!(
+                most = self.limits.max_handshakes,
+                most_per_source = self.limits.max_handshakes_per_source,
+                "more peers shake hands than there are places, and some were refused: a flood, or callers that do not keep \
+                 their connections"
+            );
+        }
+    }
+
     /// An exchange was ended for its peer's pace.
     pub(super) fn too_slow(&self, slow: Slow) {
         tracing::debug!(rule = slow.reason(), "an exchange was ended: its peer is too slow");
         self.too_slow[slow as usize].inc();
     }
 
-    fn open<M, S, RB>(
+    fn open<A, M, S, RB>(
         self: &Arc<Self>,
         stream: Stream,
         local: &PeerAddr,
         proxies: &Proxies,
         tls: InboundTls,
+        admits: &Arc<A>,
         make: &Arc<M>,
     ) where
+        A: Fn(&PeerAddr, &PeerAddr) -> bool + Send + Sync + 'static,
         M: Fn(Peer, Cut) -> S + Send + Sync + 'static,
         S: Service<Request<Body>, Response = Response<RB>> + Clone + Send + 'static,
         S::Error: Into<BoxError>,
@@ -328,7 +352,7 @@ impl Shared {
             }
             Stream::Memory(io) => Accepted::Memory(io),
         };
-        let (make, shared, local) = (Arc::clone(make), Arc::clone(self), local.clone());
+        let (admits, make, shared, local) = (Arc::clone(admits), Arc::clone(make), Arc::clone(self), local.clone());
         let (held, watch) = (self.drain.hold(), self.drain.watch());
         // A group of its own: its cancellation is polled with the connection, and must not be a lock that all share.
         let group = self.tasks.child();
@@ -350,6 +374,10 @@ impl Shared {
                             shared.refused_per_source.inc();
                             return Err(Ended::PerSource);
                         }
+                    }
+                    if header && !admits(&remote, &local) {
+                        shared.refused_denied.inc();
+                        return Err(Ended::Denied);
                     }
                     secure::admit(accepted, &tls, local_peer, limits, &admission, &watch).await
                 };
@@ -389,8 +417,10 @@ impl Shared {
                 Ok(ended)
             };
             let ended = ended.await.unwrap_or_else(|refused| refused);
-            if ended == Ended::Forced {
-                shared.drain.count_forced();
+            match ended {
+                Ended::Forced => shared.drain.count_forced(),
+                Ended::HandshakeRefused => shared.too_many_handshakes(),
+                _ => {}
             }
             shared.ended[ended as usize].inc();
             drop(held);

@@ -20,7 +20,14 @@ use tokio::{
 };
 
 use super::{Acceptor, Drain, InboundTls, Listener, ListenerLimits, Paced, Proxies};
-use crate::{body::Body, instrument::Registry, peer::Peer, rt, rt::TaskSet, transport::memory::MemoryNetwork};
+use crate::{
+    body::Body,
+    instrument::Registry,
+    peer::{Peer, PeerAddr},
+    rt,
+    rt::TaskSet,
+    transport::memory::MemoryNetwork,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -49,6 +49,24 @@ async fn whom_the_header_names_counts_against_its_cap() {
 }
 
 #[tokio::test]
+async fn rules_on_addresses_are_asked_about_whom_the_header_names() {
+    let server = Server::new(ListenerLimits::default());
+    let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.socket_addr().unwrap();
+    let proxies = Proxies { trusted: Arc::new(["127.0.0.1/32".parse().unwrap()]), header: true };
+    let admits = |remote: &PeerAddr, _: &PeerAddr| remote.to_string().starts_with("198.51.100.7:");
+    server.acceptor.serve_admitted(listener.behind(proxies), InboundTls::default, admits, |peer, _| app(peer));
+    let mut io = begin(address, &v1("198.51.100.7")).await;
+    assert!(read_response(&mut io).await.contains("198.51.100.7"));
+    let mut io = begin(address, &v1("198.51.100.8")).await;
+    assert_eq!(read_response(&mut io).await, "");
+    // The balancer by itself is not among those either.
+    let mut io = begin(address, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0").await;
+    assert_eq!(read_response(&mut io).await, "");
+    assert_eq!((server.refused("denied"), server.closed("denied")), (2, 2));
+}
+
+#[tokio::test]
 async fn nobody_but_the_balancer_connects() {
     let (server, address) = behind("192.0.2.1/32");
     let mut io = tcp(address).await;
