@@ -15,7 +15,7 @@ mod stack;
 pub(crate) use self::{
     deadline::MARGIN,
     handle::{HttpSeam, Join, OwnSeam, ServiceSeam, Services},
-    runtime::{ServiceHandle, ServiceRuntime},
+    runtime::{CallSeats, ServiceHandle, ServiceRuntime},
 };
 pub use self::{
     handle::{Client, ResponseFuture},

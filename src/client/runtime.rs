@@ -95,9 +95,7 @@ impl ServiceRuntime {
         cluster: &Arc<Cluster>,
         registry: &Registry,
         fleet: &Fleet,
-        outer: &[Arc<dyn Seat>],
-        attempt: &[Arc<dyn Seat>],
-        token: Option<Arc<dyn Seat>>,
+        seats: &CallSeats<'_>,
         previous: Option<&ServiceRuntime>,
     ) -> Self {
         let mut builder = EntryBuilder {
@@ -105,9 +103,7 @@ impl ServiceRuntime {
             cluster,
             registry,
             fleet,
-            outer,
-            attempt,
-            token: token.as_ref(),
+            seats,
             previous,
             known: BTreeMap::new(),
             throttle: None,
@@ -137,7 +133,7 @@ impl ServiceRuntime {
             circuit: builder.circuit,
             rate_limit: builder.rate_limit,
             bare: OnceLock::new(),
-            token: builder.token.cloned(),
+            token: seats.token.clone(),
             registry: registry.clone(),
             spec: Some(Arc::clone(spec)),
             cluster: Some(Arc::clone(cluster)),
@@ -289,15 +285,20 @@ pub(crate) enum Action {
     Refuse(Code, Arc<str>),
 }
 
+/// What stands in the seats of a service's calls before its own policies.
+pub(crate) struct CallSeats<'a> {
+    pub(crate) outer: &'a [Arc<dyn Seat>],
+    pub(crate) attempt: &'a [Arc<dyn Seat>],
+    /// Puts our token into what is sent: below user code, which has no business with it.
+    pub(crate) token: Option<Arc<dyn Seat>>,
+}
+
 struct EntryBuilder<'a> {
     spec: &'a Arc<ServiceSpec>,
     cluster: &'a Arc<Cluster>,
     registry: &'a Registry,
     fleet: &'a Fleet,
-    outer: &'a [Arc<dyn Seat>],
-    attempt: &'a [Arc<dyn Seat>],
-    /// Puts our token into what is sent: below user code, which has no business with it.
-    token: Option<&'a Arc<dyn Seat>>,
+    seats: &'a CallSeats<'a>,
     previous: Option<&'a ServiceRuntime>,
     known: BTreeMap<Arc<str>, Arc<CallSeries>>,
     rate_limit: Option<Arc<RateLimiter>>,
@@ -362,8 +363,8 @@ impl EntryBuilder<'_> {
             action,
             timeouts,
             origin: origin(self.spec),
-            outer: seats(self.outer, Position::Outer, None),
-            attempt: seats(self.attempt, Position::Attempt, self.token),
+            outer: seats(self.seats.outer, Position::Outer, None),
+            attempt: seats(self.seats.attempt, Position::Attempt, self.seats.token.as_ref()),
             bare: false,
             fault: route.and_then(|(_, options)| self.fault(name, options.fault.as_ref()?)),
             retry: Some(self.retry(name, route.and_then(|(_, options)| options.retries.as_ref()))),

@@ -11,7 +11,7 @@ use std::{
 
 use super::control::Inner;
 use crate::{
-    client::ServiceRuntime,
+    client::{CallSeats, ServiceRuntime},
     cluster::Cluster,
     discover::{self, DiscoverError},
     model::{EndpointSource, EndpointUpdate, ServiceSpec, Snapshot, TlsMode},
@@ -131,9 +131,7 @@ impl Inner {
                 &service.cluster,
                 &self.registry,
                 &self.fleet,
-                &self.seats.outer,
-                &self.seats.attempt,
-                token,
+                &CallSeats { outer: &self.seats.outer, attempt: &self.seats.attempt, token },
                 Some(&previous),
             ));
         }
