@@ -70,7 +70,8 @@ impl Limit {
 
     /// Counts one more, and says in which epoch.
     fn take(&self) -> Option<u32> {
-        let max = self.max.load(Relaxed);
+        // As `young` below: whoever raised `waiting` before sees a raised ceiling here, or who raised that sees `waiting`.
+        let max = self.max.load(SeqCst);
         // After `waiting` was raised a returned permit is seen here, or whoever returned it sees `waiting`.
         let mut bits = self.young.load(SeqCst);
         loop {

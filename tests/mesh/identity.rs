@@ -193,3 +193,44 @@ async fn identities_hold_in_memory_too() {
     let response = client.client("reviews").get("/").send().await.unwrap();
     assert_eq!(response.text().await.unwrap(), "spiffe://dev.local/ns/default/sa/web");
 }
+
+#[tokio::test]
+async fn the_callers_certificate_is_told_in_a_header_as_the_mode_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = "URI=spiffe://elsewhere.example/before";
+    let web = "spiffe://dev.local/ns/default/sa/web";
+    let own = format!("By=spiffe://dev.local/ns/default/sa/reviews;URI={web}");
+    let both = format!("{told},{own}");
+    let rows = [
+        ("sanitize", web, "none"),
+        ("sanitize_set", web, own.as_str()),
+        ("forward_only", web, told),
+        ("append_forward", web, both.as_str()),
+        // Only proxies that are named are believed.
+        ("forward_only", "spiffe://dev.local/ns/default/sa/gateway", "none"),
+        ("append_forward", "spiffe://dev.local/ns/default/sa/gateway", own.as_str()),
+    ];
+    for (mode, from, expected) in rows {
+        let config =
+            format!("inbound: {{authn: {{forward_client_cert: {mode}, forward_client_cert_from: \"{from}\"}}}}");
+        let server = builder("reviews", dir.path()).config_str(&config).build().await.unwrap();
+        let listener = server.listen("127.0.0.1:0").await.unwrap();
+        let endpoint = listener.addr().to_string();
+        let shows = |request: Request<Body>| async move {
+            let all = request.headers().get_all("x-forwarded-client-cert").iter();
+            let all: Vec<_> = all.map(|value| value.to_str().unwrap().to_owned()).collect();
+            let text = if all.is_empty() { "none".to_owned() } else { all.join("|") };
+            Ok::<_, sinew::BoxError>(Response::new(Body::from(text)))
+        };
+        let _served = tokio::spawn(
+            listener.serve(service_fn(shows)).with_graceful_shutdown(std::future::pending()).into_future(),
+        );
+        let client = builder("web", dir.path())
+            .service("reviews", |service| service.endpoints([&endpoint]))
+            .build()
+            .await
+            .unwrap();
+        let response = client.client("reviews").get("/").header("x-forwarded-client-cert", told).send().await.unwrap();
+        assert_eq!(response.text().await.unwrap(), expected, "{mode} from {from}");
+    }
+}

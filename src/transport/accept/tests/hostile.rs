@@ -132,6 +132,61 @@ async fn a_flood_of_pings_is_closed() {
     assert_eq!(server.closed("flood"), 1);
 }
 
+/// Both stacks are served by it, so neither's own defaults show: some of them are no limit at all.
+#[tokio::test]
+async fn an_http2_peer_is_told_every_limit() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let server = Server::new(ListenerLimits::default());
+    let mut io = server.connect();
+    io.write_all(PREFACE).await.unwrap();
+    let (mut settings, mut window) = (Vec::new(), None);
+    while settings.is_empty() || window.is_none() {
+        let mut head = [0; 9];
+        io.read_exact(&mut head).await.unwrap();
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        io.read_exact(&mut payload).await.unwrap();
+        match (head[3], head[4] & 1) {
+            (4, 0) => settings.extend(payload.chunks(6).map(|setting| {
+                let (name, value) = setting.split_at(2);
+                (u16::from_be_bytes(name.try_into().unwrap()), u32::from_be_bytes(value.try_into().unwrap()))
+            })),
+            (8, _) => window = Some(u32::from_be_bytes(payload.try_into().unwrap())),
+            _ => {}
+        }
+    }
+    settings.sort();
+    // MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE, ENABLE_CONNECT_PROTOCOL.
+    assert_eq!(settings, [(3, 100), (4, 64 * 1024), (5, 16 * 1024), (6, 16 * 1024), (8, 1)]);
+    // On top of the 65,535 that a connection begins with.
+    assert_eq!(window, Some(1024 * 1024 - 65_535));
+}
+
+/// Rapid reset, CVE-2023-44487.
+#[tokio::test]
+async fn streams_that_are_reset_at_once_end_the_connection() {
+    let server = Server::new(ListenerLimits::default());
+    let mut io = server.connect();
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    // GET / http a, from the static table; then CANCEL.
+    let headers = [0x82, 0x84, 0x86, 0x01, 0x01, b'a'];
+    for stream in (1u32..201).step_by(2) {
+        bytes.extend([0, 0, 6, 1, 5]);
+        bytes.extend(stream.to_be_bytes());
+        bytes.extend(headers);
+        bytes.extend([0, 0, 4, 3, 0]);
+        bytes.extend(stream.to_be_bytes());
+        bytes.extend(8u32.to_be_bytes());
+    }
+    // It may have had enough before the end.
+    let _ = io.write_all(&bytes).await;
+    let mut answer = Vec::new();
+    io.read_to_end(&mut answer).await.unwrap();
+    // GOAWAY with ENHANCE_YOUR_CALM.
+    let goaway =
+        answer.windows(17).any(|frame| frame[3] == 7 && frame[..3] != [0; 3] && frame[13..17] == [0, 0, 0, 0x0b]);
+    assert!(goaway, "{answer:?}");
+}
+
 #[tokio::test]
 async fn caps_close_at_once_and_count() {
     let server = Server::new(ListenerLimits { max_connections: 3, max_per_source: 2, ..ListenerLimits::default() });
