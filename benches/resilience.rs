@@ -58,36 +58,82 @@ fn measure<S, R>(mut service: S, request: impl Fn() -> R, runs: usize, turns: u3
 where
     S: Service<R, Error: std::fmt::Debug>,
 {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(tokio::task::unconstrained(async {
-        let once = async |service: &mut S| {
-            let ready = service.ready().await.expect("it is ready");
-            drop(black_box(ready.call(request()).await.expect("it answers")));
-        };
-        for _ in 0..1_000 {
-            once(&mut service).await;
-        }
+    block_on(async {
+        call(&mut service, &request, 1_000).await;
         alloc::count(true);
         let before = alloc::thread();
-        for _ in 0..1_000 {
-            once(&mut service).await;
-        }
+        call(&mut service, &request, 1_000).await;
         let allocations = (alloc::thread() - before).allocations as f64 / 1_000.0;
         alloc::count(false);
         let mut fastest = f64::INFINITY;
         for _ in 0..runs {
             let begun = Instant::now();
-            for _ in 0..turns {
-                once(&mut service).await;
-            }
+            call(&mut service, &request, turns).await;
             fastest = fastest.min(begun.elapsed().as_nanos() as f64 / f64::from(turns));
         }
         (fastest, allocations)
-    }))
+    })
+}
+
+async fn call<S, R>(service: &mut S, request: &impl Fn() -> R, turns: u32)
+where
+    S: Service<R, Error: std::fmt::Debug>,
+{
+    for _ in 0..turns {
+        let ready = service.ready().await.expect("it is ready");
+        drop(black_box(ready.call(request()).await.expect("it answers")));
+    }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(tokio::task::unconstrained(future))
+}
+
+/// Has one of them run, by its name.
+macro_rules! named {
+    ($name:expr, |$service:ident| $run:expr) => {
+        named!($name, |$service| $run, bare five timeout rate breaker bulkhead retry)
+    };
+    ($name:expr, |$service:ident| $run:expr, bare five $($layer:ident)+) => {
+        match $name {
+            "bare" => {
+                let $service = tower::service_fn(five::bare);
+                $run
+            }
+            "five" => {
+                let $service = five::five();
+                $run
+            }
+            $(stringify!($layer) => {
+                let $service = five::$layer(tower::service_fn(five::bare));
+                $run
+            })+
+            name => panic!("there is no {name}"),
+        }
+    };
+}
+
+/// Each alone, outermost first.
+const LAYERS: [&str; 5] = ["timeout", "rate", "breaker", "bulkhead", "retry"];
+
+fn ours() -> Request<Body> {
+    Request::new(Body::empty())
 }
 
 fn main() -> ExitCode {
-    let test = std::env::args().any(|arg| arg == "--test") || !std::env::args().any(|arg| arg == "--bench");
+    let args: Vec<String> = std::env::args().collect();
+    if let [_, mode, name, turns, ..] = args.as_slice()
+        && mode == "--turns-of"
+    {
+        let turns = turns.parse().expect("a number of calls");
+        named!(name.as_str(), |service| {
+            let mut service = service;
+            block_on(call(&mut service, &ours, turns));
+        });
+        return ExitCode::SUCCESS;
+    }
+    let test = args.iter().any(|arg| arg == "--test") || !args.iter().any(|arg| arg == "--bench");
     let (runs, turns) = if test { (1, 1_000) } else { (15, 100_000) };
     let begun = Instant::now();
     for _ in 0..turns {
@@ -96,25 +142,20 @@ fn main() -> ExitCode {
     let clock = begun.elapsed().as_nanos() as f64 / f64::from(turns);
     println!("Instant::now() {clock:.1} ns; the fastest of {runs} runs of {turns} calls");
     println!("{:<18} {:>10} {:>12} {:>8} {:>12}", "five layers of", "ns a call", "without it", "ratio", "allocations");
-    let ours = || Request::new(Body::empty());
-    let other = || Request::new(Bytes::new());
-    let own = |(with, allocated): (f64, f64), (bare, bare_allocated): (f64, f64)| {
-        (with - bare, bare, allocated - bare_allocated)
-    };
-    let rows = [
-        (
-            "sinew",
-            own(measure(five::five(), ours, runs, turns), measure(tower::service_fn(five::bare), ours, runs, turns)),
-        ),
-        (
-            "tower-resilience",
-            own(measure(theirs(), other, runs, turns), measure(tower::service_fn(answer), other, runs, turns)),
-        ),
-    ];
-    for (name, (ns, bare, allocations)) in &rows {
+    let row = |name: &str, (with, allocated): (f64, f64), (bare, bare_allocated): (f64, f64)| {
+        let (ns, allocations) = (with - bare, allocated - bare_allocated);
         println!("{name:<18} {ns:>10.1} {bare:>12.1} {:>8.2} {allocations:>12.2}", ns / clock);
+        (ns, allocations)
+    };
+    let bare = measure(tower::service_fn(five::bare), ours, runs, turns);
+    let (ns, allocations) = row("sinew", measure(five::five(), ours, runs, turns), bare);
+    let other = || Request::new(Bytes::new());
+    let other_bare = measure(tower::service_fn(answer), other, runs, turns);
+    row("tower-resilience", measure(theirs(), other, runs, turns), other_bare);
+    println!("ours, one by one");
+    for name in LAYERS {
+        row(name, named!(name, |service| measure(service, ours, runs, turns)), bare);
     }
-    let [(_, (ns, _, allocations)), _] = rows;
     if allocations > 0.0 {
         eprintln!("ours allocate");
         return ExitCode::FAILURE;

@@ -60,12 +60,24 @@ impl Limit {
 
     /// Takes one, unless `max` are taken. Returned when the permit is dropped.
     pub fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
-        let epoch = self.take().or_else(|| {
+        let epoch = self.take_exactly()?;
+        Some(Permit { limit: Arc::clone(self), epoch })
+    }
+
+    /// As [`try_acquire`](Self::try_acquire), by whoever has no further use for the limit. The ceiling, if it is reached.
+    pub(crate) fn admit(self: Arc<Self>) -> Result<Permit, u32> {
+        match self.take_exactly() {
+            Some(epoch) => Ok(Permit { limit: self, epoch }),
+            None => Err(self.max()),
+        }
+    }
+
+    fn take_exactly(&self) -> Option<u32> {
+        self.take().or_else(|| {
             // While an epoch is closed its permits are counted twice for a moment: looking again after that is exact.
             let _closed = self.lock();
             self.take()
-        })?;
-        Some(Permit { limit: Arc::clone(self), epoch })
+        })
     }
 
     /// Counts one more, and says in which epoch.

@@ -11,6 +11,11 @@ use arc_swap::ArcSwap;
 pub trait Provide<P, R>: Clone + Send + Sync + 'static {
     /// The policy for this request, `None` if it has none.
     fn provide(&self, request: &R) -> Option<P>;
+
+    /// As [`provide`](Self::provide), for as long as `look` looks at it.
+    fn look<T>(&self, request: &R, look: impl FnOnce(Option<&P>) -> T) -> T {
+        look(self.provide(request).as_ref())
+    }
 }
 
 /// The same policy for every request.
@@ -23,6 +28,10 @@ where
 {
     fn provide(&self, _request: &R) -> Option<P> {
         Some(self.0.clone())
+    }
+
+    fn look<T>(&self, _request: &R, look: impl FnOnce(Option<&P>) -> T) -> T {
+        look(Some(&self.0))
     }
 }
 

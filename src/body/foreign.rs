@@ -20,6 +20,7 @@ pin_project! {
 }
 
 impl<B> Foreign<B> {
+    #[inline(always)]
     pub(crate) fn new(body: B) -> Self {
         Self { body }
     }

@@ -89,6 +89,7 @@ impl<G: Guard> Drop for Ending<G> {
 }
 
 impl<B: HttpBody, G: Guard> GuardedBody<B, G> {
+    #[inline(always)]
     pub(crate) fn new(body: B, guard: G) -> Self {
         let mut guard = Ending(Some(guard));
         if body.is_end_stream() {

@@ -2,10 +2,13 @@
 //!
 //! Calls are judged by when they began: one from before the circuit opened neither closes it nor opens it again.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, mem, time::Duration};
 
 use super::policy::{CircuitPolicy, CircuitWindow};
-use crate::{enforcement::Percent, rt::Instant};
+use crate::{
+    enforcement::{Mode, Percent},
+    rt::Instant,
+};
 
 /// What the circuit does with calls.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -66,9 +69,8 @@ pub(super) enum Verdict {
 /// A call that was let through.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pass {
-    pub(super) began: Instant,
     /// Which time of being closed or half-open it belongs to.
-    era: u64,
+    pub(super) era: u64,
     /// It is to show how the service does.
     pub(super) probe: bool,
 }
@@ -96,6 +98,10 @@ pub(super) struct Circuit {
     wait: Duration,
     era: u64,
     recent: Recent,
+    /// Where the successes belong that are counted [elsewhere](super::gate).
+    slot: u64,
+    /// Everything was forgotten since that was asked.
+    forgot: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -113,6 +119,8 @@ impl Circuit {
             wait: policy.wait_in_open,
             era: 0,
             recent: Recent::new(policy.window, now),
+            slot: 0,
+            forgot: true,
             policy,
         }
     }
@@ -124,8 +132,44 @@ impl Circuit {
     /// Goes on under another policy: what it does stays, what it remembers of calls does not.
     pub(super) fn set_policy(&mut self, policy: CircuitPolicy, now: Instant) {
         self.wait = self.wait.clamp(policy.wait_in_open, policy.max_wait_in_open);
-        self.recent = Recent::new(policy.window, now);
         self.policy = policy;
+        self.forget(now);
+    }
+
+    fn forget(&mut self, now: Instant) {
+        self.recent = Recent::new(self.policy.window, now);
+        self.forgot = true;
+    }
+
+    /// Whether everything was forgotten since this was asked.
+    pub(super) fn has_forgotten(&mut self) -> bool {
+        mem::take(&mut self.forgot)
+    }
+
+    /// The era that calls belong to, and whether it lets all of them through.
+    pub(super) fn era(&self) -> (u64, bool) {
+        let closed = matches!(self.phase, Phase::Closed) && self.control != CircuitControl::HeldOpen;
+        (self.era, closed && self.policy.mode != Mode::Off)
+    }
+
+    /// Until when successes may be counted elsewhere; from now on in the part of the window that this moment belongs to.
+    pub(super) fn elsewhere(&mut self, now: Instant) -> Option<Instant> {
+        let Recent::Time { epoch, slot, .. } = &self.recent else { return None };
+        self.slot = number(*epoch, *slot, now);
+        Some(*epoch + u32::try_from(self.slot).map_or(Duration::MAX, |number| slot.saturating_mul(number)))
+    }
+
+    /// So many successes were counted elsewhere.
+    pub(super) fn succeeded(&mut self, calls: u32) {
+        if let Recent::Time { slots, .. } = &mut self.recent {
+            let (of, sums) = &mut slots[(self.slot % SLOTS) as usize];
+            if *of < self.slot {
+                (*of, *sums) = (self.slot, Sums::default());
+            }
+            if *of == self.slot {
+                sums.calls += calls;
+            }
+        }
     }
 
     /// Lets a call through. `true` if it was the first to find that the time of being open is over.
@@ -133,7 +177,7 @@ impl Circuit {
         let mut opened = false;
         match self.control {
             CircuitControl::HeldOpen => return Err(Refused::ByHand),
-            CircuitControl::HeldClosed => return Ok((Pass { began: now, era: self.era, probe: false }, false)),
+            CircuitControl::HeldClosed => return Ok((Pass { era: self.era, probe: false }, false)),
             CircuitControl::Calls => {}
         }
         if let Phase::Open { until } = self.phase {
@@ -145,13 +189,13 @@ impl Circuit {
             opened = true;
         }
         let Phase::HalfOpen { round, begun, last, .. } = &mut self.phase else {
-            return Ok((Pass { began: now, era: self.era, probe: false }, false));
+            return Ok((Pass { era: self.era, probe: false }, false));
         };
         if *begun == *round {
             return Err(Refused::Probing);
         }
         (*begun, *last) = (*begun + 1, now);
-        Ok((Pass { began: now, era: self.era, probe: true }, opened))
+        Ok((Pass { era: self.era, probe: true }, opened))
     }
 
     /// A probe that does not end has failed, or nobody would ever find out. To be asked before [`admit`](Self::admit).
@@ -231,7 +275,7 @@ impl Circuit {
     fn close(&mut self, now: Instant) {
         self.phase = Phase::Closed;
         self.wait = self.policy.wait_in_open;
-        self.recent = Recent::new(self.policy.window, now);
+        self.forget(now);
         self.era += 1;
     }
 

@@ -91,16 +91,22 @@ where
         self.inner.poll_ready(cx).map_err(foreign)
     }
 
+    #[inline(always)]
     fn call(&mut self, request: Request<RB>) -> Self::Future {
         let grpc = classify::is_grpc(request.headers());
-        let state = match self.handle.admit(rt::now()) {
-            Ok(judge) => State::Running { future: self.inner.call(request), judge, grpc },
+        let now = rt::moment();
+        let state = match self.handle.admit(now) {
+            Ok(judge) => {
+                let _handed = rt::hand::<S>(Some(now));
+                return CircuitFuture { state: State::Running { future: self.inner.call(request), judge, grpc } };
+            }
             Err(error) => State::Refused { error: Some(error) },
         };
         CircuitFuture { state }
     }
 }
 
+#[cold]
 fn foreign(error: impl Into<BoxError>) -> Error {
     Error::from_boxed(error.into(), Code::Internal, "the service under a circuit breaker failed")
 }
@@ -136,26 +142,27 @@ where
 {
     type Output = Result<Response<CircuitBody<B>>, Error>;
 
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProjection::Running { future, judge, grpc } => {
-                let result = ready!(future.poll(cx)).map_err(foreign);
-                let mut judge = judge.take();
-                Poll::Ready(match result {
-                    Ok(response) => {
-                        if let Some(judge) = &mut judge {
-                            judge.answered(classify::by_headers(response.status(), response.headers(), *grpc));
-                        }
-                        let guarded = |body| GuardedBody::new(Foreign::new(body), judge);
-                        Ok(response.map(|body| CircuitBody { inner: guarded(body) }))
-                    }
+                let response = match ready!(future.poll(cx)) {
+                    Ok(response) => response,
                     Err(error) => {
-                        if let Some(judge) = &mut judge {
+                        let error = foreign(error);
+                        if let Some(mut judge) = judge.take() {
                             judge.close(classify::error(&error));
                         }
-                        Err(error)
+                        return Poll::Ready(Err(error));
                     }
-                })
+                };
+                if let Some(judge) = judge {
+                    judge.answered(classify::by_headers(response.status(), response.headers(), *grpc));
+                }
+                // One that was judged has nothing to learn from the body.
+                let judge = judge.take().filter(Judge::waits);
+                let guarded = |body| GuardedBody::new(Foreign::new(body), judge);
+                Poll::Ready(Ok(response.map(|body| CircuitBody { inner: guarded(body) })))
             }
             // Taken once: the future is over with it.
             StateProjection::Refused { error } => error.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error))),

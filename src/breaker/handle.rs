@@ -1,9 +1,15 @@
 //! A circuit that is shared: by the calls to a service, and by an operator.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    mem,
+    ops::{Deref, DerefMut},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use super::{
     circuit::{Circuit, CircuitControl, CircuitState, Pass, Refused, Verdict},
+    gate::Gate,
     policy::CircuitPolicy,
 };
 use crate::{
@@ -11,7 +17,7 @@ use crate::{
     enforcement::Mode,
     error::{Code, Error},
     instrument::{Counter, Gauge, Registry},
-    rt::{self, Instant, Rng},
+    rt::{self, Epoch, Instant, Rng},
 };
 
 /// The circuit of a service: what it does now, and the switch of an operator. Clones are the same circuit.
@@ -22,8 +28,46 @@ pub struct CircuitHandle {
 
 #[derive(Debug)]
 struct Inner {
+    epoch: Epoch,
+    gate: Gate,
     circuit: Mutex<Circuit>,
     series: CircuitSeries,
+}
+
+/// The circuit, looked at: it knows of all calls so far, and what becomes of it is known at the gate.
+struct Locked<'a> {
+    circuit: MutexGuard<'a, Circuit>,
+    gate: &'a Gate,
+}
+
+impl Deref for Locked<'_> {
+    type Target = Circuit;
+
+    fn deref(&self) -> &Circuit {
+        &self.circuit
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Circuit {
+        &mut self.circuit
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let (era, closed) = self.circuit.era();
+        self.gate.set(era, closed, nanos(self.circuit.policy().slow_call_duration));
+        if self.circuit.has_forgotten() {
+            // What was counted meanwhile is forgotten as well.
+            self.gate.count_until(0);
+            self.gate.take();
+        }
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// What is counted, and the service's name for messages.
@@ -56,11 +100,23 @@ impl CircuitSeries {
 
 impl CircuitHandle {
     pub(crate) fn new(policy: CircuitPolicy, series: CircuitSeries) -> Self {
-        Self { inner: Arc::new(Inner { circuit: Mutex::new(Circuit::new(policy, rt::now())), series }) }
+        let now = rt::now();
+        let (epoch, circuit) = (Epoch::new(now), Mutex::new(Circuit::new(policy, now)));
+        let handle = Self { inner: Arc::new(Inner { epoch, gate: Gate::new(), circuit, series }) };
+        drop(handle.lock());
+        handle
     }
 
-    fn lock(&self) -> MutexGuard<'_, Circuit> {
-        self.inner.circuit.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Locked<'_> {
+        let (inner, gate) = (&self.inner, &self.inner.gate);
+        let mut circuit = inner.circuit.lock().unwrap_or_else(PoisonError::into_inner);
+        circuit.succeeded(gate.take());
+        Locked { circuit, gate }
+    }
+
+    #[inline]
+    fn nanos(&self, now: Instant) -> u64 {
+        self.inner.epoch.nanos(now)
     }
 
     /// What the circuit does now.
@@ -120,7 +176,21 @@ impl CircuitHandle {
     ///
     /// # Errors
     /// E031 while the service is left alone.
+    #[inline]
     pub(crate) fn admit(&self, now: Instant) -> Result<Option<Judge>, Error> {
+        match self.inner.gate.era() {
+            Some(era) => Ok(Some(self.judge(Pass { era, probe: false }, now))),
+            None => self.ask(now),
+        }
+    }
+
+    #[inline]
+    fn judge(&self, pass: Pass, now: Instant) -> Judge {
+        Judge { handle: self.clone(), pass, began: self.nanos(now), slow: None, open: true }
+    }
+
+    /// As [`admit`](Self::admit), of a circuit that is not simply closed.
+    fn ask(&self, now: Instant) -> Result<Option<Judge>, Error> {
         let mut circuit = self.lock();
         let policy = *circuit.policy();
         if policy.mode == Mode::Off {
@@ -137,7 +207,7 @@ impl CircuitHandle {
                 if opened {
                     self.tell(CircuitState::HalfOpen);
                 }
-                return Ok(Some(Judge { handle: self.clone(), pass, slow: None, open: true }));
+                return Ok(Some(self.judge(pass, now)));
             }
             Err(refused) => refused,
         };
@@ -169,8 +239,26 @@ impl CircuitHandle {
         }
     }
 
+    #[inline]
     fn ended(&self, pass: Pass, verdict: Verdict, slow: bool, now: Instant) {
-        let changed = self.lock().ended(pass, verdict, slow, now);
+        let gate = &self.inner.gate;
+        let counted = match verdict {
+            _ if slow => false,
+            Verdict::Succeeded => gate.succeeded(pass.era, self.nanos(now)),
+            Verdict::Ignored => gate.era() == Some(pass.era),
+            Verdict::Failed => false,
+        };
+        if !counted {
+            self.tell_circuit(pass, verdict, slow, now);
+        }
+    }
+
+    fn tell_circuit(&self, pass: Pass, verdict: Verdict, slow: bool, now: Instant) {
+        let mut circuit = self.lock();
+        let changed = circuit.ended(pass, verdict, slow, now);
+        let until = circuit.elsewhere(now).map_or(0, |until| self.nanos(until));
+        circuit.gate.count_until(until);
+        drop(circuit);
         if let Some(state) = changed {
             self.tell(state);
         }
@@ -198,6 +286,8 @@ impl CircuitHandle {
 pub(crate) struct Judge {
     handle: CircuitHandle,
     pass: Pass,
+    /// By the handle's clock.
+    began: u64,
     /// Whether the headers came late, once they came.
     slow: Option<bool>,
     open: bool,
@@ -206,41 +296,56 @@ pub(crate) struct Judge {
 impl Judge {
     /// The headers are there. Where they do not tell, the end does; except for a call that is to show how the service
     /// does, since a stream may last for hours.
+    #[inline]
     pub(crate) fn answered(&mut self, verdict: classify::Verdict) {
-        self.slow = Some(self.is_late());
+        let now = rt::now();
+        self.slow = Some(self.is_late(now));
         match verdict {
-            classify::Verdict::Final(outcome) => self.close(outcome),
-            classify::Verdict::AtTrailers if self.pass.probe => self.close(Outcome::Success),
+            classify::Verdict::Final(outcome) => self.judge(self::verdict(outcome), now),
+            classify::Verdict::AtTrailers if self.pass.probe => self.judge(Verdict::Succeeded, now),
             classify::Verdict::AtTrailers => {}
         }
     }
 
-    fn is_late(&self) -> bool {
-        let waited = rt::now().saturating_duration_since(self.pass.began);
-        waited >= self.handle.lock().policy().slow_call_duration
+    /// Whether it is still to be judged.
+    #[inline]
+    pub(crate) fn waits(&self) -> bool {
+        self.open
+    }
+
+    #[inline]
+    fn is_late(&self, now: Instant) -> bool {
+        self.handle.inner.gate.is_slow(self.handle.nanos(now).saturating_sub(self.began))
     }
 
     /// It is over. The first word counts.
     pub(crate) fn close(&mut self, outcome: Outcome) {
-        self.judge(verdict(outcome));
+        if self.open {
+            self.judge(verdict(outcome), rt::now());
+        }
     }
 
     /// Nobody waits for it any more, and it had no answer when others have long had one.
     pub(crate) fn unanswered(&mut self) {
-        self.judge(Verdict::Failed);
+        if self.open {
+            self.judge(Verdict::Failed, rt::now());
+        }
     }
 
-    fn judge(&mut self, verdict: Verdict) {
-        if std::mem::take(&mut self.open) {
-            let slow = self.slow.unwrap_or_else(|| self.is_late());
-            self.handle.ended(self.pass, verdict, slow, rt::now());
+    #[inline]
+    fn judge(&mut self, verdict: Verdict, now: Instant) {
+        if mem::take(&mut self.open) {
+            let slow = self.slow.unwrap_or_else(|| self.is_late(now));
+            self.handle.ended(self.pass, verdict, slow, now);
         }
     }
 }
 
 impl Drop for Judge {
     fn drop(&mut self) {
-        self.judge(Verdict::Ignored);
+        if self.open {
+            self.judge(Verdict::Ignored, rt::now());
+        }
     }
 }
 

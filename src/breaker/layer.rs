@@ -18,6 +18,7 @@ use crate::{
     body::{Foreign, GuardedBody, Held},
     error::{BoxError, Code, Error},
     provide::{Fixed, Provide},
+    rt,
 };
 
 /// Refuses calls beyond a limit with E030, at once. The permit is held until the response body ends.
@@ -73,18 +74,19 @@ where
         self.inner.poll_ready(cx).map_err(foreign)
     }
 
+    #[inline(always)]
     fn call(&mut self, request: R) -> Self::Future {
-        let permit = match self.source.provide(&request) {
-            None => None,
-            Some(limit) => match limit.try_acquire() {
-                Some(permit) => Some(permit),
-                None => return ResponseFuture { state: State::Refused { max: limit.max() } },
-            },
+        let now = rt::handed();
+        let permit = match self.source.provide(&request).map(Limit::admit).transpose() {
+            Ok(permit) => permit,
+            Err(max) => return ResponseFuture { state: State::Refused { max } },
         };
+        let _handed = rt::hand::<S>(now);
         ResponseFuture { state: State::Running { future: self.inner.call(request), permit } }
     }
 }
 
+#[cold]
 fn foreign(error: impl Into<BoxError>) -> Error {
     Error::from_boxed(error.into(), Code::Internal, "the service under a limit failed")
 }
@@ -154,14 +156,17 @@ where
 {
     type Output = Result<Response<LimitBody<B>>, Error>;
 
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProjection::Running { future, permit } => {
-                let response = ready!(future.poll(cx)).map_err(foreign)?;
+                let response = match ready!(future.poll(cx)) {
+                    Ok(response) => response,
+                    Err(error) => return Poll::Ready(Err(foreign(error))),
+                };
                 let permit = permit.take();
-                Poll::Ready(Ok(
-                    response.map(|body| LimitBody { inner: GuardedBody::new(Foreign::new(body), Held(permit)) })
-                ))
+                let guarded = |body| GuardedBody::new(Foreign::new(body), Held(permit));
+                Poll::Ready(Ok(response.map(|body| LimitBody { inner: guarded(body) })))
             }
             StateProjection::Refused { max } => Poll::Ready(Err(Error::new(
                 Code::Overflow,

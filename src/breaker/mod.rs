@@ -15,6 +15,7 @@
 
 mod circuit;
 mod circuit_layer;
+mod gate;
 mod handle;
 mod layer;
 mod policy;

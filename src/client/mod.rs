@@ -6,6 +6,8 @@ mod dispatch;
 mod enter;
 mod handle;
 mod mirror;
+#[cfg(test)]
+mod one_clock;
 mod outbound;
 mod request;
 mod retry;

@@ -1,6 +1,6 @@
 //! Retries and hedges in the client stack: the policy is the route's, the budget the backend's.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tower_layer::Layer;
 
@@ -10,7 +10,7 @@ use crate::{
     cluster::{Asked, Went},
     context::Tree,
     error::Error,
-    retry::{Handle, Head, Kept, Next, Repeat, Repeating},
+    retry::{Beginning, Handle, Head, Kept, Next, Repeat, Repeating},
     rt::Instant,
 };
 
@@ -34,15 +34,17 @@ impl Repeat<Outbound> for CallRetry {
     type Kept = KeptCall;
 
     #[inline]
-    fn keep(&self, call: &mut Outbound) -> Option<KeptCall> {
+    fn keep(&self, call: &mut Outbound) -> Option<(KeptCall, Beginning)> {
         let handle = call.cx.entry.retry.as_ref()?;
         // Behind one address what is asked is a connection, which an error does not name.
         let vip = call.cx.entry.cluster().is_some_and(|cluster| cluster.is_vip());
         let asked = (vip || handle.asks_who_was_asked(&call.cx.call)).then(Asked::new);
+        let hedge_after = handle.hedge_after(&call.cx.call, call.cx.started);
         let cx = call.cx.clone();
         let kept = KeptCall { head: Head::of(&call.request), handle: Arc::clone(handle), cx, asked };
         call.cx.asked = kept.asked.as_ref().and_then(Asked::note);
-        Some(kept)
+        let started = call.cx.started;
+        Some((kept, Beginning { started, waited: true, hedge_after }))
     }
 }
 
@@ -70,10 +72,6 @@ impl Kept<Outbound> for KeptCall {
         call.request.body_mut()
     }
 
-    fn started(&self) -> Instant {
-        self.cx.started
-    }
-
     fn deadline(&self) -> Option<Instant> {
         self.cx.deadline.as_ref().and_then(|deadline| deadline.fixed())
     }
@@ -92,10 +90,6 @@ impl Kept<Outbound> for KeptCall {
 
     fn no_retry(&self) -> bool {
         self.cx.call.no_retry == Some(true)
-    }
-
-    fn hedge_after(&self) -> Option<Duration> {
-        self.handle.hedge_after(&self.cx.call, self.cx.started)
     }
 
     fn allowance(&self) -> u8 {

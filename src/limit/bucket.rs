@@ -16,7 +16,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::{policy::BucketPolicy, standing::Standing};
-use crate::rt::Instant;
+use crate::rt::{Epoch, Instant};
 
 /// Units of time per nanosecond are at most this, so that nine years fit into a word.
 const FINEST: u64 = 64;
@@ -105,7 +105,7 @@ const CLOSED: u64 = u64::MAX;
 /// A bucket shared by everything that takes from it. A change of its rate keeps what was given out.
 #[derive(Debug)]
 pub(crate) struct TokenBucket {
-    epoch: Instant,
+    epoch: Epoch,
     current: ArcSwap<Generation>,
     /// Held while a generation is replaced.
     editing: Mutex<()>,
@@ -122,11 +122,11 @@ impl TokenBucket {
     /// A full bucket.
     pub(crate) fn new(rate: Rate, now: Instant) -> Self {
         let generation = Generation { rate, full_at: AtomicU64::new(0) };
-        Self { epoch: now, current: ArcSwap::from_pointee(generation), editing: Mutex::default() }
+        Self { epoch: Epoch::new(now), current: ArcSwap::from_pointee(generation), editing: Mutex::default() }
     }
 
     fn nanos(&self, now: Instant) -> u64 {
-        nanos(now.saturating_duration_since(self.epoch))
+        self.epoch.nanos(now)
     }
 
     /// Takes a token.

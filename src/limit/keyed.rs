@@ -15,13 +15,8 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    bucket::{Rate, nanos},
-    policy::Allowance,
-    standing::Standing,
-    window::Window,
-};
-use crate::rt::Instant;
+use super::{bucket::Rate, policy::Allowance, standing::Standing, window::Window};
+use crate::rt::{Epoch, Instant};
 
 const SHARDS: usize = 16;
 
@@ -172,7 +167,7 @@ struct Shard {
 /// A limit for each of a bounded number of keys, and one for the rest.
 #[derive(Debug)]
 pub(super) struct Keyed {
-    epoch: Instant,
+    epoch: Epoch,
     hash: KeyHash,
     shards: Box<[Mutex<Shard>]>,
     rest: Mutex<(Terms, Meter)>,
@@ -185,7 +180,7 @@ impl Keyed {
         let shards = if max_keys as usize > SHARDS * SHARDS { SHARDS } else { 1 };
         let shard = || Shard { terms, room: max_keys as usize / shards, meters: HashMap::default(), sweep_at: 0 };
         Self {
-            epoch: now,
+            epoch: Epoch::new(now),
             hash: KeyHash::new(),
             shards: (0..shards).map(|_| Mutex::new(shard())).collect(),
             rest: Mutex::new((terms, Meter::new(&terms))),
@@ -199,7 +194,7 @@ impl Keyed {
     }
 
     fn nanos(&self, now: Instant) -> u64 {
-        nanos(now.saturating_duration_since(self.epoch))
+        self.epoch.nanos(now)
     }
 
     fn shard(&self, key: Key) -> MutexGuard<'_, Shard> {

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     error::{BoxError, Code, Error},
     provide::{Fixed, Provide},
-    rt::Instant,
+    rt::{self, Instant},
 };
 
 /// Refuses requests over a rate limit with E040, which says when to come back.
@@ -102,28 +102,53 @@ where
         self.inner.poll_ready(cx).map_err(foreign)
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: R) -> Self::Future {
-        let state = match self.source.provide(&request) {
-            None => State::Running { future: self.inner.call(request), told: None },
-            Some(limiter) => match limiter.check(&request.subject(), Instant::from_std(request.at())) {
-                Ok(standing) => match limiter.question(&request.subject()) {
-                    None => State::Running {
-                        future: self.inner.call(request),
-                        told: standing.map(|standing| Box::new(limiter.told(standing))),
-                    },
-                    Some(question) => {
-                        // The one that was polled ready is the one that is called.
-                        let next = self.inner.clone();
-                        let asking =
-                            ask(std::mem::replace(&mut self.inner, next), request, limiter, question, standing);
-                        State::Asking { asking: Box::pin(asking) }
-                    }
-                },
-                Err(error) => State::Refused { error: Some(error) },
-            },
+        let mut now = None;
+        let asked = self.source.look(&request, |limiter| {
+            let Some(limiter) = limiter else { return Ok(Asked::Passes(None)) };
+            let at = Instant::from_std(request.at());
+            now = Some(at);
+            Asked::of(limiter, &request, at)
+        });
+        // Whoever says when a request came may have left it there.
+        let handed = rt::handed();
+        let now = now.or(handed);
+        let state = match asked {
+            Ok(Asked::Passes(told)) => {
+                let _handed = rt::hand::<S>(now);
+                return ResponseFuture { state: State::Running { future: self.inner.call(request), told } };
+            }
+            Ok(Asked::Waits(wait)) => {
+                let (limiter, question, standing) = *wait;
+                // The one that was polled ready is the one that is called.
+                let next = self.inner.clone();
+                let asking = ask(std::mem::replace(&mut self.inner, next), request, limiter, question, standing);
+                State::Asking { asking: Box::pin(asking) }
+            }
+            Err(error) => State::Refused { error: Some(error) },
         };
         ResponseFuture { state }
+    }
+}
+
+/// What a limit that is counted here says.
+enum Asked {
+    /// It is let in, and this is told to its caller.
+    Passes(Option<Box<Told>>),
+    /// It is counted elsewhere too. Boxed, since hardly any is.
+    Waits(Box<(Arc<RateLimiter>, Question, Option<Standing>)>),
+}
+
+impl Asked {
+    #[inline]
+    fn of<R: Limited>(limiter: &Arc<RateLimiter>, request: &R, at: Instant) -> Result<Self, Error> {
+        let subject = request.subject();
+        let standing = limiter.check(&subject, at)?;
+        Ok(match limiter.question(&subject) {
+            None => Self::Passes(standing.map(|standing| Box::new(limiter.told(standing)))),
+            Some(question) => Self::Waits(Box::new((Arc::clone(limiter), question, standing))),
+        })
     }
 }
 
@@ -148,6 +173,7 @@ where
     Ok((service.call(request), Box::new(told)))
 }
 
+#[cold]
 fn foreign(error: impl Into<BoxError>) -> Error {
     Error::from_boxed(error.into(), Code::Internal, "the service under a rate limit failed")
 }
@@ -185,17 +211,20 @@ where
 {
     type Output = Result<Response<B>, Error>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         loop {
             match state.as_mut().project() {
                 StateProjection::Running { future, told } => {
-                    let mut response = ready!(future.poll(cx)).map_err(foreign)?;
-                    if let Some(told) = told.take() {
-                        told.write(response.headers_mut());
-                    }
-                    return Poll::Ready(Ok(response));
+                    return match future.poll(cx) {
+                        Poll::Ready(Ok(response)) => Poll::Ready(Ok(match told.take() {
+                            None => response,
+                            Some(told) => told.tell(response),
+                        })),
+                        Poll::Ready(Err(error)) => Poll::Ready(Err(foreign(error))),
+                        Poll::Pending => Poll::Pending,
+                    };
                 }
                 StateProjection::Asking { asking } => {
                     let asked = ready!(asking.as_mut().poll(cx));

@@ -9,10 +9,10 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderMap;
+use http::{HeaderMap, Response};
 
 use super::{
-    bucket::{Rate, TokenBucket, nanos},
+    bucket::{Rate, TokenBucket},
     global::{Answer, CountLimits, Counter, Fleet, Global, Question},
     keyed::{Key, Keyed},
     policy::{Allowance, Descriptor, KeySource, QuotaPolicy, RateLimitPolicy, ShareWith},
@@ -24,7 +24,7 @@ use super::{
 use crate::{
     enforcement::Mode,
     error::{Code, Error},
-    rt::{Instant, Rng},
+    rt::{Epoch, Instant, Rng},
 };
 
 /// A rate limit, shared by everything that it counts together.
@@ -57,6 +57,12 @@ pub(super) struct Told {
 }
 
 impl Told {
+    #[cold]
+    pub(super) fn tell<B>(&self, mut response: Response<B>) -> Response<B> {
+        self.write(response.headers_mut());
+        response
+    }
+
     pub(super) fn write(&self, headers: &mut HeaderMap) {
         for (name, value) in &self.headers {
             headers.append(name, value.clone());
@@ -406,7 +412,7 @@ impl Meters {
 /// One limit for everything.
 #[derive(Debug)]
 struct Shared {
-    epoch: Instant,
+    epoch: Epoch,
     bucket: Option<TokenBucket>,
     quota: Option<Mutex<(QuotaPolicy, Window)>>,
 }
@@ -414,14 +420,14 @@ struct Shared {
 impl Shared {
     fn new(allowance: &Allowance, members: u32, now: Instant) -> Self {
         Self {
-            epoch: now,
+            epoch: Epoch::new(now),
             bucket: allowance.token_bucket.map(|bucket| TokenBucket::new(Rate::new(&bucket, members), now)),
             quota: allowance.quota.map(|quota| Mutex::new((quota.share(members), Window::new(&quota)))),
         }
     }
 
     fn nanos(&self, now: Instant) -> u64 {
-        nanos(now.saturating_duration_since(self.epoch))
+        self.epoch.nanos(now)
     }
 
     fn take(&self, now: Instant) -> Result<(), Duration> {

@@ -179,7 +179,7 @@ pub trait Limited {
 
     /// When it came. Default: now.
     fn at(&self) -> Instant {
-        rt::now().into_std()
+        rt::moment().into_std()
     }
 
     /// Its headers, where a service that counts elsewhere may add some. Default: it may not.

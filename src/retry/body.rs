@@ -41,25 +41,26 @@ impl<B> RetryBody<B> {
 
     /// The answer of a call: puts back the frame that was read of it, and counts a success for the budget if nobody else
     /// does.
+    #[inline(always)]
     pub(super) fn answer(
         response: Response<B>,
         frame: Option<Frame<Bytes>>,
         budget: Option<&Arc<Budget>>,
         grpc: bool,
     ) -> Response<Self> {
-        let (parts, body) = response.into_parts();
         let front = frame.and_then(|frame| match frame.into_data() {
             Ok(data) => Some(Front::Data(data)),
             Err(frame) => frame.into_trailers().ok().map(|trailers| Front::Trailers(Box::new(trailers))),
         });
-        let budget = budget.and_then(|budget| match classify::response(&parts, grpc) {
+        let verdict = |response: &Response<B>| classify::by_headers(response.status(), response.headers(), grpc);
+        let budget = budget.and_then(|budget| match verdict(&response) {
             Verdict::Final(outcome) => {
                 count(budget, outcome);
                 None
             }
             Verdict::AtTrailers => Some(Arc::clone(budget)),
         });
-        Response::from_parts(parts, Self { front, body, budget })
+        response.map(|body| Self { front, body, budget })
     }
 }
 

@@ -13,7 +13,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::rt::{
-    Instant,
+    Epoch, Instant,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
@@ -26,12 +26,14 @@ const SECONDS: u64 = 10;
 /// The retry budget of one backend. Lock-free; time is an argument.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    epoch: Instant,
+    epoch: Epoch,
     tokens: AtomicU64,
     /// Milliseconds since the epoch for which the bucket has been filled.
     filled: AtomicU64,
     /// The second of the latest call.
     second: AtomicU64,
+    /// How many there were in the nine seconds before it.
+    before: AtomicU64,
     /// Calls by second: the second in the upper half, the count in the lower.
     calls: [AtomicU64; SECONDS as usize],
 }
@@ -43,47 +45,60 @@ impl Budget {
 
     pub(crate) fn new(now: Instant) -> Arc<Self> {
         Arc::new(Self {
-            epoch: now,
+            epoch: Epoch::new(now),
             tokens: AtomicU64::new(RESERVE),
             filled: AtomicU64::new(0),
             second: AtomicU64::new(0),
+            before: AtomicU64::new(0),
             calls: std::array::from_fn(|_| AtomicU64::new(0)),
         })
     }
 
     fn elapsed(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.epoch)
+        Duration::from_nanos(self.epoch.nanos(now))
     }
 
-    /// A call begins. Not an attempt: what is sent again is the same call.
+    /// A call begins. Not an attempt: what is sent again is the same call. How many there were in this second before.
     #[inline]
-    pub(crate) fn call(&self, now: Instant) {
+    pub(crate) fn call(&self, now: Instant) -> u32 {
         let second = self.elapsed(now).as_secs();
         let bucket = &self.calls[(second % SECONDS) as usize];
         let mut seen = bucket.load(Relaxed);
         loop {
             if seen >> 32 == second {
-                bucket.fetch_add(1, Relaxed);
-                return;
+                return bucket.fetch_add(1, Relaxed) as u32;
             }
             match bucket.compare_exchange_weak(seen, second << 32 | 1, Relaxed, Relaxed) {
                 Ok(_) => {
-                    self.second.fetch_max(second, Relaxed);
-                    return;
+                    self.turn(second);
+                    return 0;
                 }
                 Err(now) => seen = now,
             }
         }
     }
 
+    /// The first call of a second.
+    fn turn(&self, second: u64) {
+        if self.second.fetch_max(second, Relaxed) <= second {
+            let others = self.calls.iter().enumerate().filter(|(index, _)| *index as u64 != second % SECONDS);
+            self.before.store(others.map(|(_, bucket)| recent(bucket, second)).sum(), Relaxed);
+        }
+    }
+
     /// A call succeeded. It began before, so the second of the latest call is exact enough and no clock is read.
     #[inline]
     pub(crate) fn success(&self) {
-        if self.tokens.load(Relaxed) + PER_SUCCESS <= RESERVE {
+        let tokens = self.tokens.load(Relaxed);
+        if tokens + PER_SUCCESS <= RESERVE {
             // The smallest bucket has room, so its size does not matter.
             self.tokens.fetch_add(PER_SUCCESS, Relaxed);
-        } else {
-            self.add(PER_SUCCESS, self.size(self.second.load(Relaxed)));
+            return;
+        }
+        let second = self.second.load(Relaxed);
+        let calls = self.before.load(Relaxed) + recent(&self.calls[(second % SECONDS) as usize], second);
+        if tokens < (calls * PER_SUCCESS).max(RESERVE) {
+            self.add(PER_SUCCESS, (calls * PER_SUCCESS).max(RESERVE));
         }
     }
 
@@ -106,11 +121,7 @@ impl Budget {
 
     /// How much it can hold in this second.
     fn size(&self, second: u64) -> u64 {
-        let recent = |bucket: &AtomicU64| {
-            let seen = bucket.load(Relaxed);
-            if (seen >> 32) + SECONDS > second { seen & u64::from(u32::MAX) } else { 0 }
-        };
-        let calls: u64 = self.calls.iter().map(recent).sum();
+        let calls: u64 = self.calls.iter().map(|bucket| recent(bucket, second)).sum();
         (calls * PER_SUCCESS).max(RESERVE)
     }
 
@@ -119,6 +130,12 @@ impl Budget {
     pub(crate) fn tokens(&self) -> f64 {
         self.tokens.load(Relaxed) as f64 / TOKEN as f64
     }
+}
+
+/// The calls of a second, if it is one of the ten up to this one.
+fn recent(bucket: &AtomicU64, second: u64) -> u64 {
+    let seen = bucket.load(Relaxed);
+    if (seen >> 32) + SECONDS > second { seen & u64::from(u32::MAX) } else { 0 }
 }
 
 /// The token of one retry or hedge, held from the decision to the end of the attempt.

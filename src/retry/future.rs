@@ -15,6 +15,7 @@ use tower_service::Service;
 
 use super::{
     body::RetryBody,
+    decision::Finding,
     plan::{Meta, Plan, Step},
     repeat::Repeat,
 };
@@ -29,37 +30,55 @@ pub(crate) const PEEK: Duration = Duration::from_millis(20);
 
 pin_project! {
     /// The future of a call that may be sent again.
+    ///
+    /// Every layer above moves it once, so what only a further attempt needs is boxed.
     #[project = Projection]
     pub(crate) struct ResponseFuture<S, F, M, R, B>
     where
         M: Repeat<R>,
     {
         #[pin]
-        first: Option<F>,
+        first: First<F, B>,
         more: Vec<(Pin<Box<Lane<S, F, R>>>, Meta)>,
-        peek: Option<Peek<B>>,
+        // Of a further attempt, while the first still runs.
+        peek: Option<Box<Peek<B>>>,
         #[pin]
         timer: Option<Sleep>,
-        // When the timer fires.
-        armed: Option<Instant>,
         // What is known of a call that can be sent again.
         plan: Option<Plan<S, M, R, B>>,
     }
 }
 
+pin_project! {
+    /// The first attempt, or in its place the response that has to be looked into.
+    #[project = FirstProjection]
+    enum First<F, B> {
+        Running { #[pin] future: F },
+        Peeking { peek: Option<Peek<B>> },
+        Over,
+    }
+}
+
+impl<F, B> First<F, B> {
+    fn runs(&self) -> bool {
+        matches!(self, Self::Running { .. })
+    }
+}
+
 struct Peek<B> {
     response: Response<B>,
-    meta: Meta,
     until: Instant,
+    /// Of a further attempt.
+    meta: Option<Box<Meta>>,
 }
 
 impl<S, F, M, R, B> ResponseFuture<S, F, M, R, B>
 where
     M: Repeat<R>,
 {
-    #[inline]
-    pub(super) fn new(first: F, plan: Option<Plan<S, M, R, B>>) -> Self {
-        Self { first: Some(first), more: Vec::new(), peek: None, timer: None, armed: None, plan }
+    #[inline(always)]
+    pub(super) fn new(future: F, plan: Option<Plan<S, M, R, B>>) -> Self {
+        Self { first: First::Running { future }, more: Vec::new(), peek: None, timer: None, plan }
     }
 }
 
@@ -76,15 +95,33 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer<B>> {
         let mut this = self.project();
-        loop {
-            match ready!(this.poll_step(cx)) {
-                Step::Done(result, frame) => return Poll::Ready(this.answer(result, frame)),
-                Step::Peek(response, meta) => {
-                    *this.peek = Some(Peek { response, meta, until: rt::now() + PEEK });
+        let FirstProjection::Running { future } = this.first.as_mut().project() else {
+            return this.poll_further(cx, false);
+        };
+        if let Poll::Ready(result) = future.poll(cx) {
+            this.first.set(First::Over);
+            let Some(plan) = this.plan else {
+                return Poll::Ready(result.map(|response| response.map(RetryBody::new)));
+            };
+            let mut meta = plan.first();
+            let finding = plan.found(&result, &mut meta);
+            match result {
+                // What nearly every call comes to.
+                Ok(response) if finding == Some(Finding::Final) && this.more.is_empty() => {
+                    plan.over(false);
+                    let answer = RetryBody::answer(response, None, plan.counts(), plan.is_grpc());
+                    *this.plan = None;
+                    return Poll::Ready(Ok(answer));
                 }
-                Step::Go => {}
+                result => {
+                    let step = plan.ended(result, finding, meta, !this.more.is_empty());
+                    if let Some(answer) = this.follow(step) {
+                        return Poll::Ready(answer);
+                    }
+                }
             }
         }
+        this.poll_further(cx, true)
     }
 }
 
@@ -94,94 +131,130 @@ where
     M: Repeat<R>,
     B: HttpBody<Data = Bytes, Error = Error> + Unpin,
 {
+    /// The first attempt has ended otherwise than with the answer, or it takes longer; `polled`: that is known.
+    fn poll_further(&mut self, cx: &mut Context<'_>, mut polled: bool) -> Poll<Answer<B>> {
+        if self.plan.is_none() {
+            return if self.first.runs() { Poll::Pending } else { Poll::Ready(Err(over())) };
+        }
+        loop {
+            let step = ready!(self.poll_step(cx, polled));
+            polled = false;
+            if let Some(answer) = self.follow(step) {
+                return Poll::Ready(answer);
+            }
+        }
+    }
+
+    fn follow(&mut self, step: Step<B>) -> Option<Answer<B>> {
+        match step {
+            Step::Done(result, frame) => return Some(self.answer(result, frame)),
+            Step::Peek(response, meta) => {
+                let meta = meta.is_further().then(|| Box::new(meta));
+                let peek = Peek { response, until: rt::now() + PEEK, meta };
+                if self.first.runs() {
+                    *self.peek = Some(Box::new(peek));
+                } else {
+                    self.first.set(First::Peeking { peek: Some(peek) });
+                }
+            }
+            Step::Go => {}
+        }
+        None
+    }
+
+    fn peek(&mut self) -> Option<&mut Peek<B>> {
+        match self.first.as_mut().project() {
+            FirstProjection::Peeking { peek } => peek.as_mut(),
+            _ => self.peek.as_deref_mut(),
+        }
+    }
+
     /// Until something ends or its time comes.
-    #[inline]
-    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Step<B>> {
-        let Some(plan) = self.plan.as_mut() else {
-            let Some(first) = self.first.as_mut().as_pin_mut() else {
-                return Poll::Ready(Step::Done(Err(over()), None));
-            };
-            return first.poll(cx).map(|result| Step::Done(result, None));
-        };
-        if let Some(peek) = self.peek.as_mut() {
+    fn poll_step(&mut self, cx: &mut Context<'_>, polled: bool) -> Poll<Step<B>> {
+        if let Some(peek) = self.peek() {
             if let Poll::Ready(frame) = Pin::new(peek.response.body_mut()).poll_frame(cx) {
                 return Poll::Ready(self.peeked(Some(frame)));
             }
-        } else {
-            if plan.decided.as_ref().is_some_and(|decided| decided.at.is_none())
-                && let Some(decided) = plan.decided.take()
-            {
-                let (service, request, meta) = plan.send(decided);
-                self.more.push((Box::pin(Lane::Waiting { service, request: Some(request) }), meta));
-            }
-            if let Some(first) = self.first.as_mut().as_pin_mut()
-                && let Poll::Ready(result) = first.poll(cx)
-            {
-                self.first.set(None);
-                let meta = plan.first();
-                return Poll::Ready(plan.ended(result, meta, !self.more.is_empty()));
-            }
-            for index in 0..self.more.len() {
-                let (lane, _) = &mut self.more[index];
-                if let Poll::Ready(result) = lane.as_mut().poll(cx) {
-                    let (_, meta) = self.more.swap_remove(index);
-                    let others = self.first.is_some() || !self.more.is_empty();
-                    return Poll::Ready(plan.ended(result, meta, others));
-                }
+            return self.poll_time(cx);
+        }
+        let Some(plan) = self.plan.as_mut() else { return Poll::Ready(Step::Done(Err(over()), None)) };
+        if let Some(decided) = plan.take_decided() {
+            let (service, request, meta) = plan.send(decided);
+            self.more.push((Box::pin(Lane::Waiting { service, request: Some(request) }), meta));
+        }
+        if !polled
+            && let FirstProjection::Running { future } = self.first.as_mut().project()
+            && let Poll::Ready(result) = future.poll(cx)
+        {
+            self.first.set(First::Over);
+            let mut meta = plan.first();
+            let finding = plan.found(&result, &mut meta);
+            return Poll::Ready(plan.ended(result, finding, meta, !self.more.is_empty()));
+        }
+        for index in 0..self.more.len() {
+            let (lane, _) = &mut self.more[index];
+            if let Poll::Ready(result) = lane.as_mut().poll(cx) {
+                let (_, mut meta) = self.more.swap_remove(index);
+                let others = self.first.runs() || !self.more.is_empty();
+                let finding = plan.found(&result, &mut meta);
+                return Poll::Ready(plan.ended(result, finding, meta, others));
             }
         }
         self.poll_time(cx)
     }
 
     fn poll_time(&mut self, cx: &mut Context<'_>) -> Poll<Step<B>> {
+        let peek = self.peek().map(|peek| peek.until);
         let Some(plan) = self.plan.as_mut() else { return Poll::Pending };
-        let peek = self.peek.as_ref().map(|peek| peek.until);
-        let Some(at) = peek.or_else(|| plan.decided.as_ref()?.at).or(plan.hedge_at) else { return Poll::Pending };
-        if *self.armed != Some(at) {
-            *self.armed = Some(at);
+        let Some(at) = peek.or_else(|| plan.decided_at()).or(plan.hedge_at) else { return Poll::Pending };
+        if self.timer.as_ref().as_pin_ref().is_none_or(|timer| timer.deadline() != at) {
             self.timer.set(Some(rt::sleep_until(at)));
         }
         if let Some(timer) = self.timer.as_mut().as_pin_mut() {
             ready!(timer.poll(cx));
         }
         self.timer.set(None);
-        *self.armed = None;
         if peek.is_some() {
             return Poll::Ready(self.peeked(None));
         }
-        match &mut plan.decided {
-            Some(decided) => decided.at = None,
-            None => plan.hedge(),
-        }
+        plan.time_has_come();
         Poll::Ready(Step::Go)
     }
 
     fn peeked(&mut self, frame: Option<Option<Result<Frame<Bytes>, Error>>>) -> Step<B> {
-        let (Some(plan), Some(peek)) = (self.plan.as_mut(), self.peek.take()) else { return Step::Go };
-        let others = self.first.is_some() || !self.more.is_empty();
-        plan.peeked(peek.response, frame, peek.meta, others)
+        let peek = match self.first.as_mut().project() {
+            FirstProjection::Peeking { peek } => {
+                let peek = peek.take();
+                self.first.set(First::Over);
+                peek
+            }
+            _ => self.peek.take().map(|peek| *peek),
+        };
+        let (Some(plan), Some(peek)) = (self.plan.as_mut(), peek) else { return Step::Go };
+        let others = self.first.runs() || !self.more.is_empty();
+        let meta = peek.meta.map_or_else(|| plan.first(), |meta| *meta);
+        plan.peeked(peek.response, frame, meta, others)
     }
 
-    #[inline]
     fn answer(&mut self, result: Result<Response<B>, Error>, frame: Option<Frame<Bytes>>) -> Answer<B> {
         let Some(mut plan) = self.plan.take() else {
-            self.first.set(None);
+            self.first.set(First::Over);
             return result.map(|response| response.map(RetryBody::new));
         };
-        if self.first.is_some() || !self.more.is_empty() {
+        if self.first.runs() || !self.more.is_empty() {
             // The others lost, which says nothing about their endpoints.
-            if self.first.is_some() {
+            if self.first.runs() {
                 plan.lost(plan.first());
             }
             classify::losing(|| {
-                self.first.set(None);
+                self.first.set(First::Over);
                 for (lane, meta) in self.more.drain(..) {
                     drop(lane);
                     plan.lost(meta);
                 }
             });
         }
-        plan.over();
+        plan.over(plan.failed);
         let response = result?;
         Ok(RetryBody::answer(response, frame, plan.counts(), plan.is_grpc()))
     }

@@ -49,6 +49,9 @@ pub struct Handle {
 /// For how long nothing is hedged after a peer said that it has too much to do.
 const CALM: u64 = 1_000;
 
+/// Of more calls than these in a second, one of so many is measured.
+const SAMPLED: u32 = 16;
+
 impl Handle {
     /// A policy with a budget of its own.
     ///
@@ -123,8 +126,11 @@ impl Handle {
         self.policy.keeps_body() || self.hedge.is_on() || call.hedges_after().is_some()
     }
 
-    pub(super) fn measures(&self) -> bool {
-        self.latencies.is_some()
+    /// Whether it is of interest what a call takes, of which there were so many in this second. What a percentile of is asked
+    /// for call by call needs every call; what a retry will probably take, many of few and a part of many.
+    #[inline]
+    pub(super) fn measures(&self, calls: u32) -> bool {
+        self.latencies.is_some() && (calls < SAMPLED || calls.is_multiple_of(SAMPLED) || self.hedge.is_on())
     }
 
     pub(super) fn took(&self, took: Duration, now: Instant) {

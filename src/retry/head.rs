@@ -1,6 +1,6 @@
 //! The head of a request, kept so that the request can be made again.
 
-use std::{cell::RefCell, mem};
+use std::cell::RefCell;
 
 use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 
@@ -8,52 +8,57 @@ use super::decision;
 use crate::{body::Body, matching::StringMatch};
 
 /// Method, URI, version and headers; extensions are not sent. Headers are kept as a list, since a call that succeeds never
-/// asks it anything; lists are used again by the calls of the same thread, so that keeping one allocates nothing.
+/// asks it anything; heads are used again by the calls of the same thread, so that keeping one allocates nothing.
 #[derive(Debug)]
 pub(crate) struct Head {
+    /// `None` once it was given back.
+    parts: Option<Box<Parts>>,
+}
+
+#[derive(Debug, Default)]
+struct Parts {
     method: Method,
     uri: Uri,
     version: Version,
-    headers: Headers,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Head {
     pub(crate) fn of(request: &Request<Body>) -> Self {
-        let pair = |(name, value): (&HeaderName, &HeaderValue)| (name.clone(), value.clone());
-        Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
-            headers: {
-                let mut headers =
-                    SPARE.try_with(|spare| spare.try_borrow_mut().ok()?.pop()).ok().flatten().unwrap_or_default();
-                headers.extend(request.headers().iter().map(pair));
-                headers
-            },
+        let mut parts = SPARE.try_with(|spare| spare.try_borrow_mut().ok()?.pop()).ok().flatten().unwrap_or_default();
+        if *request.method() != Method::GET {
+            parts.method = request.method().clone();
         }
+        parts.uri = request.uri().clone();
+        parts.version = request.version();
+        let pair = |(name, value): (&HeaderName, &HeaderValue)| (name.clone(), value.clone());
+        parts.headers.extend(request.headers().iter().map(pair));
+        Self { parts: Some(parts) }
     }
 
     /// The request, with the headers in their order.
     pub(crate) fn request(&self, body: Body) -> Request<Body> {
         let mut request = Request::new(body);
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.uri.clone();
-        *request.version_mut() = self.version;
+        let Some(parts) = &self.parts else { return request };
+        *request.method_mut() = parts.method.clone();
+        *request.uri_mut() = parts.uri.clone();
+        *request.version_mut() = parts.version;
         let headers = request.headers_mut();
-        headers.reserve(self.headers.len());
-        for (name, value) in &self.headers {
+        headers.reserve(parts.headers.len());
+        for (name, value) in &parts.headers {
             headers.append(name.clone(), value.clone());
         }
         request
     }
 
     fn get(&self, name: &str) -> Option<&str> {
-        let (_, value) = self.headers.iter().find(|(known, _)| known.as_str() == name)?;
+        let (_, value) = self.parts.as_ref()?.headers.iter().find(|(known, _)| known.as_str() == name)?;
         value.to_str().ok()
     }
 
     pub(crate) fn is_idempotent(&self) -> bool {
-        decision::is_idempotent(&self.method) || self.get("idempotency-key").is_some()
+        self.parts.as_ref().is_some_and(|parts| decision::is_idempotent(&parts.method))
+            || self.get("idempotency-key").is_some()
     }
 
     /// Whether any of these headers is as it is said; true if there are none.
@@ -62,30 +67,37 @@ impl Head {
     }
 }
 
-type Headers = Vec<(HeaderName, HeaderValue)>;
+#[allow(clippy::vec_box, reason = "a head is moved with its call, so it is boxed, and the box is what is used again")]
+type Spare = Vec<Box<Parts>>;
 
 thread_local! {
-    static SPARE: RefCell<Vec<Headers>> = const { RefCell::new(Vec::new()) };
+    static SPARE: RefCell<Spare> = const { RefCell::new(Vec::new()) };
 }
 
-/// How many lists a thread keeps, and how long one of them may be.
-const SPARE_LISTS: usize = 64;
+/// How many heads a thread keeps, and with room for how many headers.
+const SPARE_HEADS: usize = 64;
 const LONGEST: usize = 64;
 
 impl Drop for Head {
     fn drop(&mut self) {
-        let mut headers = mem::take(&mut self.headers);
-        headers.clear();
-        if (1..=LONGEST).contains(&headers.capacity()) {
-            // A thread that ends has nothing to keep it in.
-            let _ = SPARE.try_with(|spare| {
-                if let Ok(mut spare) = spare.try_borrow_mut()
-                    && spare.len() < SPARE_LISTS
-                {
-                    spare.push(headers);
-                }
-            });
+        let Some(mut parts) = self.parts.take() else { return };
+        if parts.headers.capacity() > LONGEST {
+            return;
         }
+        // What belongs to the request goes with it.
+        parts.headers.clear();
+        parts.uri = Uri::default();
+        if parts.method != Method::GET {
+            parts.method = Method::GET;
+        }
+        // A thread that ends has nothing to keep it in.
+        let _ = SPARE.try_with(|spare| {
+            if let Ok(mut spare) = spare.try_borrow_mut()
+                && spare.len() < SPARE_HEADS
+            {
+                spare.push(parts);
+            }
+        });
     }
 }
 

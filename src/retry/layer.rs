@@ -5,7 +5,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -22,7 +21,7 @@ use super::{
     head::Head,
     hedge::HedgePolicy,
     policy::RetryPolicy,
-    repeat::{Kept, Next, Repeat, Repeating},
+    repeat::{Beginning, Kept, Next, Repeat, Repeating},
 };
 use crate::{
     body::Body,
@@ -119,6 +118,7 @@ where
         Service::<Request<Body>>::poll_ready(&mut self.inner, cx)
     }
 
+    #[inline(always)]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         ResponseFuture { inner: self.inner.call(request.map(Body::request)) }
     }
@@ -154,6 +154,7 @@ where
 {
     type Output = Result<Response<RetryBody<Body>>, Error>;
 
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.project().inner.poll(cx)
     }
@@ -165,6 +166,7 @@ struct Foreign<S> {
     inner: S,
 }
 
+#[cold]
 fn foreign(error: impl Into<BoxError>) -> Error {
     Error::from_boxed(error.into(), Code::ConnectionClosed, "the service under a retry failed")
 }
@@ -184,6 +186,7 @@ where
         self.inner.poll_ready(cx).map_err(foreign)
     }
 
+    #[inline(always)]
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         ForeignFuture { inner: self.inner.call(request) }
     }
@@ -205,8 +208,13 @@ where
 {
     type Output = Result<Response<Body>, Error>;
 
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().inner.poll(cx).map(|result| result.map(|response| response.map(Body::new)).map_err(foreign))
+        match self.project().inner.poll(cx) {
+            Poll::Ready(Ok(response)) => Poll::Ready(Ok(response.map(Body::new))),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(foreign(error))),
+            Poll::Pending => Poll::Pending,
+        }
     }
 }
 
@@ -222,7 +230,9 @@ where
 {
     type Kept = One;
 
-    fn keep(&self, request: &mut Request<Body>) -> Option<One> {
+    #[inline]
+    fn keep(&self, request: &mut Request<Body>) -> Option<(One, Beginning)> {
+        let started = rt::moment();
         let handle = self.source.provide(request)?;
         let scoped = match request.extensions().is_empty() {
             false => CallContext::of(request.extensions()).or_else(CallContext::current),
@@ -230,14 +240,16 @@ where
         };
         let inherited = scoped.as_ref().map(|context| context.inner().call).unwrap_or_default();
         let call = request.extensions().get::<Call>().copied().unwrap_or_default().or(inherited);
-        Some(One {
+        let hedge_after = handle.hedge_after(&call, started);
+        let one = One {
             head: Head::of(request),
-            started: rt::now(),
             grpc: is_grpc(request.headers()),
             deadline: scoped.and_then(|context| context.inner().deadline),
-            call,
+            no_retry: call.no_retry == Some(true),
+            idempotent: call.idempotent,
             handle,
-        })
+        };
+        Some((one, Beginning { started, waited: false, hedge_after }))
     }
 }
 
@@ -245,10 +257,10 @@ where
 struct One {
     handle: Arc<Handle>,
     head: Head,
-    started: Instant,
     deadline: Option<Instant>,
     grpc: bool,
-    call: Call,
+    no_retry: bool,
+    idempotent: Option<bool>,
 }
 
 impl Kept<Request<Body>> for One {
@@ -260,10 +272,6 @@ impl Kept<Request<Body>> for One {
         request.body_mut()
     }
 
-    fn started(&self) -> Instant {
-        self.started
-    }
-
     fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
@@ -273,7 +281,7 @@ impl Kept<Request<Body>> for One {
     }
 
     fn is_idempotent(&self) -> bool {
-        self.call.idempotent.unwrap_or_else(|| self.head.is_idempotent())
+        self.idempotent.unwrap_or_else(|| self.head.is_idempotent())
     }
 
     fn is_eligible(&self) -> bool {
@@ -281,11 +289,7 @@ impl Kept<Request<Body>> for One {
     }
 
     fn no_retry(&self) -> bool {
-        self.call.no_retry == Some(true)
-    }
-
-    fn hedge_after(&self) -> Option<Duration> {
-        self.handle.hedge_after(&self.call, self.started)
+        self.no_retry
     }
 
     fn allowance(&self) -> u8 {

@@ -58,7 +58,7 @@ pub(crate) use self::{
     handle::Series,
     head::Head,
     policy::MOST_RETRIES,
-    repeat::{AttemptKind, Kept, Next, Repeat, Repeating},
+    repeat::{AttemptKind, Beginning, Kept, Next, Repeat, Repeating},
 };
 pub use self::{
     backoff::{Backoff, Jitter},

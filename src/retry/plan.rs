@@ -10,7 +10,7 @@ use super::{
     allowance::Allowance,
     budget::{Budget, Charge},
     decision::{self, Facts, Finding, No, Reading},
-    repeat::{AttemptKind, Kept, Next, Repeat},
+    repeat::{AttemptKind, Beginning, Kept, Next, Repeat},
     source::Source,
 };
 use crate::{
@@ -31,7 +31,15 @@ pub(super) struct Meta {
     started: Instant,
     /// Of the tree's allowance.
     passed: u8,
+    further: bool,
     charge: Option<Charge>,
+}
+
+impl Meta {
+    /// Whether it is not the first.
+    pub(super) fn is_further(&self) -> bool {
+        self.further
+    }
 }
 
 /// An attempt that was decided.
@@ -49,23 +57,38 @@ pub(super) struct Plan<S, M: Repeat<R>, R, B> {
     source: Source,
     allowance: Allowance,
     first: u8,
-    unsent: u32,
+    hedges: u8,
+    /// Whether what this call takes is of interest.
+    measured: bool,
+    /// Whether the attempt that ended last failed.
+    pub(super) failed: bool,
     /// When the first attempt began.
     begun: Instant,
+    pub(super) hedge_at: Option<Instant>,
+    hedge_after: Option<Duration>,
+    /// Made when the first attempt has not ended as it should, or in time.
+    further: Option<Box<Further<B>>>,
+    request: PhantomData<fn(R)>,
+}
+
+/// What is known of further attempts.
+struct Further<B> {
+    /// How often it was sent again because nothing of it was processed.
+    unsent: u32,
     /// Retries that were decided.
     retries: u32,
     /// Retries and hedges that were sent.
     sent: u32,
-    hedges: u8,
-    /// Whether the attempt that ended last failed.
-    failed: bool,
     back_off: Duration,
-    pub(super) decided: Option<Decided>,
-    pub(super) hedge_at: Option<Instant>,
-    hedge_after: Option<Duration>,
+    decided: Option<Decided>,
     /// What an earlier attempt ended with: the answer if nothing later says more.
     fallback: Option<Result<Response<B>, Error>>,
-    request: PhantomData<fn(R)>,
+}
+
+impl<B> Default for Further<B> {
+    fn default() -> Self {
+        Self { unsent: 0, retries: 0, sent: 0, back_off: Duration::ZERO, decided: None, fallback: None }
+    }
 }
 
 /// What follows from the end of an attempt.
@@ -79,11 +102,11 @@ pub(super) enum Step<B> {
 }
 
 impl<S, M: Repeat<R>, R, B> Plan<S, M, R, B> {
-    #[inline]
-    pub(super) fn new(service: S, kept: M::Kept, request: &mut R) -> Self {
+    #[inline(always)]
+    pub(super) fn new(service: S, kept: M::Kept, beginning: Beginning, request: &mut R) -> Self {
         let handle = kept.handle();
-        handle.budget.call(kept.started());
-        let hedge = kept.hedge_after();
+        let Beginning { started, waited, hedge_after: hedge } = beginning;
+        let calls = handle.budget.call(started);
         let source = if hedge.is_some() || (handle.policy.keeps_body() && !kept.no_retry()) {
             let body = M::Kept::body(request);
             let (source, kept) = Source::keep(mem::take(body), handle.policy.max_request_buffer as usize);
@@ -92,8 +115,9 @@ impl<S, M: Repeat<R>, R, B> Plan<S, M, R, B> {
         } else {
             Source::Returned
         };
-        // Where something depends on it; what stands above may have waited.
-        let begun = if handle.measures() || hedge.is_some() { rt::now() } else { kept.started() };
+        let measured = handle.measures(calls);
+        // Where something depends on it.
+        let begun = if waited && (measured || hedge.is_some()) { rt::now() } else { started };
         let mut allowance = Allowance::new(kept.allowance(), kept.is_of_the_mesh());
         let first = allowance.pass(false);
         kept.grant(request, first);
@@ -102,17 +126,13 @@ impl<S, M: Repeat<R>, R, B> Plan<S, M, R, B> {
             source,
             allowance,
             first,
-            unsent: 0,
-            retries: 0,
-            sent: 0,
             hedges: 0,
+            measured,
             failed: false,
-            back_off: Duration::ZERO,
-            decided: None,
             hedge_at: hedge.map(|after| begun + after),
             begun,
             hedge_after: hedge,
-            fallback: None,
+            further: None,
             kept,
             request: PhantomData,
         }
@@ -120,7 +140,7 @@ impl<S, M: Repeat<R>, R, B> Plan<S, M, R, B> {
 
     /// The first attempt.
     pub(super) fn first(&self) -> Meta {
-        Meta { started: self.begun, passed: self.first, charge: None }
+        Meta { started: self.begun, passed: self.first, further: false, charge: None }
     }
 
     /// The budget, if successes are to be counted here.
@@ -132,15 +152,37 @@ impl<S, M: Repeat<R>, R, B> Plan<S, M, R, B> {
         self.kept.is_grpc()
     }
 
-    /// An attempt ended; `others` says whether more are running.
+    fn further(&mut self) -> &mut Further<B> {
+        self.further.get_or_insert_default()
+    }
+
+    /// What is to be sent now.
+    pub(super) fn take_decided(&mut self) -> Option<Decided> {
+        self.further.as_mut()?.decided.take_if(|decided| decided.at.is_none())
+    }
+
+    /// When what was decided is to be sent.
+    pub(super) fn decided_at(&self) -> Option<Instant> {
+        self.further.as_ref()?.decided.as_ref()?.at
+    }
+
+    /// The time for what was decided has come, or that of a hedge.
+    pub(super) fn time_has_come(&mut self) {
+        match self.further.as_mut().and_then(|further| further.decided.as_mut()) {
+            Some(decided) => decided.at = None,
+            None => self.hedge(),
+        }
+    }
+
+    /// Judges what an attempt ended with. `None`: its first frame may tell.
     #[inline]
-    pub(super) fn ended(&mut self, result: Result<Response<B>, Error>, mut meta: Meta, others: bool) -> Step<B> {
+    pub(super) fn found(&mut self, result: &Result<Response<B>, Error>, meta: &mut Meta) -> Option<Finding> {
         let handle = self.kept.handle();
-        if handle.measures() && result.is_ok() {
+        if self.measured && result.is_ok() {
             let now = rt::now();
             handle.took(now.saturating_duration_since(meta.started), now);
         }
-        let finding = match &result {
+        let finding = match result {
             Err(error) => {
                 self.allowance.ended(meta.passed, error.never_processed().then_some(0));
                 if let Some(charge) = meta.charge.as_mut().filter(|_| error.delivery() == Delivery::Unsent) {
@@ -154,21 +196,38 @@ impl<S, M: Repeat<R>, R, B> Plan<S, M, R, B> {
                 }
                 let (status, headers, grpc) = (response.status(), response.headers(), self.kept.is_grpc());
                 match decision::response(status, headers, grpc, &handle.policy) {
-                    Reading::AtTrailers if handle.policy.peeks() && self.source.is_complete() => {
-                        let Ok(response) = result else { return Step::Go };
-                        return Step::Peek(response, meta);
-                    }
+                    Reading::AtTrailers if handle.policy.peeks() && self.source.is_complete() => return None,
                     Reading::AtTrailers => Finding::Final,
                     Reading::Known(finding) => finding,
                 }
             }
         };
-        if let Ok(response) = &result
+        if let Ok(response) = result
             && (finding != Finding::Final || self.kept.reports())
         {
             self.allowance.ended(meta.passed, Some(spent(response.headers())));
         }
-        self.judge(result, finding, others, None)
+        Some(finding)
+    }
+
+    /// An attempt ended; `others` says whether more are running.
+    pub(super) fn ended(
+        &mut self,
+        result: Result<Response<B>, Error>,
+        finding: Option<Finding>,
+        meta: Meta,
+        others: bool,
+    ) -> Step<B> {
+        match (finding, result) {
+            (Some(finding), result) => {
+                let step = self.judge(result, finding, others, None);
+                // A token that was not spent is for the next decision.
+                drop(meta);
+                step
+            }
+            (None, Ok(response)) => Step::Peek(response, meta),
+            (None, result) => Step::Done(result, None),
+        }
     }
 
     /// The first frame of a response came, or its end, or neither in time.
@@ -228,9 +287,9 @@ impl<S, M: Repeat<R>, R, B> Plan<S, M, R, B> {
         self.kept.avoid_asked(result.as_ref().err());
         let body = self.source.again(result.as_mut().err());
         let (at, kind, charge) = match failure {
-            None if self.unsent >= UNSENT || body.is_none() => return self.answer(result, frame),
+            None if self.further().unsent >= UNSENT || body.is_none() => return self.answer(result, frame),
             None => {
-                self.unsent += 1;
+                self.further().unsent += 1;
                 (None, AttemptKind::Transparent, None)
             }
             Some(failure) => match self.retry(&failure, body.is_some()) {
@@ -246,16 +305,19 @@ impl<S, M: Repeat<R>, R, B> Plan<S, M, R, B> {
             Ok(response) => tracing::debug!(status = %response.status(), "sending again: {kind:?}"),
             Err(error) => tracing::debug!(code = %error.code(), "sending again: {kind:?}, {error}"),
         }
-        self.decided = Some(Decided { at, kind, charge, body });
         self.hedge_at = None;
+        let further = self.further();
+        further.decided = Some(Decided { at, kind, charge, body });
         // A response that is given up gives its stream and its permit back before the next attempt wants them.
-        self.fallback = result.is_err().then_some(result);
+        further.fallback = result.is_err().then_some(result);
         Step::Go
     }
 
     /// A retry by policy: when, and what it costs.
     fn retry(&mut self, failure: &decision::Failure, replayable: bool) -> Result<(Option<Instant>, Charge), No> {
         let now = rt::now();
+        let further = self.further.as_ref();
+        let (before, retries) = further.map_or_else(<_>::default, |further| (further.back_off, further.retries));
         let handle = self.kept.handle();
         if failure.push_back.is_some() || failure.unprocessed {
             handle.overloaded(now);
@@ -268,13 +330,12 @@ impl<S, M: Repeat<R>, R, B> Plan<S, M, R, B> {
             idempotent: self.kept.is_idempotent(),
             // Whoever called may have been answered meanwhile.
             allowance: self.allowance.left().min(self.kept.allowance()),
-            retries: self.retries,
+            retries,
             remaining: self.kept.deadline().map(|at| at.saturating_duration_since(now)),
             takes: handle.median(now),
             replayable,
             elsewhere: failure.push_back.is_some() && self.kept.elsewhere(),
         };
-        let before = self.back_off;
         let delay = decision::decide(failure, &handle.policy, &facts, || {
             handle.policy.back_off.delay(facts.retries + 1, before, &mut Rng::local())
         })?;
@@ -284,8 +345,9 @@ impl<S, M: Repeat<R>, R, B> Plan<S, M, R, B> {
             _ => return Err(No::NotEnforced),
         }
         let charge = handle.budget.withdraw(now).ok_or(No::Budget)?;
-        self.back_off = delay;
-        self.retries += 1;
+        let further = self.further();
+        further.back_off = delay;
+        further.retries += 1;
         Ok(((!delay.is_zero()).then(|| now + delay), charge))
     }
 
@@ -294,14 +356,14 @@ impl<S, M: Repeat<R>, R, B> Plan<S, M, R, B> {
         if self.hedge_at.is_some() {
             self.hedge_at = Some(rt::now());
         }
-        self.fallback = Some(result);
+        self.further().fallback = Some(result);
         Step::Go
     }
 
     fn answer(&mut self, result: Result<Response<B>, Error>, frame: Option<Frame<Bytes>>) -> Step<B> {
         // Nowhere else to go: what the attempt before ended with says more than "no other endpoint".
         if result.as_ref().is_err_and(|error| error.endpoint().is_none() && error.delivery() == Delivery::Unsent)
-            && let Some(fallback) = self.fallback.take()
+            && let Some(fallback) = self.further.as_mut().and_then(|further| further.fallback.take())
         {
             return Step::Done(fallback, None);
         }
@@ -342,7 +404,7 @@ impl<S, M: Repeat<R>, R, B> Plan<S, M, R, B> {
         if self.hedges < handle.hedge.max_hedged_attempts {
             self.hedge_at = self.hedge_after.map(|after| now + after);
         }
-        self.decided = Some(Decided { at: None, kind: AttemptKind::Hedge, charge: Some(charge), body });
+        self.further().decided = Some(Decided { at: None, kind: AttemptKind::Hedge, charge: Some(charge), body });
     }
 
     /// Sends what was decided.
@@ -354,10 +416,11 @@ impl<S, M: Repeat<R>, R, B> Plan<S, M, R, B> {
         let passed = self.allowance.pass(charge.is_some());
         if let Some(charge) = &mut charge {
             charge.sent();
-            self.sent += 1;
+            self.further().sent += 1;
         }
-        let request = self.kept.again(Next { kind, before: self.sent, grant: passed }, body);
-        (self.service.clone(), request, Meta { started: rt::now(), passed, charge })
+        let before = self.further().sent;
+        let request = self.kept.again(Next { kind, before, grant: passed }, body);
+        (self.service.clone(), request, Meta { started: rt::now(), passed, further: true, charge })
     }
 
     /// Another attempt won. What this one took so far is the least that it would have taken.
@@ -368,8 +431,9 @@ impl<S, M: Repeat<R>, R, B> Plan<S, M, R, B> {
     }
 
     /// The call has its answer.
-    pub(super) fn over(&self) {
-        if self.sent > 0 && !self.failed {
+    #[inline]
+    pub(super) fn over(&self, failed: bool) {
+        if !failed && self.further.as_ref().is_some_and(|further| further.sent > 0) {
             self.kept.handle().recovered();
         }
     }

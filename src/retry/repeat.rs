@@ -61,15 +61,24 @@ pub(crate) struct Next {
 pub(crate) trait Repeat<R>: Clone {
     type Kept: Kept<R>;
 
-    /// What is kept of the request and what holds for it; `None` if it is sent once, whatever happens.
-    fn keep(&self, request: &mut R) -> Option<Self::Kept>;
+    /// What is kept of the request and what holds for it, and its beginning; `None` if it is sent once, whatever happens.
+    fn keep(&self, request: &mut R) -> Option<(Self::Kept, Beginning)>;
+}
+
+/// How a call begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Beginning {
+    pub(crate) started: Instant,
+    /// What stands above may have waited since.
+    pub(crate) waited: bool,
+    /// After how long a further attempt starts; `None` for never.
+    pub(crate) hedge_after: Option<Duration>,
 }
 
 /// What is kept of one call.
 pub(crate) trait Kept<R>: Send {
     fn handle(&self) -> &Handle;
     fn body(request: &mut R) -> &mut Body;
-    fn started(&self) -> Instant;
     fn deadline(&self) -> Option<Instant>;
     fn is_grpc(&self) -> bool;
     /// Whether doing it twice does no harm.
@@ -78,8 +87,6 @@ pub(crate) trait Kept<R>: Send {
     fn is_eligible(&self) -> bool;
     /// The call asked for no retry.
     fn no_retry(&self) -> bool;
-    /// After how long a further attempt starts; `None` for never.
-    fn hedge_after(&self) -> Option<Duration>;
     /// The tree's allowance of this call.
     fn allowance(&self) -> u8;
     /// Whether the peers are of the mesh: they are told of the allowance, and their word on shedding counts.
@@ -133,13 +140,13 @@ where
 
     #[inline]
     fn call(&mut self, mut request: R) -> Self::Future {
-        let Some(kept) = self.how.keep(&mut request) else {
+        let Some((kept, beginning)) = self.how.keep(&mut request) else {
             return ResponseFuture::new(self.inner.call(request), None);
         };
         // The one that was asked is ready, its clone need not be.
         let clone = self.inner.clone();
         let mut ready = mem::replace(&mut self.inner, clone.clone());
-        let plan = Plan::new(clone, kept, &mut request);
+        let plan = Plan::new(clone, kept, beginning, &mut request);
         ResponseFuture::new(ready.call(request), Some(plan))
     }
 }

@@ -3,8 +3,10 @@
 //! Engines take time and randomness as arguments; everything else takes them from here, so that paused time and a
 //! seed make a whole mesh deterministic.
 
+mod epoch;
 mod hyper;
 mod lag;
+mod moment;
 mod rng;
 pub(crate) mod sync;
 mod tasks;
@@ -15,8 +17,10 @@ mod watch;
 #[cfg(feature = "file")]
 pub(crate) use self::watch::FileWatch;
 pub(crate) use self::{
+    epoch::Epoch,
     hyper::{AbortHandle, HyperTimer, StreamExecutor, spawn_stream},
     lag::{Lag, Watching},
+    moment::{hand, handed, leave, moment},
     rng::Rng,
     tasks::TaskSet,
     thread::{Ended, thread},

@@ -83,7 +83,12 @@ pub(crate) enum RequestSent {
 impl Deadline {
     /// `after` from now, body included.
     pub fn after(after: Duration) -> Self {
-        Self::new(crate::rt::now() + after, Cause::Request { after, key: "timeout" })
+        Self::after_from(crate::rt::now(), after)
+    }
+
+    #[inline]
+    pub(crate) fn after_from(from: Instant, after: Duration) -> Self {
+        Self::new(from + after, Cause::Request { after, key: "timeout" })
     }
 
     pub(crate) fn new(at: Instant, cause: Cause) -> Self {

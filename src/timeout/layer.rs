@@ -35,8 +35,11 @@ pub struct TimeoutLayer<Src = After> {
 pub struct After(Duration);
 
 impl<R> Provide<Deadline, R> for After {
+    #[inline]
     fn provide(&self, _request: &R) -> Option<Deadline> {
-        Some(Deadline::after(self.0))
+        let now = rt::moment();
+        rt::leave(now);
+        Some(Deadline::after_from(now, self.0))
     }
 }
 
@@ -85,13 +88,16 @@ where
         self.inner.poll_ready(cx).map_err(foreign)
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: R) -> Self::Future {
         let deadline = self.source.provide(&request);
+        let now = rt::handed();
+        let _handed = rt::hand::<S>(now);
         ResponseFuture { inner: self.inner.call(request), timer: Timer { deadline, sleep: None } }
     }
 }
 
+#[cold]
 fn foreign(error: impl Into<BoxError>) -> Error {
     Error::from_boxed(error.into(), Code::Internal, "the service under a timeout failed")
 }
@@ -172,24 +178,25 @@ where
 {
     type Output = Result<Response<TimeoutBody<B>>, Error>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        if let Poll::Ready(result) = this.inner.poll(cx) {
-            let response = result.map_err(foreign)?;
-            let deadline = this.timer.as_mut().project().deadline.take();
-            let idle = deadline.as_ref().and_then(|deadline| deadline.idle);
-            let idle = idle.filter(|idle| idle.per_try || !is_event_stream(&response));
-            let deadline = deadline.filter(Deadline::covers_body);
-            return Poll::Ready(Ok(response.map(|body| TimeoutBody {
-                body,
-                timer: Timer { deadline, sleep: None },
-                idle,
-                silence: None,
-                done: false,
-            })));
-        }
-        Poll::Ready(Err(ready!(this.timer.poll_expired(cx, None))))
+        let response = match this.inner.poll(cx) {
+            Poll::Ready(Ok(response)) => response,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(foreign(error))),
+            Poll::Pending => return Poll::Ready(Err(ready!(this.timer.poll_expired(cx, None)))),
+        };
+        let deadline = this.timer.as_mut().project().deadline.take();
+        let idle = deadline.as_ref().and_then(|deadline| deadline.idle);
+        let idle = idle.filter(|idle| idle.per_try || !is_event_stream(&response));
+        let deadline = deadline.filter(Deadline::covers_body);
+        Poll::Ready(Ok(response.map(|body| TimeoutBody {
+            body,
+            timer: Timer { deadline, sleep: None },
+            idle,
+            silence: None,
+            done: false,
+        })))
     }
 }
 

@@ -24,6 +24,20 @@ impl Add<Duration> for Instant {
     }
 }
 
+/// A moment that others are counted from.
+#[derive(Clone, Copy, Debug)]
+pub struct Epoch(Instant);
+
+impl Epoch {
+    pub fn new(at: Instant) -> Self {
+        Self(at)
+    }
+
+    pub fn nanos(self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.0).as_nanos() as u64
+    }
+}
+
 /// Time stands still: what is tried is every order, not every moment.
 pub fn now() -> Instant {
     Instant::at(Duration::ZERO)
