@@ -10,6 +10,7 @@ use super::outbound::{CallContext, Outbound};
 use crate::{
     context::{GRPC_PREVIOUS_ATTEMPTS, SINEW_CTX, UNSAID, Wire, encode_grpc_timeout},
     rt,
+    timeout::Deadline,
 };
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -62,7 +63,8 @@ pub(super) fn write(cx: &CallContext, headers: &mut HeaderMap) {
         // What nobody waits for is not repeated further down either.
         wire.grant = Some(0);
     }
-    if let Some(deadline) = cx.deadline.as_ref().filter(|deadline| deadline.travels()) {
+    let enforced = cx.deadline.as_ref().and_then(Deadline::enforced);
+    if let Some(deadline) = enforced.filter(|deadline| deadline.travels()) {
         let remaining = deadline.at.saturating_duration_since(rt::now());
         if cx.grpc {
             headers.insert(GRPC_TIMEOUT, encode_grpc_timeout(remaining));

@@ -11,10 +11,12 @@ use super::outbound::{CallContext, Outbound, is_open_ended};
 use crate::{
     body::{Body, End, Guard, GuardedBody},
     context::decode_grpc_timeout,
+    enforcement::{Mode, Percent},
+    instrument::{Counter, Registry},
     provide::Provide,
-    rt::{self, Instant},
+    rt::{self, Instant, Rng},
     switch::Switches,
-    timeout::{Cause, Deadline, Idle, RequestSent},
+    timeout::{Cause, Deadline, Idle, RequestSent, TimeoutPolicy},
 };
 
 /// The deadline in the call's context.
@@ -48,16 +50,75 @@ pub(crate) fn decide(cx: &CallContext, request: &mut Request<Body>) -> Option<De
         .filter(|_| timeouts.honor_inbound_deadline)
         .and_then(|context| context.inner().deadline)
         .map(|at| Deadline::new(at - margin(at.saturating_duration_since(cx.started)), Cause::Inbound));
+    let stream_idle = || timeouts.stream_idle.and_then(|after| Idle::new(after, false));
+    if let Some(watch) = cx.entry.watch_timeouts.as_ref().filter(|watch| !watch.enforces()) {
+        let (passed, asked) = match own {
+            Some(own) if matches!(own.cause, Cause::Call { .. }) => (None, Some(own)),
+            own => (own, None),
+        };
+        let bound = nearer(asked, inherited);
+        let would = nearer(passed, life);
+        let (would, idle) = match (&bound, would) {
+            (None, None) if watch.mode != Mode::Off => {
+                (timeouts.response.and_then(|after| default(cx, request, after)), idle.or_else(stream_idle))
+            }
+            (_, would) => (would, idle),
+        };
+        let deadline = match would {
+            Some(would) => watch.over(would, bound),
+            None => bound,
+        };
+        return match deadline {
+            Some(deadline) => Some(deadline.with_idle(idle)),
+            None => idle.map(|idle| Deadline::idle_only(from, idle)),
+        };
+    }
     match nearer(nearer(own, life), inherited) {
         Some(deadline) => Some(deadline.with_idle(idle)),
         None => {
             let default = timeouts.response.and_then(|after| default(cx, request, after));
-            let stream_idle = || timeouts.stream_idle.and_then(|after| Idle::new(after, false));
             match default {
                 Some(deadline) => Some(deadline.with_idle(idle.or_else(stream_idle))),
                 None => idle.map(|idle| Deadline::idle_only(from, idle)),
             }
         }
+    }
+}
+
+/// Timeouts that are not enforced, or not for all calls.
+#[derive(Debug)]
+pub(crate) struct WatchTimeouts {
+    mode: Mode,
+    percentage: Percent,
+    /// What passed, by key.
+    passed: [(&'static str, Counter); 3],
+}
+
+impl WatchTimeouts {
+    pub(crate) fn new(policy: &TimeoutPolicy, registry: &Registry, service: &str) -> Option<Self> {
+        if policy.is_whole() {
+            return None;
+        }
+        let passed = ["request", "response", "max_stream_duration"].map(|key| {
+            let labels = [("service", service), ("timeout", key)];
+            (key, registry.counter("sinew_timeouts_shadow_total", &labels))
+        });
+        Some(Self { mode: policy.enforcement, percentage: policy.percentage, passed })
+    }
+
+    /// Whether this call is held to them.
+    fn enforces(&self) -> bool {
+        self.mode == Mode::Enforce && self.percentage.hit(&mut Rng::local())
+    }
+
+    /// What would end the call over what does.
+    fn over(&self, would: Deadline, bound: Option<Deadline>) -> Option<Deadline> {
+        if self.mode == Mode::Off {
+            return bound;
+        }
+        let key = would.cause.key();
+        let counter = self.passed.iter().find(|(of, _)| *of == key).map(|(_, counter)| counter.clone());
+        Some(would.watched(counter.unwrap_or_default(), bound))
     }
 }
 

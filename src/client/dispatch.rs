@@ -14,6 +14,7 @@ use crate::{
     body::{Body, GuardedBody},
     cluster::{DispatchContext, DispatchFuture, Observe},
     error::{Code, Error},
+    timeout::Deadline,
     transport::SlotBody,
 };
 
@@ -53,7 +54,7 @@ impl Service<Outbound> for Dispatch {
                     limited: !cx.entry.bare,
                     circuit: cx.entry.circuit.clone(),
                     judge: None,
-                    deadline: cx.deadline.as_ref().map(|deadline| deadline.at),
+                    deadline: cx.deadline.as_ref().and_then(Deadline::enforced).map(|deadline| deadline.at),
                 },
             )),
             None => Attempted::Nowhere,

@@ -11,7 +11,7 @@ use http::{
     uri::{Authority, Scheme},
 };
 
-use super::outbound::CallContext;
+use super::{deadline::WatchTimeouts, outbound::CallContext};
 use crate::{
     body::Body,
     breaker::{CircuitHandle, CircuitPolicy, CircuitSeries},
@@ -160,6 +160,7 @@ impl ServiceRuntime {
                 route: None,
                 action: Action::Refuse(Code::UnknownService, message.into()),
                 timeouts: TimeoutPolicy::default(),
+                watch_timeouts: None,
                 origin: (Scheme::HTTP, Authority::from_static("localhost")),
                 outer: None,
                 attempt: None,
@@ -189,6 +190,7 @@ impl ServiceRuntime {
                     subsets: vec![None],
                 },
                 timeouts: TimeoutPolicy { response: None, ..TimeoutPolicy::default() },
+                watch_timeouts: None,
                 origin: origin(spec),
                 outer: None,
                 attempt: self.token.clone(),
@@ -224,6 +226,8 @@ pub(crate) struct RouteEntry {
     pub(crate) route: Option<Arc<Route>>,
     pub(crate) action: Action,
     pub(crate) timeouts: TimeoutPolicy,
+    /// Where those are not enforced for every call.
+    pub(crate) watch_timeouts: Option<WatchTimeouts>,
     /// Scheme and authority of requests that name none.
     pub(crate) origin: (Scheme, Authority),
     pub(crate) outer: Option<Arc<dyn Seat>>,
@@ -361,6 +365,7 @@ impl EntryBuilder<'_> {
             name: name.into(),
             route: route.map(|(route, _)| Arc::clone(route)),
             action,
+            watch_timeouts: WatchTimeouts::new(&timeouts, self.registry, self.spec.name.as_str()),
             timeouts,
             origin: origin(self.spec),
             outer: seats(self.seats.outer, Position::Outer, None),

@@ -573,7 +573,9 @@ impl ServiceBuilder {
             max_stream_duration: Some(Set::new(policy.max_stream_duration, origin.clone())),
             grpc_timeout_header_max: Some(Set::new(policy.grpc_timeout_header_max, origin.clone())),
             grpc_timeout_header_offset: Some(Set::new(policy.grpc_timeout_header_offset, origin.clone())),
-            honor_inbound_deadline: Some(Set::new(policy.honor_inbound_deadline, origin)),
+            honor_inbound_deadline: Some(Set::new(policy.honor_inbound_deadline, origin.clone())),
+            enforcement: Some(Set::new(policy.enforcement, origin.clone())),
+            percentage: Some(Set::new(policy.percentage, origin)),
         };
         self.target().tunables.timeouts = timeouts;
         self

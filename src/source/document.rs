@@ -18,6 +18,7 @@ use crate::{
     balance::BalancePolicy,
     breaker::{CircuitPolicy, QueueOrder},
     canon::PathNormalization,
+    enforcement::{Mode, Percent},
     health::HealthCheck,
     limit::RateLimitPolicy,
     matching::HostPattern,
@@ -287,12 +288,14 @@ pub(crate) struct PartialTimeouts {
     pub(crate) grpc_timeout_header_max: Field<Option<Duration>>,
     pub(crate) grpc_timeout_header_offset: Field<Duration>,
     pub(crate) honor_inbound_deadline: Field<bool>,
+    pub(crate) enforcement: Field<Mode>,
+    pub(crate) percentage: Field<Percent>,
 }
 
 impl PartialTimeouts {
     pub(crate) fn over(self, lower: Self) -> Self {
         over!(self, lower;
-            fields: request, per_try, response, connect, connect_wait, limit_wait, per_try_idle, stream_idle, upgrade_idle, max_stream_duration, grpc_timeout_header_max, grpc_timeout_header_offset, honor_inbound_deadline; groups: ; maps: )
+            fields: request, per_try, response, connect, connect_wait, limit_wait, per_try_idle, stream_idle, upgrade_idle, max_stream_duration, grpc_timeout_header_max, grpc_timeout_header_offset, honor_inbound_deadline, enforcement, percentage; groups: ; maps: )
     }
 }
 

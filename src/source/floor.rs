@@ -84,6 +84,10 @@ pub(super) fn check(resolution: &Resolution, findings: &mut Findings) {
             let longer = |timeout: Option<std::time::Duration>| timeout.is_none_or(|timeout| timeout > most);
             let said =
                 |timeout: Option<std::time::Duration>| timeout.map_or_else(|| "off".to_owned(), duration::format);
+            if !spec.timeouts.is_whole() {
+                let found = format!("{} for {}", spec.timeouts.enforcement.as_str(), spec.timeouts.percentage);
+                reject(path("timeouts.enforcement"), below(&found, "enforce for 100%"), HELP);
+            }
             if longer(spec.timeouts.request) {
                 let reason = below(&said(spec.timeouts.request), &duration::format(most));
                 reject(path("timeouts.request"), reason, HELP);

@@ -238,6 +238,8 @@ fn timeouts(provenance: &mut Provenance, path: &str, partial: &PartialTimeouts) 
             &partial.honor_inbound_deadline,
             base.honor_inbound_deadline,
         ),
+        enforcement: effective(provenance, at("enforcement"), &partial.enforcement, base.enforcement),
+        percentage: effective(provenance, at("percentage"), &partial.percentage, base.percentage),
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     error::{Code, Error, Origin},
+    instrument::Counter,
     rt::Instant,
 };
 
@@ -40,6 +41,17 @@ pub(crate) enum Cause {
     MaxDuration { after: Duration },
     /// Nobody: only silence ends it.
     Nobody,
+    /// A timeout that is not enforced: that it passed is counted, and the call goes on.
+    Watched(Box<Watched>),
+}
+
+/// See [`Cause::Watched`].
+#[derive(Clone, Debug)]
+pub(crate) struct Watched {
+    cause: Cause,
+    passed: Counter,
+    /// What holds all the same.
+    then: Option<Deadline>,
 }
 
 /// How long a response body may be silent, and by whose word.
@@ -100,6 +112,31 @@ impl Deadline {
         Self { at: from + FAR, cause: Cause::Nobody, idle: Some(idle) }
     }
 
+    /// This one is not enforced, `then` is. That it passed is counted, unless the call ends before.
+    pub(crate) fn watched(self, passed: Counter, then: Option<Deadline>) -> Self {
+        match then {
+            Some(then) if then.at <= self.at => then,
+            then => Self::new(self.at, Cause::Watched(Box::new(Watched { cause: self.cause, passed, then }))),
+        }
+    }
+
+    /// What holds of it once the response headers are there.
+    pub(crate) fn of_body(self) -> Option<Self> {
+        match self.cause {
+            Cause::Watched(watched) if watched.cause.is_of_headers() => watched.then?.of_body(),
+            cause if cause.is_of_headers() => None,
+            cause => Some(Self { cause, ..self }),
+        }
+    }
+
+    /// The part of it that is enforced.
+    pub(crate) fn enforced(&self) -> Option<&Self> {
+        match &self.cause {
+            Cause::Watched(watched) => watched.then.as_ref(),
+            _ => Some(self),
+        }
+    }
+
     /// Silence ends it as well.
     pub(crate) fn with_idle(mut self, idle: Option<Idle>) -> Self {
         self.idle = idle;
@@ -108,31 +145,47 @@ impl Deadline {
 
     /// When it passes, if that is known already.
     pub(crate) fn fixed(&self) -> Option<Instant> {
-        match self.cause {
+        match &self.cause {
             Cause::Response { sent: RequestSent::When(_), .. } | Cause::Nobody => None,
+            Cause::Watched(watched) => watched.then.as_ref()?.fixed(),
             _ => Some(self.at),
+        }
+    }
+
+    /// Whether it still holds, or is watched, once the response headers are there.
+    pub(crate) fn covers_body(&self) -> bool {
+        match &self.cause {
+            Cause::Watched(watched) => !watched.cause.is_of_headers(),
+            cause => !cause.is_of_headers(),
         }
     }
 
     /// Whether peers are told of it.
     pub(crate) fn travels(&self) -> bool {
-        self.covers_body() && !matches!(self.cause, Cause::Nobody)
-    }
-
-    /// Whether it still holds once the response headers are there.
-    pub(crate) fn covers_body(&self) -> bool {
-        !matches!(self.cause, Cause::Response { .. } | Cause::PerTry { .. })
+        !self.cause.is_of_headers() && !matches!(self.cause, Cause::Nobody | Cause::Watched(_))
     }
 
     /// What follows when the timer fires: an error, or a later time to look again.
     pub(crate) fn expire(&self, now: Instant) -> Expiry {
-        let Cause::Response { after, sent: RequestSent::When(sent) } = &self.cause else {
-            return Expiry::Expired(self.error());
+        let cause = match &self.cause {
+            Cause::Watched(watched) => &watched.cause,
+            cause => cause,
         };
+        let Cause::Response { after, sent: RequestSent::When(sent) } = cause else { return self.passed() };
         // The body may have ended long after the timer was armed. If it has not ended yet, it ends after now, so
         // looking again after a full timeout is exact.
         let at = sent.get().copied().unwrap_or(now) + *after;
-        if at <= now { Expiry::Expired(self.error()) } else { Expiry::Later(at) }
+        if at <= now { self.passed() } else { Expiry::Later(at) }
+    }
+
+    fn passed(&self) -> Expiry {
+        let Cause::Watched(watched) = &self.cause else { return Expiry::Expired(self.error()) };
+        watched.passed.inc();
+        Expiry::Passed(match (&watched.then, self.idle) {
+            (Some(then), idle) => Some(then.clone().with_idle(idle)),
+            (None, Some(idle)) => Some(Self::idle_only(self.at, idle)),
+            (None, None) => None,
+        })
     }
 
     pub(crate) fn error(&self) -> Error {
@@ -163,7 +216,7 @@ impl Deadline {
                 Code::MaxDuration,
                 format!("the call is {after:?} old, its `timeouts.max_stream_duration`; raise it, or call anew before"),
             ),
-            Cause::Nobody => Error::new(Code::Internal, "a call without a deadline has passed it"),
+            Cause::Nobody | Cause::Watched(_) => Error::new(Code::Internal, "a call without a deadline has passed it"),
             Cause::Inbound => Error::new(
                 Code::DeadlineExhausted,
                 "the deadline of the request being served passed before this call was complete",
@@ -173,8 +226,26 @@ impl Deadline {
     }
 }
 
+impl Cause {
+    /// Whether it is over once the response headers are there.
+    fn is_of_headers(&self) -> bool {
+        matches!(self, Cause::Response { .. } | Cause::PerTry { .. })
+    }
+
+    /// The key of the configuration that sets it.
+    pub(crate) fn key(&self) -> &'static str {
+        match self {
+            Cause::Response { .. } => "response",
+            Cause::MaxDuration { .. } => "max_stream_duration",
+            _ => "request",
+        }
+    }
+}
+
 /// See [`Deadline::expire`].
 pub(crate) enum Expiry {
     Expired(Error),
+    /// It was not enforced; this is what holds from now on.
+    Passed(Option<Deadline>),
     Later(Instant),
 }

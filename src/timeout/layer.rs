@@ -135,6 +135,11 @@ impl Timer {
             if let Some(deadline) = this.deadline.as_mut().filter(|deadline| deadline.at <= now) {
                 match deadline.expire(now) {
                     Expiry::Expired(error) => return Poll::Ready(error),
+                    Expiry::Passed(then) => {
+                        *this.deadline = then;
+                        this.sleep.set(None);
+                        continue;
+                    }
                     Expiry::Later(at) => {
                         deadline.at = at;
                         next = silence.map_or(at, |silence| silence.until.min(at));
@@ -189,7 +194,7 @@ where
         let deadline = this.timer.as_mut().project().deadline.take();
         let idle = deadline.as_ref().and_then(|deadline| deadline.idle);
         let idle = idle.filter(|idle| idle.per_try || !is_event_stream(&response));
-        let deadline = deadline.filter(Deadline::covers_body);
+        let deadline = deadline.and_then(Deadline::of_body);
         Poll::Ready(Ok(response.map(|body| TimeoutBody {
             body,
             timer: Timer { deadline, sleep: None },

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::enforcement::{Mode, Percent};
+
 /// `timeouts` of a service, partly overridden by a route's or a call's `timeout`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
@@ -40,6 +42,19 @@ pub struct TimeoutPolicy {
     /// Whether calls end when the caller of the request being served stops waiting. Default true. Off for work that goes on
     /// without its caller.
     pub honor_inbound_deadline: bool,
+    /// Whether calls end at `request`, `response` and `max_stream_duration`. In shadow they go on, and those that would have
+    /// ended are counted; peers are told nothing of such a deadline. What is passed with a call, and what its caller waits,
+    /// holds in any case. Default [`Mode::Enforce`].
+    pub enforcement: Mode,
+    /// The share of the calls for which it is enforced; the others are as in shadow. Default all.
+    pub percentage: Percent,
+}
+
+impl TimeoutPolicy {
+    /// Whether every call is held to it.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.enforcement == Mode::Enforce && self.percentage == Percent::ALL
+    }
 }
 
 impl Default for TimeoutPolicy {
@@ -58,6 +73,8 @@ impl Default for TimeoutPolicy {
             grpc_timeout_header_max: None,
             grpc_timeout_header_offset: Duration::ZERO,
             honor_inbound_deadline: true,
+            enforcement: Mode::Enforce,
+            percentage: Percent::ALL,
         }
     }
 }

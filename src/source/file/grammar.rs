@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     canon::PathNormalization,
+    enforcement::{Mode, Percent},
     matching::HostPattern,
     model::{Labels, Origin, Protocol},
     name::{ServiceName, SubsetName},
@@ -240,6 +241,20 @@ fn timeouts(at: Cursor<'_, '_, '_>) -> Option<PartialTimeouts> {
             "honor_inbound_deadline",
             "Whether calls end when the caller of the request being served stops waiting. Default true.",
             |at| at.boolean(),
+        ),
+        enforcement: fields.field(
+            "enforcement",
+            "Whether calls end at `request`, `response` and `max_stream_duration`: `enforce` (default), `shadow` (they go on, \
+             and those that would have ended are counted), or `off`.",
+            |at| {
+                let words = [Mode::Enforce, Mode::Shadow, Mode::Off].map(|mode| (mode.as_str(), mode));
+                at.choice("a mode", &words, &[])
+            },
+        ),
+        percentage: fields.field(
+            "percentage",
+            "The share of the calls for which that is enforced; the others are as in shadow. Default 100%.",
+            |at| at.percent().map(Percent::of_millionths),
         ),
     })
 }

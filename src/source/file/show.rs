@@ -271,6 +271,8 @@ impl Printer<'_> {
         }
         let honor = timeouts.honor_inbound_deadline.to_string();
         self.value(6, "honor_inbound_deadline", &honor, &format!("{path}.timeouts.honor_inbound_deadline"));
+        self.value(6, "enforcement", timeouts.enforcement.as_str(), &format!("{path}.timeouts.enforcement"));
+        self.value(6, "percentage", &timeouts.percentage.to_string(), &format!("{path}.timeouts.percentage"));
         if let Some(throttle) = &service.throttle {
             self.value(4, "throttle", &overload::shown_throttle(throttle), &format!("{path}.throttle"));
         }
