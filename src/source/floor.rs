@@ -4,6 +4,7 @@ use super::{check::Findings, document::place_of, duration, resolve::Resolution, 
 use crate::{
     authz::{Action, Policy, Rule},
     canon::PathNormalization,
+    enforcement::Mode,
     enforcement::Percent,
     model::{Floor, InboundSpec, Origin, Provenance, ServiceSpec, Snapshot, TlsMode},
     retry::{HedgeMode, RetrySpec},
@@ -85,8 +86,11 @@ pub(super) fn check(resolution: &Resolution, findings: &mut Findings) {
             let said =
                 |timeout: Option<std::time::Duration>| timeout.map_or_else(|| "off".to_owned(), duration::format);
             if !spec.timeouts.is_whole() {
-                let found = format!("{} for {}", spec.timeouts.enforcement.as_str(), spec.timeouts.percentage);
-                reject(path("timeouts.enforcement"), below(&found, "enforce for 100%"), HELP);
+                let (key, found, floor) = match spec.timeouts.enforcement {
+                    Mode::Enforce => ("timeouts.percentage", spec.timeouts.percentage.to_string(), "100%"),
+                    mode => ("timeouts.enforcement", mode.as_str().to_owned(), "enforce"),
+                };
+                reject(path(key), below(&found, floor), HELP);
             }
             if longer(spec.timeouts.request) {
                 let reason = below(&said(spec.timeouts.request), &duration::format(most));

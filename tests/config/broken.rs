@@ -154,6 +154,8 @@ fn documents() -> Vec<(&'static str, Vec<u8>)> {
         // Durations and numbers.
         ("timeout_unitless", "defaults:\n  timeout: 3\n".into()),
         ("timeout_fraction", "defaults: {timeout: 1.5s}\n".into()),
+        ("timeout_enforcement", "defaults: {timeouts: {enforcement: shade}}\n".into()),
+        ("timeout_percentage", "defaults: {timeouts: {percentage: 30}}\n".into()),
         ("timeout_unit", "defaults: {timeout: 3sec}\n".into()),
         ("timeout_zero", "defaults: {timeout: 0s}\n".into()),
         ("timeout_negative", "defaults: {timeout: -3s}\n".into()),

@@ -40,6 +40,8 @@ async fn no_document_lowers_what_code_holds_fast() {
         (ledger("hedge: { delay: 10ms }"), "services.ledger.retry", "hedging may repeat"),
         (ledger("timeouts: { request: off }"), "services.ledger.timeouts.request", "`off` is less"),
         (ledger("timeouts: { request: 6s }"), "services.ledger.timeouts.request", "`6s` is less"),
+        (ledger("timeouts: { enforcement: shadow }"), "services.ledger.timeouts.enforcement", "`shadow` is less"),
+        (ledger("timeouts: { percentage: 50% }"), "services.ledger.timeouts.percentage", "`50%` is less"),
         (
             ledger("routes: [{ name: slow, match: { path: { exact: /a } }, timeout: 1m }]"),
             "services.ledger.routes[0].timeout",
