@@ -14,7 +14,7 @@ const ONE: u64 = 1;
 const TURN: u64 = 1 << 32;
 
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(crate) struct Gate {
     /// Twice the circuit's era, and one more while it is closed.
     closed: AtomicU64,
     /// Successes in the lower half, and in the upper how often they were taken.
@@ -27,7 +27,7 @@ pub(super) struct Gate {
 
 impl Gate {
     /// Nothing passes before it is set.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             closed: AtomicU64::new(0),
             well: AtomicU64::new(0),
@@ -38,20 +38,20 @@ impl Gate {
 
     /// The era that a call belongs to, if it may pass without asking the circuit.
     #[inline]
-    pub(super) fn era(&self) -> Option<u64> {
+    pub(crate) fn era(&self) -> Option<u64> {
         let closed = self.closed.load(Acquire);
         (closed & 1 == 1).then_some(closed >> 1)
     }
 
     /// Whether a call that took so many nanoseconds is slow.
     #[inline]
-    pub(super) fn is_slow(&self, took: u64) -> bool {
+    pub(crate) fn is_slow(&self, took: u64) -> bool {
         took >= self.slow.load(Acquire)
     }
 
     /// Counts a success of an era. False if the circuit has to: it is not closed any more, or that part of the window is over.
     #[inline]
-    pub(super) fn succeeded(&self, era: u64, now: u64) -> bool {
+    pub(crate) fn succeeded(&self, era: u64, now: u64) -> bool {
         // Read before the era: what is taken after the era has changed fails the exchange.
         let mut seen = self.well.load(Acquire);
         loop {
@@ -66,7 +66,7 @@ impl Gate {
     }
 
     /// Takes what was counted. As everything below under the circuit's lock.
-    pub(super) fn take(&self) -> u32 {
+    pub(crate) fn take(&self) -> u32 {
         let mut seen = self.well.load(Acquire);
         loop {
             let next = (seen >> 32 << 32).wrapping_add(TURN);
@@ -78,12 +78,12 @@ impl Gate {
     }
 
     /// What is counted from now on belongs together until then.
-    pub(super) fn count_until(&self, until: u64) {
+    pub(crate) fn count_until(&self, until: u64) {
         self.until.store(until, Release);
     }
 
     /// What the circuit does now.
-    pub(super) fn set(&self, era: u64, closed: bool, slow: u64) {
+    pub(crate) fn set(&self, era: u64, closed: bool, slow: u64) {
         self.slow.store(slow, Release);
         self.closed.store(era << 1 | u64::from(closed), Release);
     }

@@ -1,4 +1,4 @@
-//! What permits, the retry budget and the buckets of unanswered calls promise, in every order in which threads can meet.
+//! What permits, the gate of a circuit, the retry budget and the buckets of unanswered calls promise, in every order in which threads can meet.
 #![allow(dead_code, unused_imports, reason = "files of the crate, of which a part is used")]
 
 mod rt;
@@ -6,6 +6,11 @@ mod rt;
 #[path = "../../../src"]
 mod floor {
     pub(crate) mod permit;
+}
+
+#[path = "../../../src/breaker"]
+mod breaker {
+    pub(crate) mod gate;
 }
 
 #[path = "../../../src/retry"]
@@ -23,6 +28,7 @@ use std::{sync::Arc, time::Duration};
 use loom::thread;
 
 use self::{
+    breaker::gate::Gate,
     floor::permit::Limit,
     health::unanswered::{Ages, Buckets, Line, Unanswered},
     retry::budget::Budget,
@@ -37,6 +43,37 @@ fn model(name: &str, body: impl Fn() + Send + Sync + 'static) {
     builder.preemption_bound = Some(2);
     builder.check(body);
     println!("{name}: holds");
+}
+
+fn closed_gate() -> Arc<Gate> {
+    let gate = Arc::new(Gate::new());
+    gate.set(0, true, u64::MAX);
+    gate.count_until(10);
+    gate
+}
+
+fn success(gate: &Arc<Gate>) -> thread::JoinHandle<bool> {
+    let gate = Arc::clone(gate);
+    thread::spawn(move || gate.succeeded(0, 1))
+}
+
+/// What a gate counted is taken once.
+fn successes_are_counted_once() {
+    let gate = closed_gate();
+    let threads = [success(&gate), success(&gate)];
+    let taken = gate.take();
+    let counted: u32 = threads.into_iter().map(|thread| u32::from(thread.join().unwrap())).sum();
+    assert_eq!((taken + gate.take(), counted), (2, 2));
+}
+
+/// A circuit that begins a new era finds there what was counted before, and nothing of it is counted after.
+fn a_success_belongs_to_its_era() {
+    let gate = closed_gate();
+    let thread = success(&gate);
+    gate.set(1, true, u64::MAX);
+    let before = gate.take();
+    let counted = thread.join().unwrap();
+    assert_eq!((before, gate.take()), (counted.into(), 0));
 }
 
 /// A permit that is there is given, and never one more than there are.
@@ -219,6 +256,8 @@ fn main() {
     model("permits are exact", permits_are_exact);
     model("a sweep counts each permit once", a_sweep_counts_each_permit_once);
     model("a lowered ceiling holds", a_lowered_ceiling_holds);
+    model("successes are counted once", successes_are_counted_once);
+    model("a success belongs to its era", a_success_belongs_to_its_era);
     model("the budget is never overdrawn", the_budget_is_never_overdrawn);
     model("what time fills is filled once", what_time_fills_is_filled_once);
     model("a call is judged or answered", a_call_is_judged_or_answered);
