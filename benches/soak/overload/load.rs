@@ -267,7 +267,8 @@ pub(crate) fn open(server: &Server, wire: Wire, plan: &Plan) -> Round {
         let client = Client::new(server.addr, wire).await;
         if server.full {
             let holder = client.clone();
-            tokio::task::spawn_local(async move { while holder.call(HOLD).await != End::Served {} });
+            // Without patience: in between its place would be free.
+            tokio::task::spawn_local(async move { while holder.try_call(HOLD).await != Some(End::Served) {} });
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let seen = Rc::new(RefCell::new(Seen::default()));

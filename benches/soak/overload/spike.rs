@@ -49,8 +49,8 @@ pub(crate) fn run(scale: f64, short: bool, checks: &mut Checks) {
         let ended = bin(calm + spike);
         // The tenth of a second from which on every one is as good as it was.
         let late = bins[ended..].iter().rposition(|bin| {
-            let (good, asked) = share(std::slice::from_ref(bin));
-            asked > 0.0 && good < asked * BAR
+            let (good, asked) = (f64::from(bin.good.load(Relaxed)), f64::from(bin.asked.load(Relaxed)));
+            good < asked * BAR
         });
         let recovered = late.map_or(0.0, |last| (last + 1) as f64 * BIN.as_secs_f64());
         let (good, asked) = share(&bins[(ended + 10).min(bins.len())..]);
