@@ -84,12 +84,13 @@ impl FileSource {
             }
             let last_good = match read {
                 Ok(snapshot) => {
+                    // First: who sees that a configuration is in use must not see the error before it.
+                    let generation = lock(&store).snapshot().generation;
+                    self.settle(generation, None);
                     if let Some(snapshot) = snapshot {
                         tracing::info!(path = %self.path.display(), generation = snapshot.generation, "configuration applied");
                         publish(snapshot);
                     }
-                    let generation = lock(&store).snapshot().generation;
-                    self.settle(generation, None);
                     continue;
                 }
                 Err(report) => {
