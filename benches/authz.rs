@@ -10,6 +10,8 @@
 
 #[path = "support/alloc.rs"]
 mod alloc;
+#[path = "support/nanos.rs"]
+mod nanos;
 
 #[path = "../src/authz"]
 mod authz {
@@ -91,6 +93,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use self::{
     authz::{Authorizer, Baseline, HostText, Operation, PathText, Policy, Rule, Source, Text, When, WhenKey},
     canon::{Authority, HttpView, View},
+    nanos::nanos,
     sources::{caller, enforcement, instrument, instrument::Registry, matching, name},
 };
 
@@ -181,19 +184,6 @@ impl Request {
             draw: 0,
         }
     }
-}
-
-/// The fastest of several runs: what the code costs, not what the machine was doing besides.
-fn nanos(runs: usize, turns: u32, mut f: impl FnMut()) -> f64 {
-    (0..runs)
-        .map(|_| {
-            let start = Instant::now();
-            for _ in 0..turns {
-                f();
-            }
-            start.elapsed().as_nanos() as f64 / f64::from(turns)
-        })
-        .fold(f64::INFINITY, f64::min)
 }
 
 fn main() {

@@ -7,10 +7,14 @@
 
 #[path = "support/alloc.rs"]
 mod alloc;
+#[path = "support/nanos.rs"]
+mod nanos;
 
 use std::{hint::black_box, time::Instant};
 
 use sinew::balance::{BalancePolicy, Candidate, Cursor, EndpointSet, Member};
+
+use self::nanos::nanos;
 
 #[global_allocator]
 static ALLOCATOR: alloc::Counting = alloc::Counting;
@@ -31,19 +35,6 @@ fn set(n: usize, weights: fn(usize) -> u32, policy: BalancePolicy) -> EndpointSe
     let endpoint = |_| Member::new(Endpoint { ready: 2.into(), _state: [0; 6] });
     let members: Vec<_> = (0..n).map(endpoint).enumerate().map(|(index, member)| (member, weights(index))).collect();
     EndpointSet::new(members, policy, &Cursor::new())
-}
-
-/// The fastest of several runs: what the code costs, not what the machine was doing besides.
-fn nanos(runs: usize, turns: u32, mut f: impl FnMut()) -> f64 {
-    (0..runs)
-        .map(|_| {
-            let start = Instant::now();
-            for _ in 0..turns {
-                f();
-            }
-            start.elapsed().as_nanos() as f64 / f64::from(turns)
-        })
-        .fold(f64::INFINITY, f64::min)
 }
 
 fn main() {

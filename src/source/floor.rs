@@ -4,8 +4,7 @@ use super::{check::Findings, document::place_of, duration, resolve::Resolution, 
 use crate::{
     authz::{Action, Policy, Rule},
     canon::PathNormalization,
-    enforcement::Mode,
-    enforcement::Percent,
+    enforcement::{Mode, Percent},
     model::{Floor, InboundSpec, Origin, Provenance, ServiceSpec, Snapshot, TlsMode},
     retry::{HedgeMode, RetrySpec},
 };

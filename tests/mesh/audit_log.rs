@@ -11,9 +11,11 @@ use std::{
 use axum::{Router, extract::Request};
 use serde_json::Value;
 use sinew::{
-    Builder, Client, Mesh, ResponseExt,
+    Builder, Mesh, ResponseExt,
     authz::audit::{AuditLog, AuditSink, Verifier, verify_file},
 };
+
+use crate::world::client;
 
 const RULES: &str = r#"
   authz:
@@ -29,12 +31,6 @@ async fn serve(builder: Builder) -> (Mesh, SocketAddr) {
     let app = Router::new().fallback(|_: Request| async {});
     tokio::spawn(listener.serve(app).with_graceful_shutdown(std::future::pending()).into_future());
     (mesh, addr)
-}
-
-async fn client(addr: SocketAddr) -> (Mesh, Client) {
-    let mesh = Mesh::builder("c").service("s", |s| s.endpoints([addr.to_string()])).build().await.unwrap();
-    let client = mesh.client("s");
-    (mesh, client)
 }
 
 fn document(file: &Path, more: &str) -> String {

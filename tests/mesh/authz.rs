@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use axum::{Router, extract::Request};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
-use sinew::{Client, Mesh, ResponseExt};
+use sinew::{Mesh, ResponseExt};
+
+use crate::world::client;
 
 const RULES: &str = r#"
 inbound:
@@ -25,12 +27,6 @@ async fn serve(yaml: &str) -> (Mesh, SocketAddr) {
     let app = Router::new().fallback(|request: Request| async move { request.uri().path().to_owned() });
     tokio::spawn(listener.serve(app).with_graceful_shutdown(std::future::pending()).into_future());
     (mesh, addr)
-}
-
-async fn client(addr: SocketAddr) -> (Mesh, Client) {
-    let mesh = Mesh::builder("c").service("s", |s| s.endpoints([addr.to_string()])).build().await.unwrap();
-    let client = mesh.client("s");
-    (mesh, client)
 }
 
 #[tokio::test]

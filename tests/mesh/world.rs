@@ -4,9 +4,16 @@ use std::{net::SocketAddr, time::Duration};
 
 use http::{Request, Response};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
-use sinew::{Body, Mesh};
+use sinew::{Body, Client, Mesh};
 use tokio::{sync::oneshot, task::JoinHandle};
 use tower::Service;
+
+/// A mesh that calls the service `s` at this address, without an identity.
+pub(crate) async fn client(addr: SocketAddr) -> (Mesh, Client) {
+    let mesh = Mesh::builder("c").service("s", |s| s.endpoints([addr.to_string()])).build().await.unwrap();
+    let client = mesh.client("s");
+    (mesh, client)
+}
 
 /// A running instance.
 pub(crate) struct Instance {

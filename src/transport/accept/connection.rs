@@ -28,7 +28,7 @@ use super::{
     pace::{Pace, Slow},
     service::Wire,
     sniff::{Sniffed, Sniffer},
-    state::{Activity, ConnState, KillOnDrop, Leave, Mark},
+    state::{Activity, ConnState, KillOnDrop, Mark},
 };
 use crate::{
     body::{Body, Meter},
@@ -120,7 +120,7 @@ pub(super) struct Serving {
     pub(super) admission: Admission,
     pub(super) shared: Arc<Shared>,
     pub(super) watch: DrainWatch,
-    pub(super) leave: Arc<Leave>,
+    pub(super) state: Arc<ConnState>,
 }
 
 /// Serves one connection until it ends, upgraded or not.
@@ -132,7 +132,7 @@ where
     RB: HttpBody<Data = Bytes> + Send + 'static,
     RB::Error: Into<BoxError>,
 {
-    let Serving { expires, paced, admission, shared, watch, leave } = serving;
+    let Serving { expires, paced, admission, shared, watch, state } = serving;
     let limits = &shared.limits;
     // What is accepted in lame duck serves like any other until accepting stops.
     let accepted_in = watch.phase().min(Phase::LameDuck);
@@ -146,7 +146,6 @@ where
         Err(ended) => return ended,
     };
     admission.heard();
-    let state = Arc::new(ConnState::new(leave));
     let mut one = Single::default();
     let _kill = KillOnDrop(Arc::clone(&state));
     let mut held = None;

@@ -21,7 +21,7 @@ use super::{
     pace::Slow,
     secure::{self, Accepted, InboundTls},
     socket,
-    state::Leave,
+    state::ConnState,
 };
 use crate::{
     body::Body,
@@ -129,14 +129,14 @@ impl Stream {
 /// Ends one connection: asked to leave first, then wherever its bytes are, upgraded or not.
 pub(crate) struct Cut {
     group: TaskSet,
-    leave: Arc<Leave>,
+    state: Arc<ConnState>,
     denied: Counter,
 }
 
 impl Cut {
     /// It takes no more requests than those that are on their way, as when the process drains.
     pub(crate) fn leave(&self) {
-        self.leave.ask();
+        self.state.leave().ask();
     }
 
     /// Ends it: what it may ask for is not allowed any more.
@@ -357,9 +357,9 @@ impl Shared {
         // A group of its own: its cancellation is polled with the connection, and must not be a lock that all share.
         let group = self.tasks.child();
         let own = group.clone();
-        let leave = Arc::new(Leave::default());
+        let state = Arc::new(ConnState::default());
         let denied = self.ended[Ended::Denied as usize].clone();
-        let cut = Cut { group: group.clone(), leave: Arc::clone(&leave), denied };
+        let cut = Cut { group: group.clone(), state: Arc::clone(&state), denied };
         group.spawn(async move {
             let ended = async {
                 let limits = &shared.limits;
@@ -411,7 +411,7 @@ impl Shared {
                 };
                 let peer = peer.asking_for(admitted.server_name);
                 let service = || make(peer, cut);
-                let serving = Serving { expires, paced, admission, shared: Arc::clone(&shared), watch, leave };
+                let serving = Serving { expires, paced, admission, shared: Arc::clone(&shared), watch, state };
                 let ended = connection::serve(admitted.io, service, serving).await;
                 drop(enrolled);
                 Ok(ended)

@@ -38,7 +38,7 @@ pub(super) struct ConnState {
     gone: AtomicBool,
     wakers: Mutex<Wakers>,
     changed: Notify,
-    leave: Arc<Leave>,
+    leave: Leave,
 }
 
 /// Who waits for an upgraded connection.
@@ -84,12 +84,7 @@ impl Mark {
 }
 
 impl ConnState {
-    /// Of a connection that may be asked to leave.
-    pub(super) fn new(leave: Arc<Leave>) -> Self {
-        Self { leave, ..Self::default() }
-    }
-
-    /// By whom it may be asked to leave.
+    /// How it may be asked to leave.
     pub(super) fn leave(&self) -> &Leave {
         &self.leave
     }

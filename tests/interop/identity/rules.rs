@@ -153,3 +153,17 @@ impl Sides {
         }
     }
 }
+
+/// As many requests of each policy, each another one.
+fn pairs(mut asked: impl FnMut() -> Asked) -> Vec<(usize, Asked)> {
+    let mut pairs = Vec::new();
+    for policy in 0..POLICIES {
+        while pairs.len() < (policy + 1) * REQUESTS {
+            let pair = (policy, asked());
+            if !pairs.contains(&pair) {
+                pairs.push(pair);
+            }
+        }
+    }
+    pairs
+}

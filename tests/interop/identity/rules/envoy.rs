@@ -186,16 +186,7 @@ async fn envoys_filter_decides_2000_random_pairs_as_we_do() {
     world.member("theirs", &[]);
     let mut dice = Dice(0x5113);
     let policies: Vec<Value> = (0..POLICIES).map(|_| rbac(&mut dice)).collect();
-    let mut pairs: Vec<(usize, Asked)> = Vec::new();
-    for policy in 0..POLICIES {
-        while pairs.len() < (policy + 1) * REQUESTS {
-            let pair = (policy, asked(&mut dice));
-            // Each is another one.
-            if !pairs.contains(&pair) {
-                pairs.push(pair);
-            }
-        }
-    }
+    let pairs = pairs(|| asked(&mut dice));
     let port = port();
     let with = |policy: &Value, port: u16| policy.to_string().replace("\"PORT\"", &port.to_string());
     let theirs: Vec<String> = policies.iter().map(|policy| with(policy, port)).collect();

@@ -93,15 +93,7 @@ async fn grpc_go_decides_2000_random_pairs_as_we_do() {
     world.member("theirs", &[]);
     let mut dice = Dice(0x43);
     let policies: Vec<String> = (0..POLICIES).map(|_| policy(&mut dice).to_string()).collect();
-    let mut pairs: Vec<(usize, Asked)> = Vec::new();
-    for policy in 0..POLICIES {
-        while pairs.len() < (policy + 1) * REQUESTS {
-            let pair = (policy, asked(&mut dice));
-            if !pairs.contains(&pair) {
-                pairs.push(pair);
-            }
-        }
-    }
+    let pairs = pairs(|| asked(&mut dice));
     let port = port();
     let file = world.write("policies.json", &format!("[{}]", policies.join(","))).display().to_string();
     let (cert, key, root) = (world.path("theirs.pem"), world.path("theirs.key"), world.path("root.pem"));
