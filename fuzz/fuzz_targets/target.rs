@@ -1,4 +1,4 @@
-//! The one binary for libFuzzer: `SINEW_FUZZ_TARGET=jose cargo +nightly fuzz run --features libfuzzer target corpus/jose`.
+//! The one binary for libFuzzer, built and run by `steered.sh`.
 #![no_main]
 
 use std::sync::OnceLock;
