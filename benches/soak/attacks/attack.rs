@@ -13,7 +13,11 @@ use tokio::{
     time::Instant,
 };
 
-use super::{BoxError, good::Target};
+use super::{
+    BoxError,
+    besides::{Besides, TOKEN},
+    good::Target,
+};
 
 /// Where the attacker comes from.
 const FROM: [u8; 4] = [127, 0, 0, 1];
@@ -47,6 +51,7 @@ pub(crate) enum Play {
 pub(crate) struct Attack {
     pub(crate) name: &'static str,
     pub(crate) over: Over,
+    pub(crate) besides: Besides,
     pub(crate) connections: usize,
     /// Between two batches.
     pub(crate) pause: Duration,
@@ -66,7 +71,15 @@ pub(crate) struct Seen {
 const MS: Duration = Duration::from_millis(1);
 
 pub(crate) fn all() -> Vec<Attack> {
-    let over = |name, over, connections, pause, play| Attack { name, over, connections, pause, play };
+    let over = |name, over, connections, pause, play| Attack {
+        name,
+        over,
+        besides: Besides::Nothing,
+        connections,
+        pause,
+        play,
+    };
+    let besides = |name, besides, head| Attack { besides, ..over(name, Over::Plain, 64, 10 * MS, Play::Ask(head)) };
     let h2 = |name, batch| over(name, Over::Plain, 4, 5 * MS, Play::Frames(batch));
     vec![
         h2("rapid reset", |n| rounds(n, |stream| [get(stream, true), frame(3, 0, stream, &[0, 0, 0, 8])].concat())),
@@ -144,9 +157,13 @@ pub(crate) fn all() -> Vec<Attack> {
                     .into_bytes()
             }),
         ),
+        besides("keys that drip", Besides::Issuer, || {
+            format!("GET / HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {TOKEN}\r\n\r\n").into_bytes()
+        }),
+        besides("rules without end", Besides::Rules, || b"GET / HTTP/1.1\r\nhost: a\r\n\r\n".to_vec()),
         over("silence", Over::Plain, 1_000, MS, Play::Raw(b"")),
         over("half a preface", Over::Plain, 1_000, MS, Play::Raw(b"PRI * HTTP/2.0")),
-        over("half-open handshakes", Over::Tls, 1_000, MS, Play::Raw(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3])),
+        over("half-open handshakes", Over::Tls, 10_000, MS, Play::Raw(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3])),
         over("slow TLS", Over::Tls, 512, MS, Play::Drip(|| vec![0x16, 3, 1, 2, 0, 1], || vec![0], 200 * MS)),
         over("full handshakes", Over::Tls, 32, MS, Play::Handshake),
         over("idle hoarding", Over::Tls, 1_000, MS, Play::Deaf(|| [PREFACE, &frame(4, 0, 0, &[])].concat())),

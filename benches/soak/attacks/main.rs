@@ -12,6 +12,7 @@
 //! told, not judged, since attacker, good client and service share the machine.
 
 mod attack;
+mod besides;
 #[path = "../../support/echo/grpc.rs"]
 #[allow(dead_code, reason = "the callers are others here")]
 mod echo;
@@ -35,6 +36,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use self::{
     attack::{Attack, Over, Seen},
+    besides::Besides,
     good::{Record, Target},
     server::Attacked,
     support::{Checks, Options, allow_sockets, mib},
@@ -90,12 +92,18 @@ async fn one(kind: &str, name: &str, attack: &Attack, options: &Options, checks:
     let edge = free_port();
     let proxied =
         if attack.over == Over::Proxy { ", trusted_proxies: 127.0.0.0/8, proxy_protocol: required" } else { "" };
-    let config = format!(
+    let mut config = format!(
         "listeners: {{edge: {{listen: \"{edge}\", tls: {{cert: {}, key: {}}}{proxied}}}}}\n",
         cert.display(),
         key.display()
     );
-    let attacked = Attacked::start(kind, &config);
+    let (file, roots) = (dir.path().join("sinew.yaml"), dir.path().join("roots.pem"));
+    let served = config.clone();
+    if attack.besides == Besides::Issuer {
+        config += &besides::issuer(&roots).await;
+    }
+    std::fs::write(&file, config).unwrap();
+    let attacked = Attacked::start(kind, &file, roots.exists().then_some(&roots));
     let plain = Target { addr: attacked.plain, tls: None, grpc: kind == "tonic", prelude: b"" };
     let target = match attack.over {
         Over::Plain => plain,
@@ -108,7 +116,13 @@ async fn one(kind: &str, name: &str, attack: &Attack, options: &Options, checks:
 
     let (seen, stop) = (Arc::<Seen>::default(), Arc::<AtomicBool>::default());
     let attacks = async {
-        let record = beside(&target, options.duration(), attack.run(&target, &stop, &seen)).await;
+        let changes = async {
+            if attack.besides == Besides::Rules {
+                besides::rules(&file, &served).await;
+            }
+        };
+        let attack = async { tokio::join!(attack.run(&target, &stop, &seen), changes).0 };
+        let record = beside(&target, options.duration(), attack).await;
         stop.store(true, Relaxed);
         record
     };

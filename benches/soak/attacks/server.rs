@@ -4,6 +4,7 @@ use std::{
     future::IntoFuture,
     io::{BufRead, BufReader, Write},
     net::SocketAddr,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::LazyLock,
 };
@@ -16,9 +17,9 @@ use super::echo::EchoService;
 /// One for all, so that what grows is what the listener holds.
 static LARGE: LazyLock<Bytes> = LazyLock::new(|| vec![b'x'; 8 << 20].into());
 
-/// Arguments: `--serve KIND CONFIG`. Ends with its input.
-pub(crate) async fn run(kind: &str, config: &str) {
-    let mesh = Mesh::builder("attacked").config_str(config).build().await.unwrap();
+/// Arguments: `--serve KIND FILE`. Ends with its input.
+pub(crate) async fn run(kind: &str, file: &str) {
+    let mesh = Mesh::builder("attacked").config_file(file).build().await.unwrap();
     let listener = mesh.listen("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr();
     if kind == "tonic" {
@@ -44,9 +45,12 @@ pub(crate) struct Attacked {
 }
 
 impl Attacked {
-    pub(crate) fn start(kind: &str, config: &str) -> Self {
+    /// With the configuration of a file, trusting `roots` where that is given.
+    pub(crate) fn start(kind: &str, file: &Path, roots: Option<&PathBuf>) -> Self {
         let mut process = Command::new(std::env::current_exe().unwrap())
-            .args(["--serve", kind, config])
+            .args(["--serve", kind])
+            .arg(file)
+            .envs(roots.map(|roots| ("SSL_CERT_FILE", roots)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
