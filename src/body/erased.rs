@@ -14,6 +14,7 @@ use http_body_util::Full;
 
 use super::{
     foreign::Foreign,
+    gather::Gathered,
     h2::H2Body,
     meter::{Meter, Metered},
     replay::{Replay, Replayable},
@@ -32,7 +33,7 @@ pub struct Body {
 enum Repr {
     Empty,
     Full(Bytes),
-    Incoming(hyper::body::Incoming),
+    Incoming(Gathered<hyper::body::Incoming>),
     Metered(Metered),
     H2(H2Body),
     Boxed(Pin<Box<dyn HttpBody<Data = Bytes, Error = Error> + Send>>),
@@ -57,7 +58,7 @@ impl Body {
             return own.take().unwrap_or_default();
         }
         if let Some(incoming) = (&mut slot as &mut dyn Any).downcast_mut::<Option<hyper::body::Incoming>>() {
-            return incoming.take().map(Body::incoming).unwrap_or_default();
+            return incoming.take().map(|body| Body::incoming(body, false)).unwrap_or_default();
         }
         if let Some(whole) = whole(&mut slot) {
             return whole;
@@ -69,13 +70,20 @@ impl Body {
         }
     }
 
-    pub(crate) fn incoming(body: hyper::body::Incoming) -> Self {
-        if body.is_end_stream() { Self::empty() } else { Self { repr: Repr::Incoming(body) } }
+    /// What hyper reads. `http1`: it brings one piece at a time.
+    pub(crate) fn incoming(body: hyper::body::Incoming, http1: bool) -> Self {
+        if body.is_end_stream() {
+            return Self::empty();
+        }
+        Self { repr: Repr::Incoming(Gathered::new(body, http1)) }
     }
 
     /// As [`incoming`](Body::incoming); what arrives is metered.
-    pub(crate) fn metered(body: hyper::body::Incoming, meter: Arc<Meter>) -> Self {
-        if body.is_end_stream() { Self::empty() } else { Self { repr: Repr::Metered(Metered { body, meter }) } }
+    pub(crate) fn metered(body: hyper::body::Incoming, http1: bool, meter: Arc<Meter>) -> Self {
+        if body.is_end_stream() {
+            return Self::empty();
+        }
+        Self { repr: Repr::Metered(Metered { body: Gathered::new(body, http1), meter }) }
     }
 
     pub(crate) fn h2(body: H2Body) -> Self {

@@ -13,6 +13,8 @@ use bytes::{Buf, Bytes};
 use http_body::{Body as HttpBody, Frame};
 use hyper::body::Incoming;
 
+use super::gather::Gathered;
+
 /// How far the two bodies of an exchange are. Written by the bodies, read now and then by whoever judges the peer's pace.
 #[derive(Default, Debug)]
 pub(crate) struct Meter {
@@ -68,7 +70,7 @@ impl Meter {
 
     pub(super) fn poll(
         &self,
-        body: Pin<&mut Incoming>,
+        body: Pin<&mut Gathered<Incoming>>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let polled = body.poll_frame(cx);
@@ -84,7 +86,7 @@ impl Meter {
 
 /// A body that keeps its meter.
 pub(super) struct Metered {
-    pub(super) body: Incoming,
+    pub(super) body: Gathered<Incoming>,
     pub(super) meter: Arc<Meter>,
 }
 

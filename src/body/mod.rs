@@ -6,6 +6,7 @@
 
 mod erased;
 mod foreign;
+mod gather;
 mod guard;
 mod h2;
 mod meter;

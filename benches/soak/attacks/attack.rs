@@ -101,6 +101,17 @@ pub(crate) fn all() -> Vec<Attack> {
         h2("empty DATA", |n| [open(n), frame(0, 0, 1, &[]).repeat(100)].concat()),
         h2("small DATA", |n| [open(n), frame(0, 0, 1, &[1]).repeat(100)].concat()),
         over(
+            "small chunks",
+            Over::Plain,
+            4,
+            MS,
+            Play::Drip(
+                || b"POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n".to_vec(),
+                || b"1\r\nx\r\n".repeat(100),
+                5 * MS,
+            ),
+        ),
+        over(
             "window 0",
             Over::Plain,
             64,
@@ -199,6 +210,8 @@ impl Attack {
     /// Holds all connections, and opens another for each that is closed, until told to stop.
     pub(crate) async fn run(&self, target: &Target, stop: &Arc<AtomicBool>, seen: &Arc<Seen>) {
         let mut all = tokio::task::JoinSet::new();
+        // At most ten thousand connections a second, however fast they are refused: more measures the system below.
+        let again = (20 * MS).max(self.connections as u32 * MS / 10);
         for _ in 0..self.connections {
             let (target, stop, seen) = (target.clone(), Arc::clone(stop), Arc::clone(seen));
             let (play, pause) = (self.play, self.pause);
@@ -209,8 +222,7 @@ impl Attack {
                     if !stop.load(Relaxed) && played.is_ok() {
                         seen.closed_after.lock().unwrap().push(began.elapsed());
                     }
-                    // So that being refused is not a busy loop of the attacker's own machine.
-                    tokio::time::sleep(20 * MS).await;
+                    tokio::time::sleep(again).await;
                 }
             });
         }

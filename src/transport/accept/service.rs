@@ -74,8 +74,8 @@ where
             _ => None,
         };
         let request = match &meter {
-            None => request.map(Body::incoming),
-            Some(meter) => request.map(|body| Body::metered(body, Arc::clone(meter))),
+            None => request.map(|body| Body::incoming(body, self.http1)),
+            Some(meter) => request.map(|body| Body::metered(body, self.http1, Arc::clone(meter))),
         };
         let mut inner = self.inner.clone();
         // A service that is ready is called here and not in the future: admission must be decided before a future

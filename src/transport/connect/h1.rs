@@ -305,7 +305,7 @@ impl H1Lease {
                 parts.extensions.insert(connection.upgraded.clone());
             }
         }
-        Ok(Response::from_parts(parts, GuardedBody::new(Body::incoming(body), SlotGuard::h1(self))))
+        Ok(Response::from_parts(parts, GuardedBody::new(Body::incoming(body, true), SlotGuard::h1(self))))
     }
 
     async fn attempt(
