@@ -5,12 +5,20 @@
 //! of what it needs, so it takes everything until less than that share of its endpoints is left, and from there hands on
 //! what is missing.
 
+use crate::enforcement::{Mode, Percent};
+
 /// What happens when endpoints of the first priority are lost, and when few are left: keys of `load_balancer`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct FailoverPolicy {
     /// How priorities take over from each other.
     pub failover: Failover,
+    /// Whether calls leave the first priority: [`Mode::Off`], never; [`Mode::Shadow`], never, and those that would have are
+    /// counted. Default [`Mode::Enforce`].
+    pub enforcement: Mode,
+    /// The share of calls that may leave it; the others are served by it or fail. A call that waits is asked anew each
+    /// time it may be sent. Default all.
+    pub percentage: Percent,
     /// How many per cent of its need a priority is provisioned with. Default 140, 100 to 1000: with 140 it takes
     /// everything while at least 5 of 7 of its endpoints are usable.
     pub overprovisioning_factor: u32,
@@ -26,6 +34,8 @@ impl Default for FailoverPolicy {
     fn default() -> Self {
         Self {
             failover: Failover::Spill,
+            enforcement: Mode::Enforce,
+            percentage: Percent::ALL,
             overprovisioning_factor: 140,
             healthy_panic_threshold: 50,
             fail_traffic_on_panic: false,
@@ -34,6 +44,11 @@ impl Default for FailoverPolicy {
 }
 
 impl FailoverPolicy {
+    /// Whether every call may leave the first priority.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.enforcement == Mode::Enforce && self.percentage == Percent::ALL
+    }
+
     /// Says which key is out of bounds, and why.
     ///
     /// # Errors

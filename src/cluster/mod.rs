@@ -65,7 +65,7 @@ use crate::{
     balance::Cursor,
     breaker::Limit,
     discover::Refresh,
-    instrument::Registry,
+    instrument::{Counter, Registry},
     model::{Labels, ServiceSpec},
     name::{ServiceName, SubsetName},
     retry::Budget,
@@ -115,6 +115,8 @@ pub(crate) struct Cluster {
     refresh: ArcSwapOption<Arc<dyn Refresh>>,
     attempts: AttemptSeries,
     outliers: OutlierSeries,
+    /// Calls that failover would have sent elsewhere.
+    failovers_in_shadow: Counter,
     boards: Boards,
     check_series: CheckSeries,
     watch: Watch,
@@ -171,6 +173,7 @@ impl Cluster {
             refresh: ArcSwapOption::empty(),
             attempts: AttemptSeries::new(registry, spec.name.as_str()),
             outliers: OutlierSeries::new(registry, spec.name.as_str()),
+            failovers_in_shadow: registry.counter("sinew_failovers_shadow_total", &[("service", spec.name.as_str())]),
             boards: Boards::default(),
             check_series: CheckSeries::new(registry, spec.name.as_str()),
             watch: Watch::default(),
@@ -219,7 +222,8 @@ impl Cluster {
 
     /// Whether a call could be sent to somebody who is not among these.
     pub(crate) fn has_other(&self, subset: Option<SubsetId>, tried: &[Went]) -> bool {
-        let other = self.table.load().pick(subset, false, |endpoint| went_to(tried, &endpoint.id));
+        let table = self.table.load();
+        let other = table.pick(table.seen(subset), false, |endpoint| went_to(tried, &endpoint.id));
         other.is_some_and(|other| {
             let connections = connections(tried);
             connections.is_empty() || other.picked.pool.has_other(&connections)

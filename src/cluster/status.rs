@@ -8,7 +8,7 @@ use std::{
 use serde::Serialize;
 
 use super::{Cluster, check::CheckStatus, level::Level};
-use crate::{balance::FEWEST, health::Flag, model::SetKind, rt, transport::Readiness};
+use crate::{balance::FEWEST, enforcement::Mode, health::Flag, model::SetKind, rt, transport::Readiness};
 
 /// A backend, as [`Mesh::status`](crate::Mesh::status) shows it.
 #[derive(Clone, Debug, Serialize)]
@@ -42,7 +42,7 @@ pub struct PriorityStatus {
     pub endpoints: usize,
     /// How many of them are usable: nothing speaks against them, and their connections do not fail.
     pub usable: usize,
-    /// Of all calls, in per cent.
+    /// Of all calls, in per cent. Where failover acts for a share of them only, of that share.
     pub load: u32,
     /// Of its calls by zone, in per cent, where zones are told apart; the rest goes to any.
     pub zones: BTreeMap<String, f64>,
@@ -131,9 +131,14 @@ impl Cluster {
 
     fn priorities(&self) -> Vec<PriorityStatus> {
         let table = self.table.load();
+        // As it is for most calls.
+        let kept = table.all.kept.as_ref().filter(|_| table.failover.enforcement != Mode::Enforce);
+        let first = kept.and_then(|kept| kept.levels.first());
         let mut before = 0;
-        let status = |level: &Level| {
-            let (upto, count) = (level.upto.load(Relaxed), level.tally().count);
+        let status = |(index, level): (usize, &Level)| {
+            let level = first.filter(|_| index == 0).unwrap_or(level);
+            let upto = if first.is_some() { 100 } else { level.upto.load(Relaxed) };
+            let count = level.tally().count;
             PriorityStatus {
                 priority: level.priority,
                 rank: level.rank,
@@ -145,7 +150,7 @@ impl Cluster {
                 refusing: level.is_refusing(),
             }
         };
-        table.all.levels.iter().map(status).collect()
+        table.all.levels.iter().enumerate().map(status).collect()
     }
 
     /// Sets the gauges that are counted rather than kept.

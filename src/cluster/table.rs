@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use super::{SubsetId, endpoint::Endpoint, home::Home, level::Level};
 use crate::{
     balance::{FailoverPolicy, Picked, loads},
+    enforcement::Mode,
     error::Code,
     health::in_panic,
     rt::{Instant, Rng},
@@ -37,6 +38,8 @@ pub(crate) struct Table {
 pub(super) struct View {
     /// By priority, first choice first; none is empty.
     pub(super) levels: Vec<Level>,
+    /// The first priority as if there were no other, where not every call may leave it.
+    pub(super) kept: Option<Box<View>>,
 }
 
 impl View {
@@ -82,8 +85,19 @@ impl View {
             upto += load.percent;
             level.upto.store(upto, Relaxed);
         }
+        if let Some(kept) = &self.kept {
+            kept.assess(policy, home);
+        }
         tallies.iter().any(|tally| tally.doubts)
     }
+}
+
+/// Which endpoints a call may go to.
+#[derive(Clone, Copy)]
+pub(super) struct Seen {
+    pub(super) subset: Option<SubsetId>,
+    /// Only those of the first priority.
+    pub(super) stays: bool,
 }
 
 /// How the endpoints of a set are, when none could be picked.
@@ -118,31 +132,47 @@ impl Table {
         Self { closed: true, ..Self::unknown() }
     }
 
-    fn view(&self, subset: Option<SubsetId>) -> Option<&View> {
-        match subset {
+    fn view(&self, of: Seen) -> Option<&View> {
+        let view = match of.subset {
             None => Some(&self.all),
             Some(SubsetId(id)) => self.subsets.get(id as usize),
+        };
+        match view {
+            Some(View { kept: Some(kept), .. }) if of.stays => Some(kept),
+            view => view,
         }
     }
 
-    fn levels(&self, subset: Option<SubsetId>) -> impl Iterator<Item = &Level> {
-        self.view(subset).into_iter().flat_map(|view| &view.levels)
+    fn levels(&self, of: Seen) -> impl Iterator<Item = &Level> {
+        self.view(of).into_iter().flat_map(|view| &view.levels)
+    }
+
+    /// What some call may go to: where only a share of them may leave the first priority, it may be one of those.
+    pub(super) fn seen(&self, subset: Option<SubsetId>) -> Seen {
+        Seen { subset, stays: self.failover.enforcement != Mode::Enforce }
+    }
+
+    /// Whether there are calls that may not leave the first priority.
+    pub(super) fn keeps_calls(&self) -> bool {
+        !self.failover.is_whole()
+    }
+
+    /// Whether a call that stayed would have gone elsewhere: by the shares of the priorities or, if it `failed`, since
+    /// another one could serve it.
+    pub(super) fn would_leave(&self, subset: Option<SubsetId>, repeatable: bool, failed: bool) -> bool {
+        let Some(view) = self.view(Seen { subset, stays: false }) else { return false };
+        view.kept.is_some() && (view.first() != 0 || failed && view.pick(repeatable, |_| false).is_some())
     }
 
     /// An available endpoint.
     #[inline]
-    pub(super) fn pick(
-        &self,
-        subset: Option<SubsetId>,
-        repeatable: bool,
-        skip: impl Fn(&Endpoint) -> bool,
-    ) -> Option<Choice> {
-        self.view(subset)?.pick(repeatable, skip)
+    pub(super) fn pick(&self, of: Seen, repeatable: bool, skip: impl Fn(&Endpoint) -> bool) -> Option<Choice> {
+        self.view(of)?.pick(repeatable, skip)
     }
 
     /// How many endpoints there are to look at for [`assess`](Self::assess).
     pub(super) fn len(&self) -> usize {
-        self.levels(None).map(|level| level.set.members().len()).sum()
+        self.all.levels.iter().map(|level| level.set.members().len()).sum()
     }
 
     /// Whether it matters that an endpoint cannot be connected to, besides that it is not picked: it may put a priority
@@ -155,9 +185,9 @@ impl Table {
     }
 
     /// What speaks against endpoints that are passed over, as the rest of a sentence; empty if nothing does.
-    pub(super) fn against(&self, subset: Option<SubsetId>, now: Instant) -> String {
+    pub(super) fn against(&self, of: Seen, now: Instant) -> String {
         const SHOWN: usize = 3;
-        let members = self.levels(subset).flat_map(|level| level.set.members());
+        let members = self.levels(of).flat_map(|level| level.set.members());
         let doubted: Vec<_> = members.filter(|member| !member.availability.is_clear()).collect();
         let mut accounts: Vec<_> = doubted.iter().take(SHOWN).filter_map(|member| member.account(now)).collect();
         if doubted.len() > SHOWN {
@@ -177,10 +207,10 @@ impl Table {
     }
 
     /// Counts states, and finds the most recent failure.
-    pub(super) fn census(&self, subset: Option<SubsetId>) -> (Census, Option<(Code, String)>) {
+    pub(super) fn census(&self, of: Seen) -> (Census, Option<(Code, String)>) {
         let mut census = Census::default();
         let mut last = None;
-        let members = self.levels(subset).flat_map(|level| level.set.members().map(move |member| (member, level)));
+        let members = self.levels(of).flat_map(|level| level.set.members().map(move |member| (member, level)));
         for (member, level) in members {
             match member.pool.readiness() {
                 Readiness::TransientFailure => {

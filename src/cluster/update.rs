@@ -222,7 +222,7 @@ impl Cluster {
             weigh(&mut members, |member| member.warmth.percent(now, slow_start));
             EndpointSet::new(members, policy.load_balancer, &self.cursor)
         };
-        let view = |selector: Option<&Labels>| {
+        let view = |selector: Option<&Labels>, most: usize| {
             let mut view = View::default();
             for ((priority, rank), entries) in &by_priority {
                 let chosen = || {
@@ -238,8 +238,18 @@ impl Cluster {
                 let factor = policy.failover.overprovisioning_factor;
                 let zones = Zones::of(members, &policy.locality.mode, view.levels.is_empty(), factor, set);
                 view.levels.push(Level::new(*priority, *rank, endpoints, zones));
+                if view.levels.len() == most {
+                    break;
+                }
             }
             view
+        };
+        let view = |selector: Option<&Labels>| {
+            let mut all = view(selector, usize::MAX);
+            if all.levels.len() > 1 && !policy.failover.is_whole() {
+                all.kept = Some(Box::new(view(selector, 1)));
+            }
+            all
         };
         Table {
             known: members.known,

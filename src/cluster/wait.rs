@@ -14,13 +14,14 @@ use super::{
     endpoint::Endpoint,
     line::Word,
     outlier::Probe,
-    table::{Census, Choice},
+    table::{Census, Choice, Seen, Table},
 };
 use crate::{
     balance::Picked,
     context::Tag,
+    enforcement::Mode,
     error::{Code, Error},
-    rt::{self, Instant},
+    rt::{self, Instant, Rng},
     transport::{Acquire, PoolEvent, Readiness, Slot, Want, unreachable},
 };
 
@@ -75,15 +76,37 @@ pub(super) enum Reason {
 impl Cluster {
     /// Picks an endpoint and takes a stream on it.
     pub(super) fn try_ready(self: &Arc<Self>, ask: Ask<'_>) -> Ready {
-        let Ask { subset, want, tried, .. } = ask;
         let table = self.table.load();
+        if table.keeps_calls() { self.try_kept(&table, ask) } else { self.try_in(&table, ask, false) }
+    }
+
+    /// Where not every call may leave the first priority.
+    #[cold]
+    fn try_kept(self: &Arc<Self>, table: &Table, ask: Ask<'_>) -> Ready {
+        let policy = &table.failover;
+        let leaves = policy.enforcement == Mode::Enforce && policy.percentage.hit(&mut Rng::local());
+        let ready = self.try_in(table, ask, !leaves);
+        let failed = match &ready {
+            Ready::Wait(_) => return ready,
+            Ready::Go(_) => false,
+            Ready::Fail(_) => true,
+        };
+        if policy.enforcement == Mode::Shadow && table.would_leave(ask.subset, ask.repeatable, failed) {
+            self.failovers_in_shadow.inc();
+        }
+        ready
+    }
+
+    fn try_in(self: &Arc<Self>, table: &Table, ask: Ask<'_>, stays: bool) -> Ready {
+        let Ask { subset, want, tried, .. } = ask;
+        let seen = Seen { subset, stays };
         let mut refused: Option<Error> = None;
         // Endpoints without a free stream, found out one by one. Empty, hence free of cost, in the common case.
         let mut full: Vec<Arc<str>> = Vec::new();
         // Behind one address another one is reached by another connection.
         let over = connections(tried);
         if ask.prefer != Tag::NONE
-            && let Some(Choice { picked, .. }) = table.pick(subset, ask.repeatable, |endpoint| {
+            && let Some(Choice { picked, .. }) = table.pick(seen, ask.repeatable, |endpoint| {
                 endpoint.tag != ask.prefer || endpoint.tag == ask.avoid || went_to(tried, &endpoint.id)
             })
             && picked.availability.is_clear()
@@ -92,7 +115,7 @@ impl Cluster {
             return Ready::Go(Chosen { picked, slot, probe: None });
         }
         for (avoid, shun) in [(tried, ask.avoid), (&[][..], Tag::NONE)] {
-            while let Some(Choice { picked, panic }) = table.pick(subset, ask.repeatable, |endpoint| {
+            while let Some(Choice { picked, panic }) = table.pick(seen, ask.repeatable, |endpoint| {
                 went_to(avoid, &endpoint.id)
                     || full.contains(&endpoint.id)
                     || (shun != Tag::NONE && shun == endpoint.tag)
@@ -125,9 +148,9 @@ impl Cluster {
         if !table.known {
             return Ready::Wait(Reason::Unknown);
         }
-        let (census, last) = table.census(subset);
+        let (census, last) = table.census(seen);
         let of = |n: usize| format!("{n} of {}", census.total());
-        let against = || table.against(subset, rt::now());
+        let against = || table.against(seen, rt::now());
         match census {
             Census { ready: 0, connecting: 0, failed: 0, excluded: 1.. } => Ready::Fail(Error::new(
                 Code::NoHealthyEndpoint,
@@ -248,7 +271,7 @@ impl Cluster {
             let mut changed = std::pin::pin!(changed);
             changed.as_mut().enable();
             let table = self.table.load_full();
-            let (census, last) = table.census(None);
+            let (census, last) = table.census(table.seen(None));
             if census.ready > 0 {
                 return Ok(());
             }

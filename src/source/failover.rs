@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     balance::{Failover, FailoverKey, FailoverPolicy, LocalityMode, LocalityPolicy, SlowStartPolicy, Whereabouts},
+    enforcement::{Mode, Percent},
     model::{EndpointSource, LintCode, Origin, Provenance, Snapshot, SourceKind},
 };
 
@@ -16,6 +17,8 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PartialFailover {
     pub(crate) failover: Field<Failover>,
+    pub(crate) enforcement: Field<Mode>,
+    pub(crate) percentage: Field<Percent>,
     pub(crate) overprovisioning_factor: Field<u32>,
     pub(crate) healthy_panic_threshold: Field<u32>,
     pub(crate) fail_traffic_on_panic: Field<bool>,
@@ -25,6 +28,8 @@ impl PartialFailover {
     pub(crate) fn over(self, lower: Self) -> Self {
         Self {
             failover: self.failover.or(lower.failover),
+            enforcement: self.enforcement.or(lower.enforcement),
+            percentage: self.percentage.or(lower.percentage),
             overprovisioning_factor: self.overprovisioning_factor.or(lower.overprovisioning_factor),
             healthy_panic_threshold: self.healthy_panic_threshold.or(lower.healthy_panic_threshold),
             fail_traffic_on_panic: self.fail_traffic_on_panic.or(lower.fail_traffic_on_panic),
@@ -35,6 +40,8 @@ impl PartialFailover {
     pub(super) fn of(policy: &FailoverPolicy, origin: &Origin) -> Self {
         Self {
             failover: Some(Set::new(policy.failover, origin.clone())),
+            enforcement: Some(Set::new(policy.enforcement, origin.clone())),
+            percentage: Some(Set::new(policy.percentage, origin.clone())),
             overprovisioning_factor: Some(Set::new(policy.overprovisioning_factor, origin.clone())),
             healthy_panic_threshold: Some(Set::new(policy.healthy_panic_threshold, origin.clone())),
             fail_traffic_on_panic: Some(Set::new(policy.fail_traffic_on_panic, origin.clone())),
@@ -45,7 +52,9 @@ impl PartialFailover {
     pub(super) fn resolve(&self, provenance: &mut Provenance, path: &str) -> FailoverPolicy {
         let mut policy = FailoverPolicy::default();
         let at = |key| format!("{path}.load_balancer.{key}");
-        policy.failover = effective(provenance, at("failover"), &self.failover, policy.failover);
+        policy.failover = effective(provenance, at("failover.how"), &self.failover, policy.failover);
+        policy.enforcement = effective(provenance, at("failover.enforcement"), &self.enforcement, policy.enforcement);
+        policy.percentage = effective(provenance, at("failover.percentage"), &self.percentage, policy.percentage);
         policy.overprovisioning_factor = effective(
             provenance,
             at("overprovisioning_factor"),

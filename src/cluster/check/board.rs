@@ -18,7 +18,7 @@ use crate::{
     health::{Finding, Flag, HealthCheck, Status},
     instrument::{Counter, Registry},
     model::{EndpointId, SetKind},
-    rt::Instant,
+    rt::{Instant, Rng},
 };
 
 /// One check of an endpoint, as [`Mesh::status`](crate::Mesh::status) shows it.
@@ -86,6 +86,8 @@ struct Row {
     subscription: Subscription,
     status: Status,
     last: Arc<str>,
+    /// It is unhealthy, and by `percentage` calls do not heed it.
+    let_be: bool,
     /// The status was not followed: of one endpoint, of a virtual IP, or of the last one that is usable.
     spared: bool,
 }
@@ -185,7 +187,7 @@ impl Cluster {
                         let place = Place { cluster: self.this.clone(), id: spec.id.clone(), row };
                         let checks = self.home.checks();
                         let (subscription, status) = checks.subscribe(target, known, &self.tasks, Arc::new(place));
-                        Row { subscription, status, last: "".into(), spared: false }
+                        Row { subscription, status, last: "".into(), let_be: false, spared: false }
                     };
                     let rows = policy.health_checks.iter().enumerate().map(row).collect();
                     let waits = policy
@@ -219,9 +221,12 @@ impl Cluster {
         found.last = Arc::clone(&report.why);
         if found.status != report.status {
             found.status = report.status;
+            let share = found.subscription.target().check.percentage;
+            found.let_be = report.status == Status::Unhealthy && !share.hit(&mut Rng::local());
             match report.status {
                 Status::Unhealthy => {
-                    tracing::warn!(service, endpoint, check = kind, "unhealthy: {}", report.why);
+                    let spared = if found.let_be { ", and used all the same: `percentage`" } else { "" };
+                    tracing::warn!(service, endpoint, check = kind, "unhealthy: {}{spared}", report.why);
                 }
                 status => tracing::info!(service, endpoint, check = kind, "{}", status.as_str()),
             }
@@ -237,7 +242,7 @@ impl Cluster {
     fn follow_checks(&self, boards: &mut BTreeMap<EndpointId, Board>, id: &EndpointId) {
         let Some(board) = boards.get_mut(id) else { return };
         board.new &= board.rows.iter().any(|row| row.status == Status::Unknown);
-        let speaks = |row: &Row| row.subscription.target().check.enforcement == Mode::Enforce;
+        let speaks = |row: &Row| row.subscription.target().check.enforcement == Mode::Enforce && !row.let_be;
         let failed = board.new || board.rows.iter().any(|row| row.status == Status::Unhealthy && speaks(row));
         let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(member) = members.get(id) else { return };

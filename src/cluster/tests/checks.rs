@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::*;
 use crate::{
+    enforcement::Percent,
     error::Delivery,
     health::{Flag, HealthCheck, Sample, StatusRange},
     model::EndpointId,
@@ -296,6 +297,33 @@ async fn the_last_usable_endpoint_stays_until_another_one_is_usable() {
     rt::sleep(seconds(10)).await;
     assert_eq!(ward.bench.picked(), [out[0].as_str()]);
     assert!(ward.out().contains(&last.to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_share_of_those_found_unhealthy_is_passed_over_and_drawn_anew_each_time() {
+    let names: Vec<String> = (0..40).map(|n| format!("a{n}")).collect();
+    let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+    let (ill, well) = names.split_at(30);
+    let check = HealthCheck { percentage: Percent::of_millionths(500_000), ..check() };
+    let ward = Ward::new(&names, vec![check]).await;
+    let mut drawn = Vec::new();
+    for _ in 0..2 {
+        ill.iter().for_each(|name| ward.town.set(name, Answer::Http(500)));
+        rt::sleep(seconds(4)).await;
+        let out = ward.out();
+        assert!((8..=22).contains(&out.len()), "{out:?}");
+        assert!(
+            ill.iter().all(|name| ward.says(name).0 == "unhealthy")
+                && well.iter().all(|name| !out.contains(&(*name).to_owned()))
+        );
+        let unhurt = ill.iter().find(|name| !out.contains(&(**name).to_owned())).unwrap();
+        assert!(ward.bench.picked().iter().any(|picked| picked == unhurt), "it is called all the same");
+        drawn.push(out);
+        ill.iter().for_each(|name| ward.town.set(name, Answer::Http(200)));
+        rt::sleep(seconds(10)).await;
+        assert!(ward.out().is_empty());
+    }
+    assert_ne!(drawn[0], drawn[1]);
 }
 
 #[tokio::test(start_paused = true)]

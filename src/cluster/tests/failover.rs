@@ -1,6 +1,7 @@
 use super::*;
 use crate::{
     balance::{Failover, FailoverKey, LocalityMode, LocalityPolicy, ZoneAware},
+    enforcement::{Mode, Percent},
     health::Flag,
     model::{MeshSpec, Snapshot},
     name::Locality,
@@ -218,4 +219,60 @@ async fn a_large_set_is_counted_once_for_many_events() {
     crate::rt::sleep(std::time::Duration::from_millis(1)).await;
     bench.settle().await;
     assert_eq!(bench.cluster.status().priorities[0].load, 70);
+}
+
+fn shadowed(bench: &Bench) -> u64 {
+    bench.cluster.failovers_in_shadow.get()
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_failover_calls_stay_with_the_first_priority_and_its_own_panic() {
+    let bench = Bench::of(two_priorities(4, 4), |spec| spec.failover.enforcement = Mode::Off).await;
+    bench.connect_all().await;
+    eject(&bench, ["a0".to_owned(), "a1".to_owned()]).await;
+    assert_eq!(bench.picked(), ["a2", "a3"]);
+    // One of four is fewer than half: with failover the second priority makes up for it, here nobody does.
+    eject(&bench, ["a2".to_owned()]).await;
+    assert_eq!(bench.picked(), ["a0", "a1", "a2", "a3"]);
+    let status = bench.cluster.status().priorities;
+    assert_eq!((status[0].load, status[0].panic, status[1].load), (100, true, 0));
+    assert_eq!(shadowed(&bench), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_shadow_calls_stay_and_those_that_would_have_gone_elsewhere_are_counted() {
+    let bench = Bench::of(two_priorities(4, 4), |spec| spec.failover.enforcement = Mode::Shadow).await;
+    bench.connect_all().await;
+    assert_eq!(share(&bench, "a"), 10_000);
+    assert_eq!(shadowed(&bench), 0);
+    // Two of four are 70 %.
+    eject(&bench, ["a0".to_owned(), "a1".to_owned()]).await;
+    assert_eq!(share(&bench, "a"), 10_000);
+    assert!(about(shadowed(&bench) as usize, 3_000), "{}", shadowed(&bench));
+    let status = bench.cluster.status().priorities;
+    assert_eq!((status[0].load, status[1].load), (100, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_shadow_a_call_that_fails_where_another_priority_could_serve_it_is_counted() {
+    let mut endpoints = two_priorities(0, 2);
+    endpoints.push(EndpointSpec::new(address("down1")));
+    let bench = Bench::of(endpoints, |spec| spec.failover.enforcement = Mode::Shadow).await;
+    bench.connect_all().await;
+    assert!(bench.pick().is_err());
+    assert_eq!(shadowed(&bench), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_share_of_the_calls_may_leave_the_first_priority() {
+    let bench = Bench::of(two_priorities(4, 4), |spec| {
+        spec.failover.percentage = Percent::of_millionths(250_000);
+        spec.failover.failover = Failover::Switch;
+    })
+    .await;
+    bench.connect_all().await;
+    eject(&bench, (0..4).map(|n| format!("a{n}"))).await;
+    // The others are served in panic.
+    let (stayed, left) = (share(&bench, "a"), share(&bench, "b"));
+    assert!(about(stayed, 7_500) && about(left, 2_500), "{stayed} {left}");
 }

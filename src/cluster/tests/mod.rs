@@ -88,7 +88,8 @@ impl Bench {
     async fn connect_all(&self) {
         let idle = || self.cluster.status().endpoints.iter().any(|endpoint| endpoint.state == "idle");
         while idle() {
-            let _ = self.cluster.table.load().census(None);
+            let table = self.cluster.table.load();
+            let _ = table.census(table.seen(None));
             self.settle().await;
         }
     }

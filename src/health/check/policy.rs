@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 use http::{Method, uri::PathAndQuery};
 
 use super::Payload;
-use crate::enforcement::Mode;
+use crate::enforcement::{Mode, Percent};
 
 /// One entry of `health_checks`. Names and meanings are those of Envoy's `envoy.config.core.v3.HealthCheck`.
 ///
@@ -54,6 +54,8 @@ pub struct HealthCheck {
     /// Whether calls heed it. In shadow it asks and reports, and no endpoint is passed over for what it finds. Default
     /// [`Mode::Enforce`].
     pub enforcement: Mode,
+    /// In how many cases an endpoint that it finds unhealthy is passed over; drawn anew each time one becomes so. Default all.
+    pub percentage: Percent,
 }
 
 impl HealthCheck {
@@ -77,6 +79,7 @@ impl HealthCheck {
             reuse_connection: true,
             ignore_new_hosts_until_first_hc: false,
             enforcement: Mode::Enforce,
+            percentage: Percent::ALL,
         }
     }
 

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     balance::{BalancePolicy, Failover, FailoverKey, LocalityMode, ZoneAware},
+    enforcement::{Mode, Percent},
     model::Origin,
     source::{
         document::{Field, Set},
@@ -55,16 +56,9 @@ fn balancer_map(fields: &mut Fields<'_, '_, '_>) -> LoadBalancer {
     });
     let round_robin = fields.field("round_robin", "Endpoints in turn, by weight.", empty);
     let random = fields.field("random", "A random endpoint, by weight.", empty);
+    let takes_over = "How priorities take over: `spill`, gradually as endpoints of the first are lost, or `switch`, once all of them \
+                      are; `off`, never; or a map. Default `spill`.";
     let failover = PartialFailover {
-        failover: fields.field(
-            "failover",
-            "How priorities take over: `spill`, gradually as endpoints of the first are lost, or `switch`, once all of them \
-             are. Default `spill`.",
-            |at| {
-                let words = [Failover::Spill, Failover::Switch].map(|word| (word.as_str(), word));
-                at.choice("a way to fail over", &words, &[])
-            },
-        ),
         overprovisioning_factor: fields.field(
             "overprovisioning_factor",
             "How many per cent of what it needs a priority or zone is provisioned with: with 140 it takes everything while \
@@ -82,6 +76,7 @@ fn balancer_map(fields: &mut Fields<'_, '_, '_>) -> LoadBalancer {
             "Whether calls fail in that case instead. Default false.",
             |at| at.boolean(),
         ),
+        ..fields.group("failover", takes_over, failover)
     };
     let slow_start = fields.group(
         "slow_start",
@@ -100,6 +95,50 @@ fn balancer_map(fields: &mut Fields<'_, '_, '_>) -> LoadBalancer {
     let least = least.and_then(|count| BalancePolicy::least_request(count.value as u8).ok());
     let policy = least.or(round_robin.map(|_| BalancePolicy::RoundRobin)).or(random.map(|_| BalancePolicy::Random));
     LoadBalancer { policy: policy.map(|policy| Set::new(policy, origin)), failover, slow_start }
+}
+
+/// A word, or a map.
+fn failover(at: Cursor<'_, '_, '_>) -> Option<PartialFailover> {
+    let how = [Failover::Spill, Failover::Switch].map(|word| (word.as_str(), Some(word)));
+    at.scalar_or(
+        |at| {
+            let place = at.node.map(|node| at.reading.place(node.mark));
+            let origin = place.map_or(Origin::Default, Origin::File);
+            let word = at.choice("a way to fail over", &[how[0], how[1], ("off", None)], &[])?;
+            Some(match word {
+                Some(how) => {
+                    PartialFailover { failover: Some(Set::new(how, origin)), ..PartialFailover::default() }
+                }
+                None => {
+                    PartialFailover { enforcement: Some(Set::new(Mode::Off, origin)), ..PartialFailover::default() }
+                }
+            })
+        },
+        |at| {
+            at.map("`spill`, `switch`, `off`, or a map", |fields| {
+                let doc = "`spill` (default) or `switch`.";
+                let words = [Failover::Spill, Failover::Switch].map(|word| (word.as_str(), word));
+                PartialFailover {
+                    failover: fields.field("how", doc, |at| at.choice("a way to fail over", &words, &[])),
+                    enforcement: fields.field(
+                        "enforcement",
+                        "`off`: calls stay with the first priority; `shadow`: they do, and those that would have gone elsewhere \
+                         are counted; `enforce` (default).",
+                        |at| {
+                            let words = [Mode::Off, Mode::Shadow, Mode::Enforce].map(|mode| (mode.as_str(), mode));
+                            at.choice("a mode", &words, &[])
+                        },
+                    ),
+                    percentage: fields
+                        .field("percentage", "The share of calls that may leave the first priority. Default 100%.", |at| {
+                            at.percent()
+                        })
+                        .map(|set| Set::new(Percent::of_millionths(set.value), set.origin)),
+                    ..PartialFailover::default()
+                }
+            })
+        },
+    )
 }
 
 /// `off`, or a map.

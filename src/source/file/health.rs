@@ -11,7 +11,7 @@ use super::{
     show::{map, quoted},
 };
 use crate::{
-    enforcement::Mode,
+    enforcement::{Mode, Percent},
     health::{CheckKind, GrpcCheck, HealthCheck, HttpCheck, Payload, StatusRange, TcpCheck},
     source::duration::format as duration,
 };
@@ -46,6 +46,8 @@ pub(super) fn check(at: Cursor<'_, '_, '_>) -> Option<HealthCheck> {
         let doc = "`off`, `shadow` (asks and reports, and calls do not heed it) or `enforce` (default).";
         let words = [Mode::Off, Mode::Shadow, Mode::Enforce].map(|mode| (mode.as_str(), mode));
         let enforcement = fields.field("enforcement", doc, |at| at.choice("a mode", &words, &[]));
+        let doc = "In how many cases an endpoint that it finds unhealthy is passed over. Default 100%.";
+        let percentage = fields.field("percentage", doc, |at| at.percent());
         fields.exactly_one(&["http", "grpc", "tcp"]);
         let kind = http
             .map(|set| CheckKind::Http(set.value))
@@ -58,6 +60,7 @@ pub(super) fn check(at: Cursor<'_, '_, '_>) -> Option<HealthCheck> {
         check.reuse_connection = reuse_connection.is_none_or(|set| set.value);
         check.ignore_new_hosts_until_first_hc = ignore_new.is_some_and(|set| set.value);
         check.enforcement = enforcement.map_or(Mode::Enforce, |set| set.value);
+        check.percentage = percentage.map_or(Percent::ALL, |set| Percent::of_millionths(set.value));
         Some(check)
     })
     .flatten()
@@ -285,5 +288,6 @@ pub(super) fn shown(check: &HealthCheck) -> String {
         parts.push(("ignore_new_hosts_until_first_hc".into(), "true".into()));
     }
     parts.push(("enforcement".into(), check.enforcement.as_str().into()));
+    parts.push(("percentage".into(), check.percentage.to_string()));
     map(&parts)
 }

@@ -342,8 +342,15 @@ impl Printer<'_> {
         };
         self.value(6, service.load_balancer.as_str(), &settings, &format!("{path}.load_balancer"));
         let failover = &service.failover;
+        self.line(6, "failover:", None);
         for (key, value) in [
-            ("failover", failover.failover.as_str().to_owned()),
+            ("how", failover.failover.as_str().to_owned()),
+            ("enforcement", failover.enforcement.as_str().to_owned()),
+            ("percentage", failover.percentage.to_string()),
+        ] {
+            self.value(8, key, &value, &format!("{path}.load_balancer.failover.{key}"));
+        }
+        for (key, value) in [
             ("overprovisioning_factor", failover.overprovisioning_factor.to_string()),
             ("healthy_panic_threshold", failover.healthy_panic_threshold.to_string()),
             ("fail_traffic_on_panic", failover.fail_traffic_on_panic.to_string()),
