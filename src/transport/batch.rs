@@ -5,10 +5,17 @@
 //! connection is gathered, and whoever polls the connection flushes once afterwards. The price is a copy of at most
 //! [`GATHER`] bytes at a time; larger writes go past the buffer.
 //!
+//! On several threads a task that writes wakes the connection, which then runs at once, between that task and the next one
+//! that would have written: each call would leave by itself again. So a flush waits for one turn of the tasks that are
+//! about to run, where that has been found to gather more: see [`Turns`].
+//!
 //! Reads pass through. A connection of ours can be followed as well: which frames were handed over and which arrived, so
 //! that what provably never left is known when it breaks.
 //!
-//! Bytes are never held back longer than the poll that wrote them: `Flusher::poll_flush` follows each.
+//! Bytes are never held back longer than the poll after the one that wrote them, which follows by itself:
+//! `Flusher::poll_flush` follows each.
+
+mod turns;
 
 use std::{
     io::{self, IoSlice},
@@ -20,10 +27,12 @@ use std::{
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use self::turns::Turns;
 use super::{
     Io,
     frames::{Frames, PREFACE},
 };
+use crate::rt;
 
 /// How much is gathered before it is written in any case, and what an idle connection may keep allocated.
 const GATHER: usize = 16 * 1024;
@@ -44,6 +53,7 @@ struct State {
     gathered: BytesMut,
     /// The socket took less than was offered, or has not been flushed yet.
     dirty: bool,
+    turns: Turns,
     follow: Option<Follow>,
 }
 
@@ -65,7 +75,8 @@ pub(super) fn followed(io: Box<dyn Io>) -> (Batched, Flusher) {
 }
 
 fn made(io: Box<dyn Io>, follow: Option<Follow>) -> (Batched, Flusher) {
-    let shared = Arc::new(Mutex::new(State { io, gathered: BytesMut::new(), dirty: false, follow }));
+    let shared =
+        Arc::new(Mutex::new(State { io, gathered: BytesMut::new(), dirty: false, turns: Turns::default(), follow }));
     (Batched { shared: Arc::clone(&shared) }, Flusher { shared })
 }
 
@@ -96,6 +107,7 @@ impl State {
         if !self.dirty {
             return Poll::Ready(Ok(()));
         }
+        self.turns.flushed();
         ready!(self.poll_drain(cx))?;
         ready!(Pin::new(&mut self.io).poll_flush(cx))?;
         self.dirty = false;
@@ -118,9 +130,16 @@ impl Follow {
 }
 
 impl Flusher {
-    /// To be called after each poll of the connection, by the same task. Pending: the socket wakes the task.
+    /// To be called after each poll of the connection, by the same task. Pending: the socket wakes the task, or it has
+    /// been woken already.
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        lock(&self.shared).poll_flush(cx)
+        let mut state = lock(&self.shared);
+        if state.dirty && state.turns.waits(rt::now) {
+            // From within its own poll a task goes to the end of the line.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        state.poll_flush(cx)
     }
 
     /// How many frames have arrived, and how many of them belong to exchanges.
@@ -154,6 +173,9 @@ impl AsyncRead for Batched {
         let mut state = lock(&self.shared);
         let before = buf.filled().len();
         let polled = Pin::new(&mut state.io).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            state.turns.received();
+        }
         if let Some(follow) = &mut state.follow {
             follow.received.pass(&buf.filled()[before..]);
             if ended(&polled, buf, before) {
@@ -182,6 +204,7 @@ impl AsyncWrite for Batched {
         }
         let offered: usize = bufs.iter().map(|buf| buf.len()).sum();
         state.dirty = true;
+        state.turns.wrote();
         if state.gathered.len() + offered > GATHER {
             ready!(state.poll_drain(cx))?;
             if offered >= GATHER {
@@ -231,7 +254,7 @@ mod tests {
             io.flush().await.unwrap();
         }
         let mut first = [0; 1];
-        assert!(crate::rt::timeout(std::time::Duration::from_millis(1), far.read(&mut first)).await.is_none());
+        assert!(rt::timeout(std::time::Duration::from_millis(1), far.read(&mut first)).await.is_none());
         poll_fn(|cx| flusher.poll_flush(cx)).await.unwrap();
         let mut all = vec![0; 10_000];
         far.read_exact(&mut all).await.unwrap();
