@@ -62,7 +62,7 @@ pub(super) struct H1Connection {
 }
 
 impl H1Connection {
-    pub(super) async fn open(dialed: Dialed, permit: ConnectionPermit, pool: &Pool) -> Result<Self, hyper::Error> {
+    pub(super) async fn open(dialed: Dialed, permit: ConnectionPermit, pool: &Pool) -> Result<Box<Self>, hyper::Error> {
         let (epoch, renew_at) = (pool.epoch(), dialed.renew_at);
         let upgraded = Upgraded::default();
         let io = Kept { io: dialed.io, shared: upgraded.clone(), silence: None };
@@ -72,7 +72,7 @@ impl H1Connection {
             // What ended it is told to whoever waits for a response on it.
             let _ = connection.with_upgrades().await;
         });
-        Ok(Self {
+        Ok(Box::new(Self {
             id: ConnectionId::next(),
             send,
             permit: Some(permit),
@@ -83,7 +83,7 @@ impl H1Connection {
             epoch,
             fate: dialed.fate,
             host: None,
-        })
+        }))
     }
 
     /// Ends it before its time.
@@ -246,7 +246,8 @@ impl AsyncWrite for Kept {
 /// The right to send one request over HTTP/1.1: on an idle connection, or on one that is still to be made.
 pub(super) struct H1Lease {
     pub(super) pool: Weak<Pool>,
-    pub(super) connection: Option<H1Connection>,
+    /// Boxed once for all its requests: every layer above moves the lease, with the call and with its response.
+    pub(super) connection: Option<Box<H1Connection>>,
     /// For the connection that is still to be made.
     pub(super) permit: Option<ConnectionPermit>,
     reused: bool,
@@ -254,7 +255,7 @@ pub(super) struct H1Lease {
 }
 
 impl H1Lease {
-    pub(super) fn idle(pool: &Arc<Pool>, connection: H1Connection) -> Self {
+    pub(super) fn idle(pool: &Arc<Pool>, connection: Box<H1Connection>) -> Self {
         let id = connection.id;
         Self { pool: Arc::downgrade(pool), connection: Some(connection), permit: None, reused: true, id }
     }
@@ -319,7 +320,10 @@ impl H1Lease {
                 return Err(Failure::sure(error::unopened(None).returning(body)));
             };
             match Box::pin(pool.dial_h1(permit)).await {
-                Ok(connection) => self.connection = Some(H1Connection { id: self.id, ..connection }),
+                Ok(mut connection) => {
+                    connection.id = self.id;
+                    self.connection = Some(connection);
+                }
                 Err(error) => return Err(Failure::sure(error.returning(body))),
             }
         }

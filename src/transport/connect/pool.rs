@@ -165,7 +165,8 @@ pub(crate) struct Pool {
 #[derive(Default)]
 struct State {
     h2: Vec<Arc<H2Connection>>,
-    h1_idle: Vec<H1Connection>,
+    #[expect(clippy::vec_box, reason = "a connection goes from here to a call and back, through every layer")]
+    h1_idle: Vec<Box<H1Connection>>,
     /// Where each address says by ALPN or by its first bytes.
     speaks: Option<Alpn>,
     /// When it was last asked again for HTTP/2.
@@ -191,7 +192,7 @@ impl State {
     }
 
     /// The idle connection that was used last, but for these.
-    fn pop_idle(&mut self, tried: &[ConnectionId]) -> Option<H1Connection> {
+    fn pop_idle(&mut self, tried: &[ConnectionId]) -> Option<Box<H1Connection>> {
         if tried.is_empty() {
             return self.h1_idle.pop();
         }
@@ -428,7 +429,7 @@ impl Pool {
     }
 
     /// An HTTP/1.1 connection finished its request.
-    pub(super) fn idle(self: &Arc<Self>, connection: H1Connection) {
+    pub(super) fn idle(self: &Arc<Self>, connection: Box<H1Connection>) {
         self.keep(connection);
         if self.waiting.load(SeqCst) > 0 {
             self.tell(PoolEvent::Freed);
@@ -436,7 +437,7 @@ impl Pool {
     }
 
     /// Keeps an idle HTTP/1.1 connection until it is too old.
-    fn keep(self: &Arc<Self>, connection: H1Connection) {
+    fn keep(self: &Arc<Self>, connection: Box<H1Connection>) {
         let mut state = self.lock();
         if state.closed {
             return;
@@ -456,7 +457,7 @@ impl Pool {
             let mut state = self.lock();
             let now = rt::now();
             state.h1_idle.retain(|connection| connection.fresh(now));
-            next = match state.h1_idle.iter().map(H1Connection::expires).min() {
+            next = match state.h1_idle.iter().map(|connection| connection.expires()).min() {
                 Some(next) => next,
                 None => {
                     state.reaping = false;

@@ -242,7 +242,7 @@ impl Pool {
     pub(in crate::transport::connect) async fn dial_h1(
         self: &Arc<Self>,
         permit: ConnectionPermit,
-    ) -> Result<H1Connection, Error> {
+    ) -> Result<Box<H1Connection>, Error> {
         let timeout = self.policy.connect_timeout;
         let connected = async {
             let dialed = self.dial(Offer::Http1).await?;
