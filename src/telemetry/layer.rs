@@ -61,7 +61,10 @@ where
     fn call(&mut self, request: R) -> Self::Future {
         let record = self.source.provide(&request);
         let span = record.as_ref().map_or_else(Span::none, Record::span);
-        let inner = span.in_scope(|| self.inner.call(request));
+        // A closure would have the future moved once more.
+        let entered = span.enter();
+        let inner = self.inner.call(request);
+        drop(entered);
         ResponseFuture { inner, record, span }
     }
 }

@@ -26,7 +26,7 @@ use super::{
     limits::ListenerLimits,
     listener::Shared,
     pace::{Pace, Slow},
-    service::Wire,
+    service::{Streamed, Wire},
     sniff::{Sniffed, Sniffer},
     state::{Activity, ConnState, KillOnDrop, Mark},
 };
@@ -174,7 +174,8 @@ where
             let exchanges = paced.then(Arc::<Exchanges>::default);
             let wire = Wire::new(service(), Arc::clone(&state), false, exchanges.clone().map(Judged::Http2));
             let streams = Streams(exchanges.clone());
-            let connection = http2_builder(limits, streams, expires.is_some()).serve_connection(TokioIo::new(io), wire);
+            let connection =
+                http2_builder(limits, streams, expires.is_some()).serve_connection(TokioIo::new(io), Streamed(wire));
             let connection = Flushing { connection, flusher };
             let timers = Timers::new(limits, false, expires, paced);
             let judge = |elapsed| {

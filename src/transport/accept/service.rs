@@ -42,6 +42,57 @@ impl<S> Wire<S> {
     }
 }
 
+/// The same for a connection of HTTP/2.
+///
+/// hyper makes a task of each exchange, and moves it on its way there and between its stages some fifteen times: what it
+/// moves is a box, and a body that may be empty.
+pub(super) struct Streamed<S>(pub(super) Wire<S>);
+
+impl<S, RB> hyper::service::Service<Request<Incoming>> for Streamed<S>
+where
+    S: Service<Request<Body>, Response = Response<RB>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    RB: HttpBody<Data = Bytes> + Send + 'static,
+    RB::Error: Into<BoxError>,
+{
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        Box::pin(StreamFuture { exchange: self.0.call(request) })
+    }
+}
+
+pin_project! {
+    struct StreamFuture<S>
+    where
+        S: Service<Request<Body>>,
+    {
+        #[pin]
+        exchange: ResponseFuture<S>,
+    }
+}
+
+impl<S, RB> Future for StreamFuture<S>
+where
+    S: Service<Request<Body>, Response = Response<RB>>,
+    S::Error: Into<BoxError>,
+    RB: HttpBody<Data = Bytes> + Send + 'static,
+    RB::Error: Into<BoxError>,
+{
+    type Output = Result<Response<Body>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let response = match ready!(self.project().exchange.poll(cx)) {
+            Ok(response) => response,
+            Err(error) => return Poll::Ready(Err(error)),
+        };
+        Poll::Ready(Ok(response.map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(body) })))
+    }
+}
+
 /// Whether a request may be judged by its peer's pace: not what streams by its nature, and not who says that it waits.
 fn has_pace(request: &Request<Incoming>) -> bool {
     let headers = request.headers();
@@ -147,12 +198,15 @@ where
                     this.stage.set(Stage::Called { future });
                 }
                 StageProj::Called { future } => {
-                    let (mut head, body) = ready!(future.poll(cx)).map_err(Into::into)?.into_parts();
+                    let mut response = match ready!(future.poll(cx)) {
+                        Ok(response) => response,
+                        Err(error) => return Poll::Ready(Err(error.into())),
+                    };
                     if let Some(http1) = this.http1.as_ref() {
-                        http1.finish(head.status, &mut head.headers);
+                        http1.finish(response.status(), response.headers_mut());
                     }
-                    let body = Counted::new(body, this.guard.take(), this.meter.take(), this.http1.is_none());
-                    return Poll::Ready(Ok(Response::from_parts(head, body)));
+                    let (guard, meter, http2) = (this.guard.take(), this.meter.take(), this.http1.is_none());
+                    return Poll::Ready(Ok(response.map(|body| Counted::new(body, guard, meter, http2))));
                 }
                 StageProj::Failed { error } => {
                     return error.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error)));
