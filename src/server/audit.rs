@@ -81,7 +81,8 @@ impl Log {
 
     /// False if what passes must not.
     fn write(&self, record: Record, passes: bool) -> bool {
-        self.0.offer(record, rt::wall_ms(), passes)
+        let now_ms = record.time_ms();
+        self.0.offer(record, now_ms, passes)
     }
 }
 

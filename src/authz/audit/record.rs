@@ -16,6 +16,11 @@ impl Record {
         Self([("kind", kind.into()), ("time_ms", time_ms.into())].into())
     }
 
+    /// When it was made, Unix time.
+    pub(crate) fn time_ms(&self) -> u64 {
+        self.0.get("time_ms").and_then(Value::as_u64).unwrap_or_default()
+    }
+
     /// Adds a text, if there is one.
     #[must_use]
     pub(crate) fn text<'t>(mut self, name: &'static str, text: impl Into<Option<&'t str>>) -> Self {
