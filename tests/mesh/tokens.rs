@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -14,11 +15,14 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use metrics_util::debugging::DebuggingRecorder;
 use prost::Message;
 use serde_json::json;
 use sinew::{Body, Mesh, ResponseExt};
 use tokio::net::TcpListener;
 use tower::service_fn;
+
+use crate::world::Counters;
 
 const ID: &str = "spiffe://a.example/web";
 
@@ -133,6 +137,53 @@ async fn a_call_carries_a_token_for_its_audience_that_is_fetched_once() {
     assert_eq!(none.text().await.unwrap(), "none");
     let document = mesh.snapshot();
     assert!(!format!("{document:?}").contains("Bearer"));
+}
+
+/// Lets this much time pass at once, and then runs it on.
+async fn passes(seconds: u64) {
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(seconds)).await;
+    tokio::time::resume();
+}
+
+/// Makes calls until one carries another token than this one, which serves until then.
+async fn until_renewed(mesh: &Mesh, old: u64) -> serde_json::Value {
+    loop {
+        let claims = got(mesh, "reviews").await;
+        if claims["n"] != old {
+            return claims;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_fetched_again_at_half_of_its_life_and_serves_on_while_none_can_be_had() {
+    let recorder = DebuggingRecorder::new();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let (agent, api) = Agent::start(Some(3_600)).await;
+    let (_server, mesh) = world(&api).await;
+    assert_eq!(got(&mesh, "reviews").await["n"], 0);
+    passes(1_780).await;
+    assert_eq!(got(&mesh, "reviews").await["n"], 0);
+    assert_eq!(agent.asked.load(Relaxed), 1, "before its half nobody asks");
+    passes(30).await;
+    assert_eq!(got(&mesh, "reviews").await["n"], 0, "no call waits for the next one");
+    assert_eq!(until_renewed(&mesh, 0).await["n"], 1);
+    *agent.life.lock().unwrap() = None;
+    passes(1_810).await;
+    while agent.asked.load(Relaxed) < 3 {
+        assert_eq!(got(&mesh, "reviews").await["n"], 1);
+    }
+    assert_eq!(got(&mesh, "reviews").await["n"], 1, "what there is serves on");
+    assert_eq!(agent.asked.load(Relaxed), 3, "and is not asked about with each call");
+    *agent.life.lock().unwrap() = Some(3_600);
+    passes(5).await;
+    assert_eq!(until_renewed(&mesh, 1).await["n"], 3);
+    mesh.shutdown(Duration::from_secs(1)).await;
+    let counters = Counters::of(&recorder);
+    let fetches = |result| counters.sum("sinew_jwt_svid_fetches_total", ("result", result));
+    assert_eq!((fetches("success"), fetches("failure")), (3, 1));
 }
 
 #[tokio::test]
