@@ -111,6 +111,13 @@ impl OpenConnection {
         let connection =
             Arc::new(Self { shared, peer, audience, cut, waiting: Mutex::default(), upgrades: Mutex::default(), key });
         lock(&connection.shared.open.connections).places[key] = Arc::downgrade(&connection);
+        // It was accepted under the rules of then, and may have taken its time since. A change from now on finds it.
+        let (remote, local) = (connection.peer.remote_addr(), connection.peer.local_addr());
+        if let Some(cut) = &connection.cut
+            && !connection.shared.admits_address(remote, local)
+        {
+            cut.cut();
+        }
         connection
     }
 

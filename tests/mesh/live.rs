@@ -208,6 +208,29 @@ async fn idle_connections_of_whom_everything_is_denied_are_cut_and_new_ones_are_
     assert_eq!(counters.sum("sinew_authz_decisions_total", ("rule", "local")), 1);
 }
 
+#[tokio::test]
+async fn a_connection_that_has_said_nothing_yet_when_its_address_is_denied_is_cut() {
+    let recorder = DebuggingRecorder::new();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let server = Server::start("allow: [{}]", websockets()).await;
+    let mut early = TcpStream::connect(server.addr).await.unwrap();
+    // So far it may become HTTP/2 as well.
+    early.write_all(b"P").await.unwrap();
+    // Accepted in the order in which they came: who is answered tells that the one before is in.
+    let mut next = TcpStream::connect(server.addr).await.unwrap();
+    next.write_all(b"GET /c HTTP/1.1\r\nhost: s\r\nconnection: close\r\n\r\n").await.unwrap();
+    next.read_to_end(&mut Vec::new()).await.unwrap();
+    server.rules("deny: [{name: local, from: {ip_blocks: 127.0.0.0/8}}]").await;
+    let since = Instant::now();
+    early.write_all(b"OST /c HTTP/1.1\r\nhost: s\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let _ = early.read_to_end(&mut answer).await;
+    assert!(since.elapsed() < SOON, "{:?}", since.elapsed());
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 403"), "{}", answer.escape_ascii());
+    server.mesh.shutdown(SECOND).await;
+    assert_eq!(Counters::of(&recorder).sum("sinew_connections_closed_total", ("reason", "denied")), 1);
+}
+
 /// A connection from which nothing is allowed any more is left, not lost: each call gets its answer, be it a denial.
 #[tokio::test]
 async fn calls_while_everything_becomes_denied_are_answered() {

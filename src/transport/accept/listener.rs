@@ -371,12 +371,11 @@ impl Shared {
                         // Whatever the proxy says of the address, its connection is not of this machine.
                         local_peer = false;
                         if !admission.told(source.ip(), limits) {
-                            shared.refused_per_source.inc();
                             return Err(Ended::PerSource);
                         }
                     }
+                    // Accepted by then: it ends as `denied`, and was not refused.
                     if header && !admits(&remote, &local) {
-                        shared.refused_denied.inc();
                         return Err(Ended::Denied);
                     }
                     secure::admit(accepted, &tls, local_peer, limits, &admission, &watch).await
