@@ -24,6 +24,7 @@ mod live;
 mod mirrors;
 mod options;
 mod outliers;
+mod outside;
 mod overload;
 mod quiet;
 mod rate_limits;

@@ -56,10 +56,15 @@ impl Root {
 
     /// One whose time is over.
     pub fn ended(&self, id: &str) -> Leaf {
+        self.ended_for(id, &[])
+    }
+
+    /// The same, with these names as well.
+    pub fn ended_for(&self, id: &str, dns: &[&str]) -> Leaf {
         let mut params = leaf_params(id, Duration::ZERO);
         params.not_before = (SystemTime::now() - Duration::from_secs(120)).into();
         params.not_after = (SystemTime::now() - Duration::from_secs(60)).into();
-        self.member(params, &[])
+        self.member(params, dns)
     }
 
     fn member(&self, mut params: CertificateParams, dns: &[&str]) -> Leaf {
@@ -102,6 +107,13 @@ impl Root {
         };
         list.signed_by(&self.issuer).unwrap().der().to_vec()
     }
+}
+
+/// One that vouches for itself.
+pub fn self_signed(dns: &str) -> Leaf {
+    let key = KeyPair::generate().unwrap();
+    let cert = CertificateParams::new([dns.to_owned()]).unwrap().self_signed(&key).unwrap().der().to_vec();
+    Leaf { cert, key: key.serialize_der(), serial: SerialNumber::from(1) }
 }
 
 /// PEM of one thing.
