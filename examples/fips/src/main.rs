@@ -1,7 +1,7 @@
 //! Mutual TLS by a module that is validated to FIPS 140-3: keys, certificates and connections of the mesh use it alone.
 //!
 //! ```text
-//! cargo run --manifest-path examples/fips/Cargo.toml      # with CMake and Go; reads ./sinew.yaml
+//! cd examples/fips && cargo run      # with CMake and Go; reads ./sinew.yaml
 //! ```
 
 use std::sync::Arc;
