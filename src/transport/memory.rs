@@ -23,7 +23,7 @@ use crate::error::{Code, Error};
 const BACKLOG: usize = 1024;
 
 /// Bytes each direction holds before the writer waits.
-const BUFFER: usize = 64 * 1024;
+pub(super) const BUFFER: usize = 64 * 1024;
 
 /// Names and who listens on them. Clones share the network.
 #[derive(Clone, Default)]

@@ -187,6 +187,84 @@ async fn streams_that_are_reset_at_once_end_the_connection() {
     assert!(goaway, "{answer:?}");
 }
 
+/// Streams that their peer's errors make us reset, which no other limit counts.
+#[tokio::test]
+async fn streams_that_have_to_be_reset_end_the_connection_at_their_limit_and_not_before() {
+    let server = Server::new(ListenerLimits::default());
+    let mut io = server.connect();
+    io.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    // GET / http a; then the same with a `content-length: 5` and no body.
+    let good = [0x82, 0x84, 0x86, 1, 1, b'a'];
+    let bad = [&good[..], &[0x0f, 0x0d, 1, b'5']].concat();
+    for number in 0..=1_025u32 {
+        // What is good just before the end is answered.
+        let block = if number == 1_024 { &good[..] } else { &bad };
+        let stream = (2 * number + 1).to_be_bytes();
+        io.write_all(&[&[0, 0, block.len() as u8, 1, 5][..], &stream, block].concat()).await.unwrap();
+        let (kind, payload) = loop {
+            let mut head = [0; 9];
+            io.read_exact(&mut head).await.unwrap();
+            let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+            io.read_exact(&mut payload).await.unwrap();
+            if head[3] == 7 || head[5..] == stream {
+                break (head[3], payload);
+            }
+        };
+        match number {
+            0..1_024 => assert_eq!((kind, &*payload), (3, &[0, 0, 0, 1][..]), "{number}: PROTOCOL_ERROR"),
+            1_024 => assert_eq!(kind, 1),
+            _ => assert_eq!((kind, &payload[4..8]), (7, &[0, 0, 0, 0x0b][..]), "ENHANCE_YOUR_CALM"),
+        }
+    }
+}
+
+/// Nothing bounds a body but what the application reads of it; what it does not read is not taken from the peer.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_nobody_reads_is_taken_up_to_its_limit() {
+    let limits = ListenerLimits::default();
+    let most = limits.h1_max_buffer + BUFFER;
+    let server = Server::new(limits);
+    let mut http1 = server.connect();
+    let head = "POST /slow/5000 HTTP/1.1\r\nhost: a\r\ncontent-length: 10000000\r\n\r\n";
+    http1.write_all(head.as_bytes()).await.unwrap();
+    let mut taken = 0;
+    let piece = [b'x'; 1_024];
+    while let Ok(Ok(n)) = tokio::time::timeout(SECOND, http1.write(&piece)).await {
+        taken += n;
+    }
+    // The pipe between them holds some too.
+    assert!(taken <= most, "{taken}");
+    let (mut read, mut write) = tokio::io::split(server.connect());
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    // POST http a /slow/5000, without an end; then a byte more than its window.
+    let block = b"\x83\x86\x01\x01a\x04\x0a/slow/5000";
+    bytes.extend([0, 0, block.len() as u8, 1, 4, 0, 0, 0, 1]);
+    bytes.extend(block);
+    for size in [16_384u32, 16_384, 16_384, 16_384, 1] {
+        bytes.extend(&size.to_be_bytes()[1..]);
+        bytes.extend([0, 0, 0, 0, 0, 1]);
+        bytes.extend(vec![b'x'; size as usize]);
+    }
+    tokio::spawn(async move {
+        let _ = write.write_all(&bytes).await;
+        std::future::pending::<()>().await;
+        drop(write);
+    });
+    loop {
+        let mut head = [0; 9];
+        read.read_exact(&mut head).await.unwrap();
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        read.read_exact(&mut payload).await.unwrap();
+        // FLOW_CONTROL_ERROR, of the stream or of all.
+        match head[3] {
+            1 => panic!("answered"),
+            3 => break assert_eq!(payload, [0, 0, 0, 3]),
+            7 => break assert_eq!(payload[4..8], [0, 0, 0, 3]),
+            _ => {}
+        }
+    }
+}
+
 #[tokio::test]
 async fn caps_close_at_once_and_count() {
     let server = Server::new(ListenerLimits { max_connections: 3, max_per_source: 2, ..ListenerLimits::default() });

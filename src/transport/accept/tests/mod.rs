@@ -26,7 +26,7 @@ use crate::{
     peer::{Peer, PeerAddr},
     rt,
     rt::TaskSet,
-    transport::memory::MemoryNetwork,
+    transport::memory::{BUFFER, MemoryNetwork},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
