@@ -2,60 +2,17 @@
 //!
 //! Calls are judged by when they began: one from before the circuit opened neither closes it nor opens it again.
 
-use std::{collections::VecDeque, mem, time::Duration};
+use std::{mem, time::Duration};
 
-use super::policy::{CircuitPolicy, CircuitWindow};
+use super::{
+    policy::CircuitPolicy,
+    recent::{Recent, Sums},
+    state::{CircuitControl, CircuitState},
+};
 use crate::{
     enforcement::{Mode, Percent},
     rt::Instant,
 };
-
-/// What the circuit does with calls.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
-pub enum CircuitState {
-    /// It lets them through.
-    Closed,
-    /// It lets a few through, to see how they do.
-    HalfOpen,
-    /// It refuses them.
-    Open,
-}
-
-impl CircuitState {
-    /// As status and metrics have it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::HalfOpen => "half_open",
-            Self::Open => "open",
-        }
-    }
-}
-
-/// Who decides about a circuit.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-#[non_exhaustive]
-pub enum CircuitControl {
-    /// What calls show.
-    #[default]
-    Calls,
-    /// An operator, who opened it.
-    HeldOpen,
-    /// An operator, who closed it.
-    HeldClosed,
-}
-
-impl CircuitControl {
-    /// As status has it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Calls => "calls",
-            Self::HeldOpen => "held_open",
-            Self::HeldClosed => "held_closed",
-        }
-    }
-}
 
 /// How a call did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -154,22 +111,14 @@ impl Circuit {
 
     /// Until when successes may be counted elsewhere; from now on in the part of the window that this moment belongs to.
     pub(super) fn elsewhere(&mut self, now: Instant) -> Option<Instant> {
-        let Recent::Time { epoch, slot, .. } = &self.recent else { return None };
-        self.slot = number(*epoch, *slot, now);
-        Some(*epoch + u32::try_from(self.slot).map_or(Duration::MAX, |number| slot.saturating_mul(number)))
+        let (slot, until) = self.recent.slot(now)?;
+        self.slot = slot;
+        Some(until)
     }
 
     /// So many successes were counted elsewhere.
     pub(super) fn succeeded(&mut self, calls: u32) {
-        if let Recent::Time { slots, .. } = &mut self.recent {
-            let (of, sums) = &mut slots[(self.slot % SLOTS) as usize];
-            if *of < self.slot {
-                (*of, *sums) = (self.slot, Sums::default());
-            }
-            if *of == self.slot {
-                sums.calls += calls;
-            }
-        }
+        self.recent.succeeded(self.slot, calls);
     }
 
     /// Lets a call through. `true` if it was the first to find that the time of being open is over.
@@ -302,95 +251,12 @@ impl Circuit {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct Sums {
-    calls: u32,
-    failed: u32,
-    slow: u32,
-}
-
-const SLOTS: u64 = 10;
-
-/// How calls did lately.
-#[derive(Debug)]
-enum Recent {
-    /// In slots of a tenth of the window each.
-    Time { epoch: Instant, slot: Duration, slots: Box<[(u64, Sums); SLOTS as usize]> },
-    /// The last so many, each as whether it failed and whether it was slow.
-    Calls { most: usize, calls: VecDeque<(bool, bool)>, sums: Sums },
-}
-
-impl Recent {
-    fn new(window: CircuitWindow, now: Instant) -> Self {
-        match window {
-            CircuitWindow::Time(window) => Self::Time {
-                epoch: now,
-                slot: (window / SLOTS as u32).max(Duration::from_nanos(1)),
-                slots: Box::new([(0, Sums::default()); SLOTS as usize]),
-            },
-            CircuitWindow::Calls(most) => {
-                Self::Calls { most: most as usize, calls: VecDeque::new(), sums: Sums::default() }
-            }
-        }
-    }
-
-    fn add(&mut self, failed: bool, slow: bool, now: Instant) {
-        let count = |sums: &mut Sums| {
-            sums.calls += 1;
-            sums.failed += u32::from(failed);
-            sums.slow += u32::from(slow);
-        };
-        match self {
-            Self::Time { epoch, slot, slots } => {
-                let number = number(*epoch, *slot, now);
-                let (of, sums) = &mut slots[(number % SLOTS) as usize];
-                if *of != number {
-                    (*of, *sums) = (number, Sums::default());
-                }
-                count(sums);
-            }
-            Self::Calls { most, calls, sums } => {
-                if calls.len() == *most
-                    && let Some((failed, slow)) = calls.pop_front()
-                {
-                    sums.calls -= 1;
-                    sums.failed -= u32::from(failed);
-                    sums.slow -= u32::from(slow);
-                }
-                calls.push_back((failed, slow));
-                count(sums);
-            }
-        }
-    }
-
-    fn sums(&self, now: Instant) -> Sums {
-        match self {
-            Self::Time { epoch, slot, slots } => {
-                let number = number(*epoch, *slot, now);
-                let recent = slots.iter().filter(|(of, _)| *of + SLOTS > number);
-                recent.fold(Sums::default(), |all, (_, sums)| Sums {
-                    calls: all.calls + sums.calls,
-                    failed: all.failed + sums.failed,
-                    slow: all.slow + sums.slow,
-                })
-            }
-            Self::Calls { sums, .. } => *sums,
-        }
-    }
-}
-
-/// Slots are counted from 1, so that a slot of number 0 was never filled.
-fn number(epoch: Instant, slot: Duration, now: Instant) -> u64 {
-    let slots = now.saturating_duration_since(epoch).as_nanos() / slot.as_nanos();
-    u64::try_from(slots).unwrap_or(u64::MAX - SLOTS).saturating_add(1)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::rt;
+    use crate::{breaker::CircuitWindow, rt};
 
     const SECOND: Duration = Duration::from_secs(1);
 

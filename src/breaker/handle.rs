@@ -8,9 +8,10 @@ use std::{
 };
 
 use super::{
-    circuit::{Circuit, CircuitControl, CircuitState, Pass, Refused, Verdict},
+    circuit::{Circuit, Pass, Refused, Verdict},
     gate::Gate,
     policy::CircuitPolicy,
+    state::{CircuitControl, CircuitState},
 };
 use crate::{
     classify::{self, Outcome},

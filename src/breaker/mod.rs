@@ -19,14 +19,16 @@ mod gate;
 mod handle;
 mod layer;
 mod policy;
+mod recent;
+mod state;
 
 pub use crate::permit::{Limit, Permit, QueueOrder};
 
 pub(crate) use self::handle::{CircuitSeries, Judge};
 pub use self::{
-    circuit::{CircuitControl, CircuitState},
     circuit_layer::{CircuitBody, CircuitBreaker, CircuitBreakerLayer, CircuitFuture},
     handle::CircuitHandle,
     layer::{LimitBody, LimitLayer, LimitService, ResponseFuture},
     policy::{BreakerPolicy, CircuitPolicy, CircuitWindow},
+    state::{CircuitControl, CircuitState},
 };
