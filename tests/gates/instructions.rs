@@ -5,7 +5,7 @@
 
 use std::{
     env,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Output},
 };
 
@@ -56,23 +56,8 @@ fn a_decision_takes_as_many_instructions_as_it_did() {
         eprintln!("SKIPPED: valgrind is not installed, so nobody counts the instructions of a decision");
         return;
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let manifest = root.join("tests/gates/instructions/authz/Cargo.toml");
-    if !manifest.exists() {
-        eprintln!("SKIPPED: {} is no part of a published package", manifest.display());
-        return;
-    }
-    // Kept, since it is a package of a few crates; apart from the others, which cargo may be building with.
-    let target = root.join("target/gates");
-    let mut build = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));
-    build.args(["build", "--release", "--locked", "--offline", "--manifest-path"]).arg(&manifest);
-    let built = build.arg("--target-dir").arg(&target).output().expect("cargo");
-    if !built.status.success() && String::from_utf8_lossy(&built.stderr).contains("offline") {
-        eprintln!("SKIPPED: its crates are not here: {}", String::from_utf8_lossy(&built.stderr));
-        return;
-    }
-    succeed(built);
-    let program = target.join("release/decisions");
+    let Some(folder) = built("authz") else { return };
+    let program = folder.join("decisions");
     let mut missed = Vec::new();
     for (shape, most) in DECISIONS {
         let count = |turns: u32| collected(&program, &["--turns", shape, &turns.to_string()]) as f64;
@@ -83,6 +68,48 @@ fn a_decision_takes_as_many_instructions_as_it_did() {
         }
     }
     assert!(missed.is_empty(), "{}", missed.join("\n"));
+}
+
+/// Instructions that the five layers of resilience add to a call, at most: what was counted and 5 %.
+const FIVE: f64 = 4_552.0;
+
+#[test]
+fn five_layers_of_resilience_take_as_many_instructions_as_they_did() {
+    if Command::new("valgrind").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: valgrind is not installed, so nobody counts the instructions of the five layers");
+        return;
+    }
+    let Some(folder) = built("five") else { return };
+    let program = folder.join("five");
+    let each = |layers: &str| {
+        let count = |turns: u32| collected(&program, &[layers, &turns.to_string()]) as f64;
+        (count(2 * TURNS) - count(TURNS)) / f64::from(TURNS)
+    };
+    let (five, bare) = (each("five"), each("bare"));
+    let added = five - bare;
+    println!("{five:.1} instructions a call, {bare:.1} without the layers: {added:.1}, at most {FIVE}");
+    assert!(added <= FIVE, "the five layers add {added:.1} instructions to a call, at most {FIVE}");
+}
+
+/// Where the package of this name is built: with optimisation, and apart from everything else, since cargo may be building
+/// that. It is kept. `None`, said aloud, where it cannot be built.
+fn built(package: &str) -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = root.join("tests/gates/instructions").join(package).join("Cargo.toml");
+    if !manifest.exists() {
+        eprintln!("SKIPPED: {} is no part of a published package", manifest.display());
+        return None;
+    }
+    let target = root.join("target/gates");
+    let mut build = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));
+    build.args(["build", "--release", "--locked", "--offline", "--manifest-path"]).arg(&manifest);
+    let built = build.arg("--target-dir").arg(&target).output().expect("cargo");
+    if !built.status.success() && String::from_utf8_lossy(&built.stderr).contains("offline") {
+        eprintln!("SKIPPED: its crates are not here: {}", String::from_utf8_lossy(&built.stderr));
+        return None;
+    }
+    succeed(built);
+    Some(target.join("release"))
 }
 
 fn collected(program: &Path, args: &[&str]) -> u64 {
