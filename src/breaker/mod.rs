@@ -29,6 +29,6 @@ pub use self::{
     circuit_layer::{CircuitBody, CircuitBreaker, CircuitBreakerLayer, CircuitFuture},
     handle::CircuitHandle,
     layer::{LimitBody, LimitLayer, LimitService, ResponseFuture},
-    policy::{BreakerPolicy, CircuitPolicy, CircuitWindow},
+    policy::{BreakerPolicy, CircuitPolicy, CircuitWindow, EndpointLimits},
     state::{CircuitControl, CircuitState},
 };

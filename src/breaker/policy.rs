@@ -26,6 +26,25 @@ pub struct BreakerPolicy {
     /// `timeouts.connect_wait`. Default first come, first served. A call whose remaining time is less than half of the
     /// calls take does not wait.
     pub queue: QueueOrder,
+    /// Limits on each endpoint. Default none.
+    pub per_endpoint: EndpointLimits,
+}
+
+/// `circuit_breakers.per_endpoint`: exact limits on each endpoint of a service, by which it takes no more calls for a while
+/// as if its connections took no more streams. A call goes to another endpoint; where all are at their limits it waits for
+/// `timeouts.connect_wait`, as one of `max_pending_requests`.
+///
+/// For endpoints that can do so much and no more at a time, however few of them are left: a limit of the service is one on
+/// all of them together.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
+pub struct EndpointLimits {
+    /// Calls in flight, as [`BreakerPolicy::max_requests`] counts them. Default none, at least 1. Where there was none before,
+    /// calls count from then on. Mirrored requests do not.
+    pub max_requests: Option<u32>,
+    /// Connections, those that are being made included. Default none beside [`BreakerPolicy::max_connections`] and the four of
+    /// HTTP/2 (16 to a virtual IP); at least 1. One that takes the place of an older one may pass it until that is closed.
+    pub max_connections: Option<u32>,
 }
 
 impl Default for BreakerPolicy {
@@ -36,6 +55,7 @@ impl Default for BreakerPolicy {
             max_requests: 1024,
             max_streams: 100_000,
             queue: QueueOrder::Fifo,
+            per_endpoint: EndpointLimits::default(),
         }
     }
 }

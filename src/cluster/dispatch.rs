@@ -204,6 +204,7 @@ fn ask<'a>(request: &Request<Body>, cx: &'a DispatchContext) -> Ask<'a> {
         avoid: cx.avoid,
         repeatable: request.method().is_idempotent(),
         deadline: cx.deadline,
+        limited: cx.limited,
     }
 }
 
@@ -227,7 +228,7 @@ fn send(
     waited: bool,
 ) -> State {
     cluster.watch_calls();
-    let Chosen { picked, slot, probe } = chosen;
+    let Chosen { picked, slot, place, probe } = chosen;
     if let Some(asked) = &cx.asked {
         let id = Arc::clone(&picked.id);
         asked.push(if cluster.is_vip() { Went::over(id, slot.connection()) } else { Went::to(id) });
@@ -246,8 +247,10 @@ fn send(
         sent: if cx.patient { Default::default() } else { cluster.watch.ages.now() },
     };
     // Above the attempt's timeout, so that a timeout counts against the endpoint.
-    let observe =
-        Observe::new(cluster, picked, permit, probe, begun, cx.grpc, cx.kind).over(line).judged_by(cx.judge.take());
+    let observe = Observe::new(cluster, picked, permit, probe, begun, cx.grpc, cx.kind)
+        .over(line)
+        .judged_by(cx.judge.take())
+        .in_place(place);
     State::Sending { sent, observe: Some(observe) }
 }
 

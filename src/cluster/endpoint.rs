@@ -11,6 +11,7 @@ use std::{
 use super::{Cluster, lines::Lines, slow_start::Warmth};
 use crate::{
     balance::Candidate,
+    breaker::{EndpointLimits, Limit},
     context::Tag,
     health::{Availability, Ejection, Flag, SuccessRate, Unanswered, Vitals},
     model::{EndpointSpec, SetKind, TlsMode},
@@ -38,6 +39,8 @@ pub(crate) struct Endpoint {
     pub(super) lines: Lines,
     /// Whether it is new.
     pub(super) warmth: Arc<Warmth>,
+    /// Calls in flight to it, where those are limited.
+    pub(super) places: Arc<Limit>,
     /// How many endpoints of the cluster are connecting.
     connecting: Arc<AtomicU32>,
 }
@@ -47,7 +50,8 @@ pub(crate) struct Endpoint {
 const MAX_CONNECTING: u32 = 100;
 
 impl Endpoint {
-    pub(super) fn new(of: &Arc<Cluster>, spec: &EndpointSpec, kind: SetKind) -> Self {
+    /// `places` are those of the one that it takes the place of.
+    pub(super) fn new(of: &Arc<Cluster>, spec: &EndpointSpec, kind: SetKind, places: Option<Arc<Limit>>) -> Self {
         let (policy, cluster) = (of.policy.load(), Arc::downgrade(of));
         let id: Arc<str> = spec.id.as_str().into();
         let warmth = Arc::<Warmth>::default();
@@ -83,7 +87,7 @@ impl Endpoint {
             Arc::clone(&of.waiting),
             on_event,
         );
-        Self {
+        let endpoint = Self {
             pool,
             availability: Availability::default(),
             surcharge: AtomicU32::new(0),
@@ -94,9 +98,18 @@ impl Endpoint {
             lines: Lines::default(),
             warmth,
             connecting: Arc::clone(&of.connecting),
+            places: places.unwrap_or_else(|| Limit::new(u32::MAX)),
             tag: Tag::of(&id),
             id,
-        }
+        };
+        endpoint.limit(policy.circuit_breakers.per_endpoint);
+        endpoint
+    }
+
+    /// Moves its limits; what is held stays held.
+    pub(super) fn limit(&self, to: EndpointLimits) {
+        self.places.set_max(to.max_requests.unwrap_or(u32::MAX));
+        self.pool.set_most(to.max_connections.unwrap_or(u32::MAX));
     }
 }
 

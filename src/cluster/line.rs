@@ -69,9 +69,10 @@ impl Turn {
     }
 
     /// What the call asks for, if others may ask for exactly the same.
-    fn common(&self) -> Option<(Option<SubsetId>, Want, bool)> {
-        let Ask { subset, want, prefer, avoid, repeatable, .. } = self.ask;
-        (self.tried.is_empty() && prefer == Tag::NONE && avoid == Tag::NONE).then_some((subset, want, repeatable))
+    fn common(&self) -> Option<(Option<SubsetId>, Want, bool, bool)> {
+        let Ask { subset, want, prefer, avoid, repeatable, limited, .. } = self.ask;
+        (self.tried.is_empty() && prefer == Tag::NONE && avoid == Tag::NONE)
+            .then_some((subset, want, repeatable, limited))
     }
 
     fn word(&self) -> MutexGuard<'_, Option<Word>> {

@@ -32,7 +32,7 @@ impl Cluster {
     ) -> Result<Response<MirrorBody>, Error> {
         let ask = Ask::of(subset, want(&request, grpc));
         // Nothing is learnt from a copy: a probe is given back.
-        let Chosen { picked, slot, probe: _ } = match self.try_ready(ask) {
+        let Chosen { picked, slot, place: _, probe: _ } = match self.try_ready(ask) {
             Ready::Go(chosen) => chosen,
             Ready::Fail(error) => return Err(error),
             Ready::Wait(_) => self.wait_free(ask, limit).await?,

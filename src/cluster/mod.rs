@@ -23,6 +23,7 @@ mod lines;
 mod mirror;
 mod observe;
 mod outlier;
+mod place;
 mod slow_start;
 mod status;
 mod table;
@@ -105,6 +106,8 @@ pub(crate) struct Cluster {
     pending: Arc<Limit>,
     streams: Arc<Limit>,
     connections: Arc<ConnectionLimit>,
+    /// Whether calls to one endpoint are limited.
+    places_are_limited: AtomicBool,
     /// Calls that wait until they can be sent.
     line: Line,
     /// Woken when an endpoint changes its state, a table is published, or a stream ends while somebody waits.
@@ -166,6 +169,7 @@ impl Cluster {
             pending: Limit::new(limits.max_pending_requests),
             streams: Limit::new(limits.max_streams),
             connections: ConnectionLimit::new(limits.max_connections),
+            places_are_limited: AtomicBool::new(limits.per_endpoint.max_requests.is_some()),
             line: Line::default(),
             changed: Notify::new(),
             waiting: Arc::default(),
@@ -249,6 +253,9 @@ impl Cluster {
     /// few seconds; calls pay nothing for it.
     pub(crate) fn sweep(&self, now: Instant) {
         self.requests.move_old(now, LONG_LIVED, &self.streams);
+        if self.places_are_limited() {
+            self.sweep_places(now);
+        }
     }
 
     /// Replaces every connection, since they would be made with another certificate now: make before break.

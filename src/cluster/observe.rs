@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, header::CONTENT_TYPE, response};
 
-use super::{endpoint::Endpoint, lines::Followed, outlier::Probe};
+use super::{endpoint::Endpoint, lines::Followed, outlier::Probe, place::EndpointPlace};
 use crate::{
     balance::Picked,
     body::{End, Guard},
@@ -64,6 +64,8 @@ pub(crate) struct Observe {
     cluster: Arc<super::Cluster>,
     picked: Option<Picked<Endpoint>>,
     permit: Option<Permit>,
+    /// At the endpoint.
+    place: Option<Box<EndpointPlace>>,
     probe: Option<Box<Probe>>,
     judge: Option<Judge>,
     /// The connection, where that is judged instead of the endpoint.
@@ -91,6 +93,7 @@ impl Observe {
             cluster,
             picked: Some(picked),
             permit: Some(permit),
+            place: None,
             probe,
             judge: None,
             line: None,
@@ -108,6 +111,12 @@ impl Observe {
             line.sent(self.begun.sent);
         }
         self.line = line;
+        self
+    }
+
+    /// It is one of the calls in flight to the endpoint.
+    pub(super) fn in_place(mut self, place: Option<Box<EndpointPlace>>) -> Self {
+        self.place = place;
         self
     }
 
@@ -160,7 +169,7 @@ impl Observe {
             if !self.judged {
                 self.cluster.observed(&picked, Sample::Success, self.begun.started);
             }
-            connection.hold((picked, self.permit.take()));
+            connection.hold((picked, self.permit.take(), self.place.take()));
             self.cluster.record(self.kind, Outcome::Upgraded);
         }
     }
@@ -178,6 +187,7 @@ impl Observe {
     fn leave_for(&mut self, streams: &Arc<Limit>) {
         if let Some(permit) = streams.try_acquire() {
             self.permit = Some(permit);
+            self.place = None;
         }
     }
 
@@ -223,6 +233,7 @@ impl Observe {
     fn close(&mut self, outcome: Outcome, sample: Sample) {
         if let Some(picked) = self.picked.take() {
             self.permit = None;
+            self.place = None;
             self.report(&picked, outcome, sample);
             if let Some(mut judge) = self.judge.take() {
                 judge.close(outcome);

@@ -130,7 +130,7 @@ impl Cluster {
                 if let Some(replaced) = other {
                     replaced.member.pool.close();
                 }
-                let member = Member::new(Endpoint::new(self, &spec, kind));
+                let member = Member::new(Endpoint::new(self, &spec, kind, None));
                 Entry { spec, member }
             }
         }
@@ -148,6 +148,12 @@ impl Cluster {
         self.pending.set_max(limits.max_pending_requests);
         self.streams.set_max(limits.max_streams);
         self.connections.set_max(limits.max_connections);
+        self.places_are_limited.store(limits.per_endpoint.max_requests.is_some(), Relaxed);
+        if before.circuit_breakers.per_endpoint != limits.per_endpoint {
+            for (_, member) in self.members.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                member.limit(limits.per_endpoint);
+            }
+        }
         let redial = dial.is_some();
         if let Some(dial) = dial {
             self.dial.store(Arc::new(Dialing(dial)));
@@ -156,7 +162,9 @@ impl Cluster {
             let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
             let kind = members.kind;
             for entry in members.by_id.values_mut() {
-                let old = std::mem::replace(&mut entry.member, Member::new(Endpoint::new(self, &entry.spec, kind)));
+                let places = Some(Arc::clone(&entry.member.places));
+                let new = Member::new(Endpoint::new(self, &entry.spec, kind, places));
+                let old = std::mem::replace(&mut entry.member, new);
                 entry.member.inherit(&old);
                 old.pool.close();
                 entry.member.pool.connect();

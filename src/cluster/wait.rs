@@ -14,6 +14,7 @@ use super::{
     endpoint::Endpoint,
     line::Word,
     outlier::Probe,
+    place::EndpointPlace,
     table::{Census, Choice, Seen, Table},
 };
 use crate::{
@@ -39,11 +40,22 @@ pub(super) struct Ask<'a> {
     /// Whether it does no harm to send it twice.
     pub(super) repeatable: bool,
     pub(super) deadline: Option<Instant>,
+    /// Whether limits on calls hold.
+    pub(super) limited: bool,
 }
 
 impl Ask<'_> {
     pub(super) fn of(subset: Option<SubsetId>, want: Want) -> Self {
-        Self { subset, want, tried: &[], prefer: Tag::NONE, avoid: Tag::NONE, repeatable: false, deadline: None }
+        Self {
+            subset,
+            want,
+            tried: &[],
+            prefer: Tag::NONE,
+            avoid: Tag::NONE,
+            repeatable: false,
+            deadline: None,
+            limited: false,
+        }
     }
 }
 
@@ -51,6 +63,8 @@ impl Ask<'_> {
 pub(super) struct Chosen {
     pub(super) picked: Picked<Endpoint>,
     pub(super) slot: Slot,
+    /// One of the calls in flight to the endpoint, where those are limited.
+    pub(super) place: Option<Box<EndpointPlace>>,
     /// The endpoint is on probation, and this call is to show how it is.
     pub(super) probe: Option<Box<Probe>>,
 }
@@ -100,6 +114,8 @@ impl Cluster {
     fn try_in(self: &Arc<Self>, table: &Table, ask: Ask<'_>, stays: bool) -> Ready {
         let Ask { subset, want, tried, .. } = ask;
         let seen = Seen { subset, stays };
+        let limited = ask.limited && self.places_are_limited();
+        let taken = |place: Option<Box<EndpointPlace>>| place.map(EndpointPlace::taken);
         let mut refused: Option<Error> = None;
         // Endpoints without a free stream, found out one by one. Empty, hence free of cost, in the common case.
         let mut full: Vec<Arc<str>> = Vec::new();
@@ -110,9 +126,10 @@ impl Cluster {
                 endpoint.tag != ask.prefer || endpoint.tag == ask.avoid || went_to(tried, &endpoint.id)
             })
             && picked.availability.is_clear()
+            && let Ok(place) = self.place(&picked, limited)
             && let Acquire::Slot(slot) = picked.pool.acquire(want)
         {
-            return Ready::Go(Chosen { picked, slot, probe: None });
+            return Ready::Go(Chosen { picked, slot, place: taken(place), probe: None });
         }
         for (avoid, shun) in [(tried, ask.avoid), (&[][..], Tag::NONE)] {
             while let Some(Choice { picked, panic }) = table.pick(seen, ask.repeatable, |endpoint| {
@@ -120,19 +137,27 @@ impl Cluster {
                     || full.contains(&endpoint.id)
                     || (shun != Tag::NONE && shun == endpoint.tag)
             }) {
+                let Ok(place) = self.place(&picked, limited) else {
+                    full.push(Arc::clone(&picked.id));
+                    continue;
+                };
                 match picked.pool.acquire_other(want, &over) {
                     Acquire::Slot(slot) if picked.availability.is_clear() => {
-                        return Ready::Go(Chosen { picked, slot, probe: None });
+                        return Ready::Go(Chosen { picked, slot, place: taken(place), probe: None });
                     }
                     Acquire::Slot(slot) => {
                         let probe = Probe::claim(self, picked.member(), ask.repeatable, ask.deadline);
                         // Not the probe, and in panic nobody asks for one; otherwise another call was faster.
                         if probe.is_some() || panic {
-                            return Ready::Go(Chosen { picked, slot, probe });
+                            return Ready::Go(Chosen { picked, slot, place: taken(place), probe });
                         }
                     }
                     Acquire::Full => {}
-                    Acquire::Refused(error) => refused = Some(error.with_endpoint(Arc::clone(&picked.id))),
+                    Acquire::Refused(error) => {
+                        refused = Some(error.with_endpoint(Arc::clone(&picked.id)));
+                        // Others may have use for it.
+                        drop(taken(place));
+                    }
                 }
                 full.push(Arc::clone(&picked.id));
             }
@@ -294,6 +319,10 @@ impl Cluster {
             Reason::Connecting(census) => {
                 format!("{} of its {} endpoints are connecting, none is ready", census.connecting, census.total())
             }
+            Reason::Full(census) if self.places_are_limited() => format!(
+                "its {} ready endpoints are at their `per_endpoint` limits, or their connections at their stream limits",
+                census.ready
+            ),
             Reason::Full(census) => {
                 format!("every connection to its {} ready endpoints is at its stream limit", census.ready)
             }
@@ -313,6 +342,9 @@ impl Cluster {
         let (code, next) = match reason {
             Reason::Unknown => (Code::ConfigNotReady, "look at the status of its endpoint sources"),
             Reason::Connecting(_) => (Code::ConnectTimeout, "look at the addresses and what listens there"),
+            Reason::Full(_) if self.places_are_limited() => {
+                (Code::Overflow, "add endpoints, or raise `circuit_breakers.per_endpoint`")
+            }
             Reason::Full(_) => (Code::Overflow, "add endpoints, or raise the peers' stream limit"),
         };
         Error::new(code, format!("waited {waited:?} for `{}`: {}; {next}", self.name, self.why(reason)))

@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use super::{
     dns_name,
     document::{
-        Document, Drafts, Field, PartialBreakers, PartialRoute, PartialService, PartialSource, PartialTimeouts, Set,
-        Tunables,
+        Document, Drafts, Field, PartialBreakers, PartialEndpointLimits, PartialRoute, PartialService, PartialSource,
+        PartialTimeouts, Set, Tunables,
     },
     failover::{PartialFailover, PartialLocality, PartialSlowStart},
     outlier::PartialOutlier,
@@ -488,6 +488,13 @@ impl ServiceBuilder {
         if policy.max_connections == 0 {
             self.reject("circuit_breakers.max_connections", "0 is out of bounds: it must be at least 1".into());
         }
+        let each = policy.per_endpoint;
+        for (key, limit) in [("max_requests", each.max_requests), ("max_connections", each.max_connections)] {
+            if limit == Some(0) {
+                let key = format!("circuit_breakers.per_endpoint.{key}");
+                self.reject(&key, "0 is out of bounds: it must be at least 1".into());
+            }
+        }
         let origin = self.origin();
         let set = |value| Some(Set::new(value, origin.clone()));
         let breakers = &mut self.target().tunables.circuit_breakers;
@@ -498,6 +505,10 @@ impl ServiceBuilder {
             max_requests: set(policy.max_requests),
             max_streams: set(policy.max_streams),
             queue: Some(Set::new(policy.queue, origin.clone())),
+            per_endpoint: PartialEndpointLimits {
+                max_requests: each.max_requests.and_then(set),
+                max_connections: each.max_connections.and_then(set),
+            },
         };
         *breakers = limits;
         self

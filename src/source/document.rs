@@ -307,13 +307,27 @@ pub(crate) struct PartialBreakers {
     pub(crate) max_requests: Field<u32>,
     pub(crate) max_streams: Field<u32>,
     pub(crate) queue: Field<QueueOrder>,
+    pub(crate) per_endpoint: PartialEndpointLimits,
     pub(crate) breaker: Field<CircuitPolicy>,
+}
+
+/// `circuit_breakers.per_endpoint`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PartialEndpointLimits {
+    pub(crate) max_requests: Field<u32>,
+    pub(crate) max_connections: Field<u32>,
+}
+
+impl PartialEndpointLimits {
+    fn over(self, lower: Self) -> Self {
+        over!(self, lower; fields: max_requests, max_connections; groups: ; maps: )
+    }
 }
 
 impl PartialBreakers {
     fn over(self, lower: Self) -> Self {
         over!(self, lower;
-            fields: max_connections, max_pending_requests, max_requests, max_streams, queue, breaker; groups: ; maps: )
+            fields: max_connections, max_pending_requests, max_requests, max_streams, queue, breaker; groups: per_endpoint; maps: )
     }
 }
 

@@ -168,7 +168,13 @@ fn service(
         max_requests: effective(provenance, at("max_requests"), &limits.max_requests, base.max_requests),
         max_streams: effective(provenance, at("max_streams"), &limits.max_streams, base.max_streams),
         queue: effective(provenance, at("queue"), &limits.queue, base.queue),
+        per_endpoint: base.per_endpoint,
     };
+    let each = &limits.per_endpoint;
+    spec.circuit_breakers.per_endpoint.max_requests =
+        optional(provenance, at("per_endpoint.max_requests"), &each.max_requests);
+    spec.circuit_breakers.per_endpoint.max_connections =
+        optional(provenance, at("per_endpoint.max_connections"), &each.max_connections);
     spec.breaker = optional(provenance, at("breaker"), &limits.breaker);
     spec.health_checks = effective(provenance, format!("{path}.health_checks"), &tunables.health_checks, Vec::new());
     spec.health_checks.retain(|check| check.enforcement != Mode::Off);

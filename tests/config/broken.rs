@@ -167,6 +167,7 @@ fn documents() -> Vec<(&'static str, Vec<u8>)> {
         ("per_try_above_request", service("timeouts:\n  request: 1s\n  per_try: 2s")),
         ("limit_negative", service("circuit_breakers: {max_requests: -1}")),
         ("limit_zero_connections", service("circuit_breakers: {max_connections: 0}")),
+        ("limit_per_endpoint", service("circuit_breakers: {per_endpoint: {max_requests: 0}}")),
         ("limit_text", service("circuit_breakers: {max_requests: many}")),
         ("limit_misspelt", service("circuit_breakers: {max_request: 1}")),
         ("outlier_word", service("outlier_detection: on")),

@@ -11,6 +11,7 @@ mod circuits;
 mod crowds;
 #[path = "../support/echo.rs"]
 mod echo;
+mod endpoint_limits;
 mod enforcement;
 mod ext_authz;
 mod failure;

@@ -35,7 +35,7 @@ async fn simulate(
         next += Duration::from_secs_f64(-(1.0 - even).ln() / f64::from(rate));
         let ask = Ask { repeatable: true, ..Ask::of(None, Want::Any) };
         bench.cluster.watch_calls();
-        let Ready::Go(Chosen { picked, slot, probe }) = bench.cluster.try_ready(ask) else { continue };
+        let Ready::Go(Chosen { picked, slot, probe, .. }) = bench.cluster.try_ready(ask) else { continue };
         let name = picked.id.strip_prefix("memory:").unwrap().to_owned();
         let (takes, sample) = behave(&name, &mut rng);
         let count = seen.entry(name).or_default();

@@ -23,7 +23,8 @@ use crate::{
     name::{ServiceName, SubsetName},
     seat::Position,
     source::document::{
-        Document, PartialBreakers, PartialDrain, PartialInbound, PartialMesh, PartialService, PartialTimeouts, Tunables,
+        Document, PartialBreakers, PartialDrain, PartialEndpointLimits, PartialInbound, PartialMesh, PartialService,
+        PartialTimeouts, Tunables,
     },
 };
 
@@ -289,7 +290,28 @@ fn circuit_breakers(at: Cursor<'_, '_, '_>) -> Option<PartialBreakers> {
                 at.choice("an order", &[Q::Fifo, Q::Lifo, Q::Codel].map(|order| (order.as_str(), order)), &[])
             },
         ),
+        per_endpoint: fields.group(
+            "per_endpoint",
+            "Limits on each endpoint: at them it takes no more calls for a while, as if its connections took no more streams. \
+             Default none.",
+            per_endpoint,
+        ),
         breaker: super::breaker::breaker(fields),
+    })
+}
+
+fn per_endpoint(at: Cursor<'_, '_, '_>) -> Option<PartialEndpointLimits> {
+    at.map("a map", |fields| PartialEndpointLimits {
+        max_requests: fields.field(
+            "max_requests",
+            "Calls in flight to one endpoint. Default none; at least 1.",
+            |at| at.integer(1..=10_000_000),
+        ),
+        max_connections: fields.field(
+            "max_connections",
+            "Connections to one endpoint. Default none; at least 1.",
+            |at| at.integer(1..=10_000_000),
+        ),
     })
 }
 

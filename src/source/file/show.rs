@@ -233,6 +233,15 @@ impl Printer<'_> {
             self.value(6, key, &value.to_string(), &format!("{path}.circuit_breakers.{key}"));
         }
         self.value(6, "queue", limits.queue.as_str(), &format!("{path}.circuit_breakers.queue"));
+        let each = limits.per_endpoint;
+        let each = [("max_requests", each.max_requests), ("max_connections", each.max_connections)];
+        let each: Vec<_> = each.into_iter().filter_map(|(key, limit)| Some((key, limit?))).collect();
+        if !each.is_empty() {
+            self.line(6, "per_endpoint:", None);
+        }
+        for (key, limit) in each {
+            self.value(8, key, &limit.to_string(), &format!("{path}.circuit_breakers.per_endpoint.{key}"));
+        }
         if let Some(breaker) = &service.breaker {
             self.value(6, "breaker", &super::breaker::shown(breaker), &format!("{path}.circuit_breakers.breaker"));
         }

@@ -62,8 +62,18 @@ impl ConnectionLimit {
         pools.all.push(Arc::downgrade(pool));
     }
 
-    /// A permit for one more connection of a pool that has `open`. The pool's own state must not be locked.
-    pub(super) fn acquire(self: &Arc<Self>, open: &Arc<AtomicU32>, pool: Weak<Pool>) -> Option<ConnectionPermit> {
+    /// A permit for one more connection of a pool that has `open` and may have `most`, at least 1. The pool's own state must
+    /// not be locked.
+    pub(super) fn acquire(
+        self: &Arc<Self>,
+        open: &Arc<AtomicU32>,
+        most: u32,
+        pool: Weak<Pool>,
+    ) -> Option<ConnectionPermit> {
+        // Nothing is closed elsewhere in vain.
+        if open.load(SeqCst) >= most {
+            return None;
+        }
         while !self.count() {
             if !self.close_idle(&pool) {
                 // Beyond the limit: only the first of a pool.
@@ -72,7 +82,11 @@ impl ConnectionLimit {
                 return Some(ConnectionPermit { limit: Arc::clone(self), open: Arc::clone(open), pool });
             }
         }
-        open.fetch_add(1, SeqCst);
+        if open.fetch_update(SeqCst, SeqCst, |open| (open < most).then(|| open + 1)).is_err() {
+            // Another one was faster.
+            self.open.fetch_sub(1, SeqCst);
+            return None;
+        }
         Some(ConnectionPermit { limit: Arc::clone(self), open: Arc::clone(open), pool })
     }
 
@@ -124,14 +138,26 @@ mod tests {
     fn beyond_the_limit_every_pool_has_one_connection() {
         let limit = ConnectionLimit::new(1);
         let (a, b) = (Arc::default(), Arc::default());
-        let first = limit.acquire(&a, Weak::new());
-        assert!(first.is_some() && limit.acquire(&a, Weak::new()).is_none());
-        let other = limit.acquire(&b, Weak::new());
-        assert!(other.is_some() && limit.acquire(&b, Weak::new()).is_none());
+        let first = limit.acquire(&a, u32::MAX, Weak::new());
+        assert!(first.is_some() && limit.acquire(&a, u32::MAX, Weak::new()).is_none());
+        let other = limit.acquire(&b, u32::MAX, Weak::new());
+        assert!(other.is_some() && limit.acquire(&b, u32::MAX, Weak::new()).is_none());
         drop(first);
-        assert!(limit.acquire(&b, Weak::new()).is_none(), "one connection is one, whoever holds it");
+        assert!(limit.acquire(&b, u32::MAX, Weak::new()).is_none(), "one connection is one, whoever holds it");
         drop(other);
-        assert!(limit.acquire(&b, Weak::new()).is_some());
+        assert!(limit.acquire(&b, u32::MAX, Weak::new()).is_some());
+        assert_eq!(limit.open(), 0);
+    }
+
+    #[test]
+    fn a_pool_may_have_a_limit_of_its_own() {
+        let limit = ConnectionLimit::new(10);
+        let (a, b) = (Arc::default(), Arc::default());
+        let held: Vec<_> = (0..5).filter_map(|_| limit.acquire(&a, 2, Weak::new())).collect();
+        assert_eq!((held.len(), limit.open()), (2, 2));
+        assert!(limit.acquire(&b, 2, Weak::new()).is_some());
+        drop(held);
+        assert!(limit.acquire(&a, 2, Weak::new()).is_some());
         assert_eq!(limit.open(), 0);
     }
 }

@@ -159,6 +159,8 @@ pub(crate) struct Pool {
     epoch: AtomicU32,
     /// Connections, of both kinds.
     open: Arc<AtomicU32>,
+    /// How many there may be, besides what `limit` says.
+    most: AtomicU32,
     state: Mutex<State>,
 }
 
@@ -239,6 +241,7 @@ impl Pool {
             readiness: AtomicU8::new(Readiness::Idle as u8),
             epoch: AtomicU32::new(0),
             open: Arc::default(),
+            most: AtomicU32::new(u32::MAX),
             state: Mutex::new(State { speaks, ..State::default() }),
         });
         pool.limit.register(&pool);
@@ -408,13 +411,22 @@ impl Pool {
         }
     }
 
+    /// Moves the limit on its connections; those above it stay. At least 1.
+    pub(crate) fn set_most(&self, most: u32) {
+        self.most.store(most.max(1), Relaxed);
+    }
+
+    fn most(&self) -> u32 {
+        self.most.load(Relaxed)
+    }
+
     fn max_connections(&self) -> usize {
-        *PoolPolicy::connections(self.target.kind).end()
+        (*PoolPolicy::connections(self.target.kind).end()).min(self.most() as usize)
     }
 
     /// As many are kept open, and made anew when they are lost in use.
     fn min_connections(&self) -> usize {
-        *PoolPolicy::connections(self.target.kind).start()
+        (*PoolPolicy::connections(self.target.kind).start()).min(self.most() as usize)
     }
 
     /// When a connection is replaced.
@@ -425,7 +437,7 @@ impl Pool {
 
     /// Room for one more connection. Not to be called with the state locked.
     pub(super) fn permit(self: &Arc<Self>) -> Option<ConnectionPermit> {
-        self.limit.acquire(&self.open, Arc::downgrade(self))
+        self.limit.acquire(&self.open, self.most(), Arc::downgrade(self))
     }
 
     /// An HTTP/1.1 connection finished its request.
