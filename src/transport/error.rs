@@ -65,7 +65,22 @@ pub(crate) fn refused(label: &str, alert: &str) -> Error {
 /// The alert by which the peer refused us, if that is what happened: in TLS 1.3 it arrives after the handshake.
 pub(crate) fn refusal(failure: &io::Error) -> Option<String> {
     match tls_cause(failure)? {
-        rustls::Error::AlertReceived(alert) => Some(format!("{alert:?}")),
+        rustls::Error::AlertReceived(alert) => Some(match told(*alert) {
+            Some(reason) => format!("{reason}: {alert:?}"),
+            None => format!("{alert:?}"),
+        }),
+        _ => None,
+    }
+}
+
+/// The reason that an alert gives away, in the words of the side that has it; most say nothing.
+fn told(alert: rustls::AlertDescription) -> Option<&'static str> {
+    use rustls::AlertDescription as Alert;
+    match alert {
+        Alert::CertificateRequired => Some("no_certificate"),
+        Alert::CertificateExpired => Some("expired"),
+        Alert::CertificateRevoked => Some("revoked"),
+        Alert::UnknownCA => Some("unknown_ca"),
         _ => None,
     }
 }

@@ -10,7 +10,7 @@ use sinew::{
 use tokio::io::AsyncWriteExt;
 use tower::service_fn;
 
-use crate::signer::{Leaf, Root, TestAuthority, pem};
+use crate::signer::{Leaf, Root, TestAuthority, pem, self_signed};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -210,14 +210,40 @@ async fn who_is_not_believed_is_refused_each_with_a_reason_of_its_own() {
         ("wrong_trust_domain", impostor(&root.leaf("spiffe://other.example/ns/default/sa/reviews", &[], HOUR)).await),
         ("unknown_ca", impostor(&other.leaf(reviews, &[], HOUR)).await),
         ("expired", impostor(&root.ended(reviews)).await),
+        ("san_count", impostor(&self_signed("reviews.example")).await),
+        ("identity_mismatch", impostor(&root.leaf("spiffe://shop.example/ns/default/sa/other", &[], HOUR)).await),
         ("plaintext", plain),
     ] {
         let client = Mesh::builder("web")
             .identity(IdentitySource::Files(files.clone()), "shop.example")
-            .service("reviews", |service| service.endpoints([&endpoint]));
+            .service("reviews", |service| {
+                service.endpoints([&endpoint]).identities([sinew::name::SpiffeId::new(reviews).unwrap()])
+            });
         let client = client.build().await.unwrap();
         let error = client.client("reviews").get("/").timeout(Duration::from_secs(5)).send().await.unwrap_err();
         assert_eq!(error.code(), sinew::Code::TlsFailed, "{reason}: {error:?}");
         assert!(error.never_processed() && format!("{error:?}").contains(reason), "{reason}: {error:?}");
     }
+}
+
+#[tokio::test]
+async fn who_has_no_certificate_learns_that_this_is_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = Root::new("root");
+    let own = root.leaf("spiffe://shop.example/ns/default/sa/reviews", &["reviews.example"], HOUR);
+    let (cert, ca) = (dir.path().join("own.pem"), dir.path().join("ca.pem"));
+    std::fs::write(&cert, pem("CERTIFICATE", &own.cert) + &pem("PRIVATE KEY", &own.key)).unwrap();
+    std::fs::write(&ca, pem("CERTIFICATE", &root.cert)).unwrap();
+    let files = IdentityFiles::new(&cert, &cert, &ca);
+    let server = Mesh::builder("reviews").identity(IdentitySource::Files(files), "shop.example").build().await.unwrap();
+    let endpoint = serve(&server).await;
+    let config = format!(
+        "services: {{ reviews: {{ endpoints: {{ static: [\"{endpoint}\"] }}, \
+         tls: {{ private: {{ ca: {}, server_name: reviews.example }} }} }} }}",
+        ca.display()
+    );
+    let client = Mesh::builder("web").config_str(&config).build().await.unwrap();
+    let error = client.client("reviews").get("/").timeout(Duration::from_secs(5)).send().await.unwrap_err();
+    assert_eq!(error.code(), sinew::Code::TlsFailed, "{error:?}");
+    assert!(error.never_processed() && format!("{error:?}").contains("no_certificate"), "{error:?}");
 }
