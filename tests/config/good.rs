@@ -447,6 +447,22 @@ fn zones_and_priorities_reach_the_snapshot_and_are_shown() {
 }
 
 #[test]
+fn a_way_to_fail_over_says_that_it_is_on_and_a_map_says_what_it_says() {
+    let snapshot = load(
+        "defaults: {load_balancer: {failover: off}}\n\
+         services:\n\
+         \x20 word: {endpoints: 10.0.0.1:80, load_balancer: {failover: switch}}\n\
+         \x20 map: {endpoints: 10.0.0.1:80, load_balancer: {failover: {how: switch, percentage: 10%}}}\n\
+         \x20 none: {endpoints: 10.0.0.1:80}\n",
+    );
+    let of = |name: &str| snapshot.services[name].failover;
+    assert_eq!((of("word").failover, of("word").enforcement), (Failover::Switch, Mode::Enforce));
+    assert_eq!((of("map").failover, of("map").enforcement), (Failover::Switch, Mode::Off));
+    assert_eq!(of("map").percentage.to_string(), "10%");
+    assert_eq!((of("none").failover, of("none").enforcement), (Failover::Spill, Mode::Off));
+}
+
+#[test]
 fn what_is_said_of_zones_and_cannot_come_true_is_a_lint() {
     let lints = |text: &str| load(text).lints.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     let nowhere = lints("services: {a: {endpoints: {custom: x}, locality: zone_aware}}");

@@ -23,8 +23,7 @@ const PICKS: [(&str, &str, f64); 6] = [
 
 #[test]
 fn a_pick_takes_as_many_instructions_as_it_did() {
-    if Command::new("valgrind").arg("--version").output().is_err() {
-        eprintln!("SKIPPED: valgrind is not installed, so nobody counts the instructions of a pick");
+    if !counts("a pick") {
         return;
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -52,8 +51,7 @@ const DECISIONS: [(&str, f64); 5] =
 
 #[test]
 fn a_decision_takes_as_many_instructions_as_it_did() {
-    if Command::new("valgrind").arg("--version").output().is_err() {
-        eprintln!("SKIPPED: valgrind is not installed, so nobody counts the instructions of a decision");
+    if !counts("a decision") {
         return;
     }
     let Some(folder) = built("authz") else { return };
@@ -75,8 +73,7 @@ const FIVE: f64 = 4_552.0;
 
 #[test]
 fn five_layers_of_resilience_take_as_many_instructions_as_they_did() {
-    if Command::new("valgrind").arg("--version").output().is_err() {
-        eprintln!("SKIPPED: valgrind is not installed, so nobody counts the instructions of the five layers");
+    if !counts("the five layers") {
         return;
     }
     let Some(folder) = built("five") else { return };
@@ -89,6 +86,15 @@ fn five_layers_of_resilience_take_as_many_instructions_as_they_did() {
     let added = five - bare;
     println!("{five:.1} instructions a call, {bare:.1} without the layers: {added:.1}, at most {FIVE}");
     assert!(added <= FIVE, "the five layers add {added:.1} instructions to a call, at most {FIVE}");
+}
+
+/// Whether there is somebody to count instructions; said aloud if not.
+fn counts(what: &str) -> bool {
+    let there = Command::new("valgrind").arg("--version").output().is_ok();
+    if !there {
+        eprintln!("SKIPPED: valgrind is not installed, so nobody counts the instructions of {what}");
+    }
+    there
 }
 
 /// Where the package of this name is built: with optimisation, and apart from everything else, since cargo may be building

@@ -5,10 +5,11 @@ use std::{sync::Arc, time::Duration};
 use super::{
     cursor::{Cursor, Fields, Wrong},
     overload::decimal,
+    traffic::{enforcement, share},
 };
 use crate::{
     balance::{BalancePolicy, Failover, FailoverKey, LocalityMode, ZoneAware},
-    enforcement::{Mode, Percent},
+    enforcement::Mode,
     model::Origin,
     source::{
         document::{Field, Set},
@@ -99,43 +100,32 @@ fn balancer_map(fields: &mut Fields<'_, '_, '_>) -> LoadBalancer {
 
 /// A word, or a map.
 fn failover(at: Cursor<'_, '_, '_>) -> Option<PartialFailover> {
-    let how = [Failover::Spill, Failover::Switch].map(|word| (word.as_str(), Some(word)));
+    let how = [Failover::Spill, Failover::Switch].map(|how| (how.as_str(), how));
     at.scalar_or(
         |at| {
             let place = at.node.map(|node| at.reading.place(node.mark));
             let origin = place.map_or(Origin::Default, Origin::File);
-            let word = at.choice("a way to fail over", &[how[0], how[1], ("off", None)], &[])?;
-            Some(match word {
-                Some(how) => {
-                    PartialFailover { failover: Some(Set::new(how, origin)), ..PartialFailover::default() }
-                }
-                None => {
-                    PartialFailover { enforcement: Some(Set::new(Mode::Off, origin)), ..PartialFailover::default() }
-                }
+            let [spill, switch] = how.map(|(word, how)| (word, Some(how)));
+            let how = at.choice("a way to fail over", &[spill, switch, ("off", None)], &[])?;
+            // A word says all of it: what is off or in shadow below this source is on by a way to fail over.
+            let enforcement = if how.is_some() { Mode::Enforce } else { Mode::Off };
+            Some(PartialFailover {
+                failover: how.map(|how| Set::new(how, origin.clone())),
+                enforcement: Some(Set::new(enforcement, origin)),
+                ..PartialFailover::default()
             })
         },
         |at| {
-            at.map("`spill`, `switch`, `off`, or a map", |fields| {
-                let doc = "`spill` (default) or `switch`.";
-                let words = [Failover::Spill, Failover::Switch].map(|word| (word.as_str(), word));
-                PartialFailover {
-                    failover: fields.field("how", doc, |at| at.choice("a way to fail over", &words, &[])),
-                    enforcement: fields.field(
-                        "enforcement",
-                        "`off`: calls stay with the first priority; `shadow`: they do, and those that would have gone elsewhere \
-                         are counted; `enforce` (default).",
-                        |at| {
-                            let words = [Mode::Off, Mode::Shadow, Mode::Enforce].map(|mode| (mode.as_str(), mode));
-                            at.choice("a mode", &words, &[])
-                        },
-                    ),
-                    percentage: fields
-                        .field("percentage", "The share of calls that may leave the first priority. Default 100%.", |at| {
-                            at.percent()
-                        })
-                        .map(|set| Set::new(Percent::of_millionths(set.value), set.origin)),
-                    ..PartialFailover::default()
-                }
+            at.map("`spill`, `switch`, `off`, or a map", |fields| PartialFailover {
+                failover: fields
+                    .field("how", "`spill` (default) or `switch`.", |at| at.choice("a way to fail over", &how, &[])),
+                enforcement: enforcement(
+                    fields,
+                    "`off`: calls stay with the first priority; `shadow`: they do, and those that would have gone elsewhere \
+                     are counted; `enforce` (default).",
+                ),
+                percentage: share(fields, "The share of calls that may leave the first priority. Default 100%."),
+                ..PartialFailover::default()
             })
         },
     )

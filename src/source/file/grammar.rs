@@ -17,7 +17,6 @@ use super::{
 };
 use crate::{
     canon::PathNormalization,
-    enforcement::{Mode, Percent},
     matching::HostPattern,
     model::{Labels, Origin, Protocol},
     name::{ServiceName, SubsetName},
@@ -243,19 +242,14 @@ fn timeouts(at: Cursor<'_, '_, '_>) -> Option<PartialTimeouts> {
             "Whether calls end when the caller of the request being served stops waiting. Default true.",
             |at| at.boolean(),
         ),
-        enforcement: fields.field(
-            "enforcement",
+        enforcement: super::traffic::enforcement(
+            fields,
             "Whether calls end at `request`, `response` and `max_stream_duration`: `enforce` (default), `shadow` (they go on, \
              and those that would have ended are counted), or `off`.",
-            |at| {
-                let words = [Mode::Enforce, Mode::Shadow, Mode::Off].map(|mode| (mode.as_str(), mode));
-                at.choice("a mode", &words, &[])
-            },
         ),
-        percentage: fields.field(
-            "percentage",
+        percentage: super::traffic::share(
+            fields,
             "The share of the calls for which that is enforced; the others are as in shadow. Default 100%.",
-            |at| at.percent().map(Percent::of_millionths),
         ),
     })
 }

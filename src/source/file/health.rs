@@ -9,6 +9,7 @@ use super::{
     cursor::{Cursor, Fields, Wrong},
     routes::method,
     show::{map, quoted},
+    traffic,
 };
 use crate::{
     enforcement::{Mode, Percent},
@@ -44,10 +45,9 @@ pub(super) fn check(at: Cursor<'_, '_, '_>) -> Option<HealthCheck> {
             |at| at.boolean(),
         );
         let doc = "`off`, `shadow` (asks and reports, and calls do not heed it) or `enforce` (default).";
-        let words = [Mode::Off, Mode::Shadow, Mode::Enforce].map(|mode| (mode.as_str(), mode));
-        let enforcement = fields.field("enforcement", doc, |at| at.choice("a mode", &words, &[]));
+        let enforcement = traffic::enforcement(fields, doc);
         let doc = "In how many cases an endpoint that it finds unhealthy is passed over. Default 100%.";
-        let percentage = fields.field("percentage", doc, |at| at.percent());
+        let percentage = traffic::share(fields, doc);
         fields.exactly_one(&["http", "grpc", "tcp"]);
         let kind = http
             .map(|set| CheckKind::Http(set.value))
@@ -60,7 +60,7 @@ pub(super) fn check(at: Cursor<'_, '_, '_>) -> Option<HealthCheck> {
         check.reuse_connection = reuse_connection.is_none_or(|set| set.value);
         check.ignore_new_hosts_until_first_hc = ignore_new.is_some_and(|set| set.value);
         check.enforcement = enforcement.map_or(Mode::Enforce, |set| set.value);
-        check.percentage = percentage.map_or(Percent::ALL, |set| Percent::of_millionths(set.value));
+        check.percentage = percentage.map_or(Percent::ALL, |set| set.value);
         Some(check)
     })
     .flatten()

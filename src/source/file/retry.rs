@@ -9,9 +9,9 @@ use super::{
     cursor::{Cursor, Fields, Wrong},
     grammar::MIN_TIMEOUT,
     routes::{header_name, string_match},
+    traffic::{enforcement, share},
 };
 use crate::{
-    enforcement::{self, Percent},
     model::Origin,
     retry::{Condition, HedgeMode, Jitter, LARGEST_BUFFER, MOST_HEDGES, MOST_RETRIES},
     source::{
@@ -181,17 +181,6 @@ fn hedge(at: Cursor<'_, '_, '_>) -> Option<PartialRetries> {
         },
         |at| at.map("`off`, or a map with `delay`, `percentile` or `mode`", hedge_fields),
     )
-}
-
-fn share(fields: &mut Fields<'_, '_, '_>, doc: &str) -> Field<Percent> {
-    let set = fields.field("percentage", doc, |at| at.percent())?;
-    Some(Set::new(Percent::of_millionths(set.value), set.origin))
-}
-
-fn enforcement(fields: &mut Fields<'_, '_, '_>, doc: &str) -> Field<enforcement::Mode> {
-    use enforcement::Mode as M;
-    let words = [M::Off, M::Shadow, M::Enforce].map(|mode| (mode.as_str(), mode));
-    fields.field("enforcement", doc, |at| at.choice("a mode", &words, &[]))
 }
 
 /// What `mode` says; absent, it follows from its setting.

@@ -63,6 +63,17 @@ pub(super) fn percentage(fields: &mut Fields<'_, '_, '_>, key: &'static str) -> 
     percent.map_or(Percent::ALL, |set| Percent::of_millionths(set.value))
 }
 
+/// `percentage`, and who says so.
+pub(super) fn share(fields: &mut Fields<'_, '_, '_>, doc: &str) -> Field<Percent> {
+    fields.field("percentage", doc, |at| at.percent().map(Percent::of_millionths))
+}
+
+/// `enforcement`, and who says so.
+pub(super) fn enforcement(fields: &mut Fields<'_, '_, '_>, doc: &str) -> Field<Mode> {
+    let words = [Mode::Off, Mode::Shadow, Mode::Enforce].map(|mode| (mode.as_str(), mode));
+    fields.field("enforcement", doc, |at| at.choice("a mode", &words, &[]))
+}
+
 fn fault(at: Cursor<'_, '_, '_>) -> Option<FaultPolicy> {
     at.map("a map with `delay`, `abort` or `response_rate_limit`", |fields| {
         let policy = FaultPolicy {
