@@ -5,10 +5,9 @@
 //! success rate. A fixed penalty for each failure would be simpler, and was simulated to starve a host for ten seconds after
 //! one stray error.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::Duration,
-};
+use std::time::Duration;
+
+use crate::rt::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The weight of one call in the average.
 const ALPHA: f64 = 0.02;

@@ -6,17 +6,18 @@
 //! likely to ask for; other rates are rounded down by less than one in 100,000.
 
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
-
 use super::{policy::BucketPolicy, standing::Standing};
-use crate::rt::{Epoch, Instant};
+use crate::rt::{
+    Epoch, Instant,
+    sync::{
+        ArcSwap, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 /// Units of time per nanosecond are at most this, so that nine years fit into a word.
 const FINEST: u64 = 64;

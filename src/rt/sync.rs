@@ -2,6 +2,8 @@
 
 pub(crate) use std::sync::{Mutex, MutexGuard};
 
+pub(crate) use arc_swap::ArcSwap;
+
 pub(crate) mod atomic {
     pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 }

@@ -1,4 +1,4 @@
-//! What permits, the gate of a circuit, the retry budget and the buckets of unanswered calls promise, in every order in which threads can meet.
+//! What permits, the gate of a circuit, the retry budget, token buckets, success rates and the buckets of unanswered calls promise, in every order in which threads can meet.
 #![allow(dead_code, unused_imports, reason = "files of the crate, of which a part is used")]
 
 mod rt;
@@ -18,8 +18,49 @@ mod retry {
     pub(crate) mod budget;
 }
 
+#[path = "../../../src/limit"]
+mod limit {
+    pub(crate) mod bucket;
+
+    /// Of the policy, what a bucket asks it.
+    pub(crate) mod policy {
+        use std::time::Duration;
+
+        pub(crate) struct BucketPolicy {
+            pub(crate) max: u32,
+            pub(crate) interval: Duration,
+        }
+
+        impl BucketPolicy {
+            pub(crate) fn max_tokens(&self) -> u32 {
+                self.max
+            }
+
+            pub(crate) fn tokens_per_fill(&self) -> u32 {
+                1
+            }
+
+            pub(crate) fn fill_interval(&self) -> Duration {
+                self.interval
+            }
+        }
+    }
+
+    pub(crate) mod standing {
+        use std::time::Duration;
+
+        pub(crate) struct Standing {
+            pub(crate) limit: u32,
+            pub(crate) remaining: u32,
+            pub(crate) reset: Duration,
+            pub(crate) window: Duration,
+        }
+    }
+}
+
 #[path = "../../../src/health"]
 mod health {
+    pub(crate) mod success_rate;
     pub(crate) mod unanswered;
 }
 
@@ -30,7 +71,14 @@ use loom::thread;
 use self::{
     breaker::gate::Gate,
     floor::permit::Limit,
-    health::unanswered::{Ages, Buckets, Line, Unanswered},
+    health::{
+        success_rate::SuccessRate,
+        unanswered::{Ages, Buckets, Line, Unanswered},
+    },
+    limit::{
+        bucket::{Rate, TokenBucket},
+        policy::BucketPolicy,
+    },
     retry::budget::Budget,
     rt::Instant,
 };
@@ -252,7 +300,55 @@ fn an_answer_speaks_for_its_connection() {
     ending.join().unwrap();
 }
 
+/// A bucket of two tokens that fills too slowly to matter.
+fn two_tokens(interval: Duration) -> Rate {
+    Rate::new(&BucketPolicy { max: 2, interval }, 1)
+}
+
+fn taking(bucket: &Arc<TokenBucket>) -> thread::JoinHandle<u32> {
+    let bucket = Arc::clone(bucket);
+    thread::spawn(move || bucket.take(Instant::at(Duration::ZERO)).is_ok().into())
+}
+
+/// A token is taken once, and a change of the rate neither makes one nor loses one.
+fn a_change_of_rate_keeps_what_was_given_out() {
+    let bucket = Arc::new(TokenBucket::new(two_tokens(3_600 * SECOND), Instant::at(Duration::ZERO)));
+    let threads = [taking(&bucket), taking(&bucket)];
+    bucket.set_rate(two_tokens(7_200 * SECOND), Instant::at(Duration::ZERO));
+    let own = u32::from(bucket.take(Instant::at(Duration::ZERO)).is_ok());
+    let taken = own + threads.into_iter().map(|thread| thread.join().unwrap()).sum::<u32>();
+    assert_eq!(taken, 2, "of three that asked");
+    assert!(bucket.take(Instant::at(Duration::ZERO)).is_err());
+}
+
+/// A token that is given back while others take is there for one of them.
+fn a_token_given_back_is_there_once() {
+    let bucket = Arc::new(TokenBucket::new(two_tokens(3_600 * SECOND), Instant::at(Duration::ZERO)));
+    bucket.take(Instant::at(Duration::ZERO)).unwrap();
+    let threads = [taking(&bucket), taking(&bucket)];
+    bucket.give_back();
+    let mut taken: u32 = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
+    taken += u32::from(bucket.take(Instant::at(Duration::ZERO)).is_ok());
+    assert_eq!(taken, 2, "all but the one that was used");
+}
+
+/// Outcomes that meet are all in the average.
+fn no_outcome_is_lost() {
+    let rate = Arc::new(SuccessRate::default());
+    let failing = |rate: &Arc<SuccessRate>| {
+        let rate = Arc::clone(rate);
+        thread::spawn(move || rate.took(false, SECOND))
+    };
+    let threads = [failing(&rate), failing(&rate)];
+    let surcharges = threads.map(|thread| thread.join().unwrap());
+    assert!((rate.at(SECOND) - 0.98 * 0.98).abs() < 1e-6, "{}", rate.at(SECOND));
+    assert_ne!(surcharges[0], surcharges[1], "one came after the other");
+}
+
 fn main() {
+    model("a change of rate keeps what was given out", a_change_of_rate_keeps_what_was_given_out);
+    model("a token given back is there once", a_token_given_back_is_there_once);
+    model("no outcome is lost", no_outcome_is_lost);
     model("permits are exact", permits_are_exact);
     model("a sweep counts each permit once", a_sweep_counts_each_permit_once);
     model("a lowered ceiling holds", a_lowered_ceiling_holds);

@@ -44,7 +44,27 @@ pub fn now() -> Instant {
 }
 
 pub mod sync {
+    use std::sync::Arc;
+
     pub use loom::sync::{Mutex, MutexGuard};
+
+    /// What is read is whole: what is tried is when it is read, not how it is kept.
+    #[derive(Debug)]
+    pub struct ArcSwap<T>(Mutex<Arc<T>>);
+
+    impl<T> ArcSwap<T> {
+        pub fn from_pointee(value: T) -> Self {
+            Self(Mutex::new(Arc::new(value)))
+        }
+
+        pub fn load(&self) -> Arc<T> {
+            Arc::clone(&self.0.lock().unwrap())
+        }
+
+        pub fn store(&self, value: Arc<T>) {
+            *self.0.lock().unwrap() = value;
+        }
+    }
 
     pub mod atomic {
         pub use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
