@@ -23,6 +23,8 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 #[derive(Default)]
 pub(super) struct Audit {
     running: Mutex<Option<Running>>,
+    /// Logs that another one has replaced, until they are written to their end.
+    closing: Mutex<Vec<Ended>>,
 }
 
 struct Running {
@@ -49,6 +51,9 @@ impl Audit {
         let before = running.take();
         if let Some(before) = before {
             before.queue.close(rt::wall_ms());
+            let mut closing = self.closing.lock().unwrap_or_else(PoisonError::into_inner);
+            closing.retain(|log| !log.is_over());
+            closing.extend(before.ended);
         }
         let log = log?;
         let queue = Arc::new(AuditQueue::new(log, registry));
@@ -72,18 +77,19 @@ impl Audit {
         }
     }
 
-    /// Ends the log, and waits until all of it is written, at most `limit`.
+    /// Ends the log, and waits until all of it is written, and of those before it, at most `limit`.
     pub(super) async fn end(&self, limit: Duration) {
-        let ended = {
-            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-            running.take().and_then(|running| {
-                running.queue.close(rt::wall_ms());
-                running.ended
-            })
+        let mut ended = std::mem::take(&mut *self.closing.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(running) = self.running.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            running.queue.close(rt::wall_ms());
+            ended.extend(running.ended);
+        }
+        let all = async {
+            for log in ended {
+                log.wait().await;
+            }
         };
-        if let Some(ended) = ended
-            && rt::timeout(limit, ended.wait()).await.is_none()
-        {
+        if rt::timeout(limit, all).await.is_none() {
             tracing::warn!(target: "sinew::audit", "the audit log is not written to its end");
         }
     }

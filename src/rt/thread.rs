@@ -14,6 +14,11 @@ impl Ended {
         // Nothing is ever sent: it ends with the thread.
         while self.0.changed().await.is_ok() {}
     }
+
+    /// Whether it has.
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.has_changed().is_err()
+    }
 }
 
 /// Runs `work` on a thread of its own, which keeps no process alive.
