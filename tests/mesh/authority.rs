@@ -197,8 +197,10 @@ async fn who_is_not_believed_is_refused_each_with_a_reason_of_its_own() {
         path
     };
     let cert = file("own.pem", pem("CERTIFICATE", &own.cert) + &pem("PRIVATE KEY", &own.key));
-    let files = IdentityFiles::new(&cert, &cert, file("ca.pem", pem("CERTIFICATE", &root.cert)));
     let reviews = "spiffe://shop.example/ns/default/sa/reviews";
+    let stolen = root.leaf(reviews, &[], HOUR);
+    let mut files = IdentityFiles::new(&cert, &cert, file("ca.pem", pem("CERTIFICATE", &root.cert)));
+    files.crl = Some(file("crl.pem", pem("X509 CRL", &root.revokes(1, &[&stolen]))));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let plain = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move {
@@ -210,6 +212,9 @@ async fn who_is_not_believed_is_refused_each_with_a_reason_of_its_own() {
         ("wrong_trust_domain", impostor(&root.leaf("spiffe://other.example/ns/default/sa/reviews", &[], HOUR)).await),
         ("unknown_ca", impostor(&other.leaf(reviews, &[], HOUR)).await),
         ("expired", impostor(&root.ended(reviews)).await),
+        ("not_yet", impostor(&root.early(reviews)).await),
+        ("key_usage", impostor(&root.misused(reviews)).await),
+        ("revoked", impostor(&stolen).await),
         ("san_count", impostor(&self_signed("reviews.example")).await),
         ("identity_mismatch", impostor(&root.leaf("spiffe://shop.example/ns/default/sa/other", &[], HOUR)).await),
         ("plaintext", plain),

@@ -67,6 +67,20 @@ impl Root {
         self.member(params, dns)
     }
 
+    /// One whose time has not come.
+    pub fn early(&self, id: &str) -> Leaf {
+        let mut params = leaf_params(id, Duration::from_secs(7_200));
+        params.not_before = (SystemTime::now() + Duration::from_secs(3_600)).into();
+        self.member(params, &[])
+    }
+
+    /// One that may do nothing but sign other certificates.
+    pub fn misused(&self, id: &str) -> Leaf {
+        let mut params = leaf_params(id, Duration::from_secs(3_600));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        self.member(params, &[])
+    }
+
     fn member(&self, mut params: CertificateParams, dns: &[&str]) -> Leaf {
         let key = KeyPair::generate().unwrap();
         let names = dns.iter().map(|name| SanType::DnsName((*name).try_into().unwrap()));

@@ -119,6 +119,26 @@ async fn errors_that_all_have_alike_move_no_calls() {
     }
 }
 
+/// One of three takes 300 ms, and all of them fail now and then. By what is in flight alone it gets as much less as it is
+/// slower: a twenty-first beside hosts of 30 ms, a seventh beside hosts of 100.
+#[tokio::test(start_paused = true)]
+async fn a_slow_host_gets_little_although_all_fail_now_and_then() {
+    for (others, most) in [(30, 0.08), (100, 0.16)] {
+        for mode in [Mode::Enforce, Mode::Off] {
+            let endpoints = ["slow", "b", "c"].map(|name| EndpointSpec::new(address(name))).into();
+            let bench = Bench::of(endpoints, |spec| spec.outlier_detection.enforcement = mode).await;
+            let seen = simulate(&bench, 5, 500, 60, |name, rng| {
+                let failed = rng.below(100) == 0;
+                let takes = Duration::from_millis(if name == "slow" { 300 } else { others });
+                (takes, if failed { Sample::Gateway } else { Sample::Success })
+            })
+            .await;
+            let share = share(&seen, "slow");
+            assert!(share <= most, "{mode:?}, beside {others} ms: {share:.4} of the calls");
+        }
+    }
+}
+
 /// A host does five calls at a time, 100 a second, and refuses the others at once.
 async fn overloaded(load: u32, marked: bool, limit: usize, mode: Mode) -> f64 {
     let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
