@@ -70,6 +70,8 @@ pub struct EndpointStatus {
     pub health_checks: Vec<CheckStatus>,
     /// Attempts in flight.
     pub in_flight: u32,
+    /// Calls that have a place there, and how many there are: `circuit_breakers.per_endpoint.max_requests`, if it is set.
+    pub places: Option<(u32, u32)>,
     /// Relative share of traffic.
     pub weight: u32,
     /// What it has of that, in per cent, while it is new: `load_balancer.slow_start`.
@@ -87,6 +89,7 @@ pub struct EndpointStatus {
 impl Cluster {
     pub(crate) fn status(&self) -> ClusterStatus {
         let (now, slow_start) = (rt::now(), self.policy.load().slow_start);
+        let limited = self.places_are_limited();
         let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
         let (since, slowly) = (self.watch.since_begun(now), members.iter().count() >= FEWEST);
         let mut endpoints: Vec<EndpointStatus> = members
@@ -99,6 +102,7 @@ impl Cluster {
                 success_rate: member.success_rate(self.watch.since_begun(now)),
                 health_checks: Vec::new(),
                 in_flight: member.in_flight(),
+                places: limited.then(|| (member.places.used(), member.places.max())),
                 weight: spec.weight,
                 slow_start_percent: member.warmth.percent(since, &slow_start).filter(|_| slowly),
                 priority: spec.priority,

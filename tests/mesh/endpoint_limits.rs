@@ -194,6 +194,7 @@ async fn a_call_waits_for_a_place_and_goes_as_soon_as_there_is_one() {
     becomes("it is served", || works[0].now() == 1).await;
     let waits = tokio::spawn(client.get("/").send());
     becomes("it waits", || status_of(&mesh, "s").pending.0 == 1).await;
+    assert_eq!(status_of(&mesh, "s").endpoints[0].places, Some((1, 1)));
     let refused = client.get("/").send().await.unwrap_err();
     assert!(refused.code() == Code::Overflow && refused.to_string().contains("per_endpoint"), "{refused}");
     // A client without policies is not held up, and holds nobody up.
