@@ -32,7 +32,7 @@ use crate::{
 #[derive(Clone, Default)]
 pub(super) struct HttpsFetch {
     cryptography: Cryptography,
-    trust: Arc<OnceLock<Result<Arc<ClientConfig>, String>>>,
+    trust: Arc<OnceLock<Arc<ClientConfig>>>,
 }
 
 impl HttpsFetch {
@@ -44,20 +44,20 @@ impl HttpsFetch {
     #[cfg(test)]
     fn trusting(config: ClientConfig) -> Self {
         let trust = OnceLock::new();
-        let _ = trust.set(Ok(Arc::new(config)));
+        let _ = trust.set(Arc::new(config));
         Self { trust: Arc::new(trust), ..Self::default() }
     }
 
-    /// The platform's trust store, read with the first fetch.
+    /// The platform's trust store, read with the first fetch that finds one.
     fn trust(&self) -> Result<Arc<ClientConfig>, String> {
-        let read = || {
-            let provider = self.cryptography.provider().map_err(|error| error.to_string())?;
-            let public = PublicTls::new(&provider).and_then(|public| public.side("localhost"));
-            let mut config = public.map(|side| ClientConfig::clone(&side.config)).map_err(|error| error.to_string())?;
-            config.alpn_protocols = vec![b"http/1.1".to_vec()];
-            Ok(Arc::new(config))
-        };
-        self.trust.get_or_init(read).clone()
+        if let Some(trust) = self.trust.get() {
+            return Ok(Arc::clone(trust));
+        }
+        let provider = self.cryptography.provider().map_err(|error| error.to_string())?;
+        let public = PublicTls::new(&provider).and_then(|public| public.side("localhost"));
+        let mut config = public.map(|side| ClientConfig::clone(&side.config)).map_err(|error| error.to_string())?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Arc::clone(self.trust.get_or_init(|| Arc::new(config))))
     }
 
     async fn get(self, request: FetchRequest) -> Result<Bytes, String> {

@@ -385,11 +385,13 @@ impl Inner {
                 let (name, made) = (host.clone(), OnceLock::new());
                 let cryptography = self.security.cryptography.clone();
                 let side = move || {
-                    let made = made.get_or_init(|| {
-                        let public = PublicTls::new(&cryptography.provider()?)?;
-                        public.side(name.as_deref().unwrap_or_default()).map(Arc::new)
-                    });
-                    made.as_ref().map(Arc::clone).map_err(|error| Error::new(error.code(), error.message().to_owned()))
+                    if let Some(made) = made.get() {
+                        return Ok(Arc::clone(made));
+                    }
+                    // What fails is tried again: the trust store may be there by then.
+                    let public = PublicTls::new(&cryptography.provider()?)?;
+                    let side = Arc::new(public.side(name.as_deref().unwrap_or_default())?);
+                    Ok(Arc::clone(made.get_or_init(|| side)))
                 };
                 self.outside(host, side)
             }
