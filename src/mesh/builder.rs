@@ -5,7 +5,7 @@ use std::{
     fmt,
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, atomic::AtomicBool},
+    sync::{Arc, Mutex, OnceLock, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -33,7 +33,7 @@ use crate::{
     identity::{CertificateAuthority, Cryptography},
     instrument::Registry,
     limit::{KeyFn, RateLimitPolicy, Subject},
-    model::{Floor, IdentitySource, Mtls, Policy, PolicyRegistry, Snapshot},
+    model::{Floor, IdentitySource, ListenerLimits, Mtls, Policy, PolicyRegistry, Snapshot},
     name::ServiceName,
     ops::Readiness,
     rt::TaskSet,
@@ -48,7 +48,7 @@ use crate::{
     telemetry::{CallSeries, Direction},
     transport::{
         Dial, Dialer,
-        accept::{Acceptor, Drain, ListenerLimits},
+        accept::{Acceptor, Drain, Limits},
         memory::MemoryNetwork,
     },
 };
@@ -139,6 +139,12 @@ impl Builder {
     /// The ops listener's address: `/livez`, `/readyz`, `/metrics`, `grpc.health.v1`. Default off.
     pub fn ops(mut self, listen: SocketAddr) -> Self {
         self.document.ops(listen);
+        self
+    }
+
+    /// What the mesh listeners allow, as far as it is not the default: `listeners.mesh.limits`.
+    pub fn listener_limits(mut self, limits: ListenerLimits) -> Self {
+        self.document.listener_limits(limits);
         self
     }
 
@@ -435,7 +441,8 @@ impl Builder {
             fetch: Arc::new(HttpsFetch::new(cryptography.clone())),
             fleet,
             server: ServerShared::new(CallSeries::new(&registry, Direction::Inbound, service.as_str(), "_inbound")),
-            acceptor: Acceptor::new("mesh", ListenerLimits::default(), drain.clone(), tasks.clone(), &registry),
+            acceptor: Acceptor::new("mesh", Limits::default(), drain.clone(), tasks.clone(), &registry),
+            edge: OnceLock::new(),
             drain,
             drained: watch::Sender::new(false),
             draining: AtomicBool::new(false),

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -54,6 +54,8 @@ pub(crate) struct Inner {
     pub(super) server: Arc<ServerShared>,
     pub(super) fleet: Arc<Fleet>,
     pub(super) acceptor: Acceptor,
+    /// Once the edge is served.
+    pub(super) edge: OnceLock<Acceptor>,
     pub(super) drain: Drain,
     /// True once the drain has ended.
     pub(super) drained: watch::Sender<bool>,

@@ -16,7 +16,7 @@ use crate::{
     retry::{Budget, HedgePolicy, PEEK},
     rt::Lag,
     source::duration::format as duration,
-    transport::{PoolPolicy, accept::ListenerLimits},
+    transport::{PoolPolicy, accept::Limits},
 };
 
 /// What is so, and how much it is.
@@ -89,7 +89,7 @@ pub fn built_in() -> Vec<Row> {
     let (ping_after, ping_timeout, pings) = PoolPolicy::PING;
     let (keepalive, unacknowledged) = PoolPolicy::TCP;
     let (part, least, most) = MARGIN;
-    let limits = ListenerLimits::default();
+    let limits = Limits::default();
     vec![
         row("retry budget: at first, and at least as large", format!("{reserve} retries")),
         row("retry budget: by a call that succeeds", format!("{per_success} of a retry")),
@@ -120,23 +120,42 @@ pub fn built_in() -> Vec<Row> {
         row("DNS: an absent address is kept for at least", duration(DnsSettings::ABSENT_HOLD)),
         row("`drain.lame_duck` under Kubernetes", duration(Snapshot::LAME_DUCK)),
         row("listener: first byte", duration(limits.first_byte)),
-        row("listener: TLS handshake", duration(limits.tls_handshake)),
-        row("listener: HTTP/1.1 header", duration(limits.h1_header_read)),
-        row("listener: HTTP/1.1 connection without a request", duration(limits.h1_idle)),
-        row("listener: HTTP/2 connection without a request", duration(limits.h2_idle)),
-        row("listener: HTTP/2 streams of a connection", limits.h2_max_streams),
-        row("listener: resets of its own before GOAWAY", limits.h2_max_local_resets),
-        row("listener: control frames a second", limits.h2_control_frames),
-        row("listener: window of a stream", format!("{} KiB", limits.h2_stream_window / 1024)),
-        row("listener: window of a connection", format!("{} KiB", limits.h2_connection_window / 1024)),
-        row("listener: window of a connection of a proven peer", {
-            format!("{} KiB", limits.h2_connection_window_proven / 1024)
+        row("listener: PING after silence, and its answer", {
+            format!("{}, {}", duration(limits.h2_ping_interval), duration(limits.h2_ping_timeout))
         }),
-        row("listener: age of a connection", format!("{} ±10 %", duration(limits.max_age))),
-        row("listener: connections of a source", limits.max_per_source),
-        row("listener: connections of an identity", limits.max_per_identity),
-        row("strangers: bytes a second of a request body", limits.body_rate),
-        row("strangers: a part of a response is taken within", duration(limits.send_stall)),
-        row("strangers: nothing moves for", duration(limits.stream_idle)),
+        row("listener: a request body below its rate", duration(limits.body_grace)),
+    ]
+}
+
+/// `limits` of a listener, by key.
+pub fn listener() -> Vec<Row> {
+    let limits = Limits::default();
+    vec![
+        row("max_connections", "10000, or 4/5 of the open files"),
+        row("max_connections_per_source", limits.max_per_source),
+        row("max_connections_per_identity", limits.max_per_identity),
+        row("max_handshakes", limits.max_handshakes),
+        row("max_handshakes_per_source", limits.max_handshakes_per_source),
+        row("handshake_timeout", duration(limits.tls_handshake)),
+        row("request_headers_timeout", duration(limits.h1_header_read)),
+        row("max_request_headers_bytes", limits.h2_max_header_list),
+        row("max_headers_count", limits.h1_max_headers),
+        row("max_request_bytes", "off"),
+        row(
+            "idle_timeout",
+            format!("{} over HTTP/1.1, {} over HTTP/2", duration(limits.h1_idle), duration(limits.h2_idle)),
+        ),
+        row("max_connection_duration", format!("{} ±10 %", duration(limits.max_age))),
+        row("max_concurrent_streams", limits.h2_max_streams),
+        row("max_pending_resets", limits.h2_max_pending_resets),
+        row("max_local_resets", limits.h2_max_local_resets),
+        row("max_control_frames", limits.h2_control_frames),
+        row("initial_stream_window_size", limits.h2_stream_window),
+        row("initial_connection_window_size", {
+            format!("{}, of a proven peer {}", limits.h2_connection_window, limits.h2_connection_window_proven)
+        }),
+        row("min_body_rate", limits.body_rate),
+        row("send_stall_timeout", duration(limits.send_stall)),
+        row("stream_idle_timeout", duration(limits.stream_idle)),
     ]
 }

@@ -72,11 +72,13 @@ impl Inner {
         self.server.change(&self.tasks, |policy| {
             policy.set_seat(chain(seats));
             policy.set_normalization(next.inbound.path_normalization);
+            policy.set_max_body(&next.listeners);
             policy.set_callers(callers);
             policy.set_access(self.access(&next));
             policy.set_admission(Policies::new(shed, adaptive), service, &self.tasks, &self.registry);
             policy.set_rate_limit(next.inbound.rate_limit.as_ref(), service, &self.registry, &self.fleet);
         });
+        self.limit(&next);
         let generation = next.generation;
         self.snapshot.store(next);
         self.generation.send_replace(generation);

@@ -17,10 +17,10 @@ use super::{control::Inner, security};
 use crate::{
     body::Body,
     error::{BoxError, Code, Error},
-    model::ProxySpec,
+    model::{ListenerLimits, ProxySpec, Snapshot},
     peer::PeerAddr,
     server,
-    transport::accept::{self, Acceptor, ListenerLimits, Paced, Proxies},
+    transport::accept::{self, Acceptor, Limits, Paced, Proxies},
 };
 
 /// Where to listen: an address, `host:port`, or `memory:name` for the in-memory transport.
@@ -233,9 +233,11 @@ where
     let listener = accept::Listener::bind(edge.listen)?;
     tracing::info!(listener = %listener.local_addr(), tls = edge.tls.is_some(), "edge");
     let listener = listener.behind(proxies(&edge.proxies));
-    let limits = ListenerLimits { paced: Paced::All, ..ListenerLimits::default() };
     let (drain, tasks) = (inner.drain.clone(), inner.tasks.clone());
-    let acceptor = Acceptor::new("edge", limits, drain, tasks, &inner.registry);
+    let acceptor = Acceptor::new("edge", edge_limits(&edge.limits), drain, tasks, &inner.registry);
+    let acceptor = inner.edge.get_or_init(|| acceptor);
+    // A configuration that came into use meanwhile did not find it.
+    inner.limit(&inner.snapshot());
     let (shared, app) = (Arc::clone(&inner.server), app.clone());
     let gate = Arc::clone(&shared);
     acceptor.serve_admitted(
@@ -248,6 +250,21 @@ where
         },
     );
     Ok(())
+}
+
+/// The edge holds everybody to a pace.
+fn edge_limits(said: &ListenerLimits) -> Limits {
+    Limits { paced: Paced::All, ..Limits::default() }.with(said)
+}
+
+impl Inner {
+    /// Holds what is accepted from now on to the limits of the configuration.
+    pub(super) fn limit(&self, snapshot: &Snapshot) {
+        self.acceptor.set_limits(Limits::default().with(&snapshot.listeners.mesh_limits));
+        if let (Some(acceptor), Some(edge)) = (self.edge.get(), &snapshot.listeners.edge) {
+            acceptor.set_limits(edge_limits(&edge.limits));
+        }
+    }
 }
 
 fn proxies(spec: &ProxySpec) -> Proxies {

@@ -6,6 +6,7 @@
 mod endpoint;
 mod floor;
 mod lint;
+mod listener;
 mod policy;
 mod provenance;
 mod security;
@@ -17,6 +18,7 @@ pub use self::{
     endpoint::{Address, EndpointId, EndpointSpec, EndpointUpdate, Labels, SetKind},
     floor::Floor,
     lint::{Lint, LintCode},
+    listener::ListenerLimits,
     policy::{Policy, PolicySet},
     provenance::{Origin, Place, Provenance},
     security::{

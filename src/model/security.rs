@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use super::ListenerLimits;
 use crate::matching::IpBlock;
 
 /// `identity`: where this process gets its certificate and the bundles of trust from.
@@ -250,6 +251,8 @@ pub struct EdgeSpec {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Who speaks for its callers.
     pub proxies: ProxySpec,
+    /// What it allows.
+    pub limits: ListenerLimits,
 }
 
 /// Balancers and proxies in front of a listener.

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use super::{EdgeSpec, Floor, IdentitySource, InboundSpec, Labels, Lint, Mtls, Provenance, ProxySpec, ServiceSpec};
+use super::{
+    EdgeSpec, Floor, IdentitySource, InboundSpec, Labels, Lint, ListenerLimits, Mtls, Provenance, ProxySpec,
+    ServiceSpec,
+};
 use crate::{
     name::{Locality, ServiceName},
     switch::Switches,
@@ -68,6 +71,8 @@ pub struct ListenersSpec {
     pub mesh: Option<Mtls>,
     /// Who speaks for the callers of the mesh listeners.
     pub mesh_proxies: ProxySpec,
+    /// What the mesh listeners allow.
+    pub mesh_limits: ListenerLimits,
     /// The edge listener. Default off.
     pub edge: Option<EdgeSpec>,
 }

@@ -13,7 +13,7 @@ use crate::{
     body::Body,
     instrument::Registry,
     rt::TaskSet,
-    transport::accept::{Acceptor, Drain, DrainReport, InboundTls, Listener, ListenerLimits},
+    transport::accept::{Acceptor, Drain, DrainReport, InboundTls, Limits, Listener},
 };
 
 /// How long open ops connections may take at the end: nothing there is worth waiting for longer.
@@ -38,7 +38,7 @@ impl OpsServer {
         tasks: &TaskSet,
     ) -> Self {
         let drain = Drain::new();
-        let limits = ListenerLimits { closing_grace: Duration::ZERO, ..ListenerLimits::default() };
+        let limits = Limits { closing_grace: Duration::ZERO, ..Limits::default() };
         let acceptor = Acceptor::new("ops", limits, drain.clone(), tasks.clone(), registry);
         let ops = Ops {
             inner: Arc::new(Inner {

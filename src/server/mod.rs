@@ -5,6 +5,7 @@ mod app;
 mod audit;
 mod authenticate;
 mod authorize;
+mod body_limit;
 mod callers;
 mod canonical;
 mod deadline;

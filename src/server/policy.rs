@@ -7,11 +7,18 @@ use std::sync::{
 
 use arc_swap::ArcSwap;
 
-use super::{access::Access, callers::Callers, inbound::Served, open::Open};
+use super::{
+    access::{Access, Audience},
+    body_limit::MaxBody,
+    callers::Callers,
+    inbound::Served,
+    open::Open,
+};
 use crate::{
     canon::PathNormalization,
     instrument::Registry,
     limit::{self, Fleet, RateLimitPolicy, RateLimiter},
+    model::ListenersSpec,
     peer::PeerAddr,
     provide::Provide,
     retry::Arrivals,
@@ -45,6 +52,8 @@ pub(crate) struct ServerPolicy {
     pub(super) callers: Option<Arc<Callers>>,
     rate_limit: Option<Arc<RateLimiter>>,
     admission: Option<Arc<Admission>>,
+    /// Bytes of a request body, at the mesh listeners and at the edge.
+    max_body: [Option<u32>; 2],
 }
 
 impl ServerShared {
@@ -101,6 +110,11 @@ impl ServerPolicy {
 
     pub(crate) fn set_normalization(&mut self, level: PathNormalization) {
         self.normalization = level;
+    }
+
+    pub(crate) fn set_max_body(&mut self, listeners: &ListenersSpec) {
+        let edge = listeners.edge.as_ref().and_then(|edge| edge.limits.max_request_bytes);
+        self.max_body = [listeners.mesh_limits.max_request_bytes, edge];
     }
 
     pub(crate) fn set_access(&mut self, access: Access) {
@@ -162,6 +176,14 @@ impl Provide<PathNormalization, Served> for Pinned {
     #[inline]
     fn provide(&self, served: &Served) -> Option<PathNormalization> {
         Some(served.cx.policy.normalization)
+    }
+}
+
+impl Provide<MaxBody, Served> for Pinned {
+    #[inline]
+    fn provide(&self, served: &Served) -> Option<MaxBody> {
+        let [mesh, edge] = served.cx.policy.max_body;
+        if served.cx.audience == Audience::Edge { edge } else { mesh }.map(MaxBody)
     }
 }
 

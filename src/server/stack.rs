@@ -15,6 +15,7 @@ use super::{
     app::App,
     authenticate::AuthenticateLayer,
     authorize::AuthorizeLayer,
+    body_limit::BodyLimitLayer,
     canonical::CanonicalLayer,
     deadline::{CallersDeadline, ExpiredLayer},
     inbound::Served,
@@ -83,6 +84,8 @@ where
     let app = AuthorizeLayer::new(open).layer(app);
     // Above the rules, which ask who it is.
     let app = AuthenticateLayer.layer(app);
+    // Above everything that reads the body.
+    let app = BodyLimitLayer::with(Pinned).layer(app);
     // Below the refusal of expired work, above user code: what it may not exceed is the caller's deadline.
     let app = TimeoutLayer::with(CallersDeadline).layer(app);
     let app = ErasableLayer.layer(app);

@@ -23,8 +23,8 @@ use crate::{
     limit::RateLimitPolicy,
     matching::HostPattern,
     model::{
-        EdgeSpec, EndpointSource, IdentitySource, JwtSvidSpec, Labels, Mtls, Origin, Place, PolicyDraft, Protocol,
-        ProxySpec, RouteOptions, TlsMode,
+        EdgeSpec, EndpointSource, IdentitySource, JwtSvidSpec, Labels, ListenerLimits, Mtls, Origin, Place,
+        PolicyDraft, Protocol, ProxySpec, RouteOptions, TlsMode,
     },
     name::{RouteName, ServiceName, SpiffeId, SubsetName},
     route::Route,
@@ -145,12 +145,13 @@ pub(crate) struct PartialListeners {
     pub(crate) mesh: Field<Mtls>,
     /// `mesh.trusted_proxies` and `mesh.proxy_protocol`.
     pub(crate) mesh_proxies: Field<ProxySpec>,
+    pub(crate) mesh_limits: Field<ListenerLimits>,
     pub(crate) edge: Field<EdgeSpec>,
 }
 
 impl PartialListeners {
     fn over(self, lower: Self) -> Self {
-        over!(self, lower; fields: ops, mesh, mesh_proxies, edge; groups: ; maps: )
+        over!(self, lower; fields: ops, mesh, mesh_proxies, mesh_limits, edge; groups: ; maps: )
     }
 }
 

@@ -61,6 +61,8 @@ pub(super) fn resolve(
     snapshot.listeners.ops = listeners.ops.map(|set| set.value);
     snapshot.listeners.mesh = listeners.mesh.map(|set| set.value);
     snapshot.listeners.mesh_proxies = listeners.mesh_proxies.map(|set| set.value).unwrap_or_default();
+    origin("listeners.mesh.limits", listeners.mesh_limits.as_ref().map(|set| &set.origin), provenance);
+    snapshot.listeners.mesh_limits = listeners.mesh_limits.map(|set| set.value).unwrap_or_default();
     snapshot.listeners.edge = listeners.edge.map(|set| set.value);
     origins
 }
@@ -136,6 +138,10 @@ pub(super) fn check(resolution: &Resolution, findings: &mut Findings) {
             let reason = "a PROXY header is believed, and nobody is trusted to send one";
             reject(path, origin, reason, "name the balancers in `trusted_proxies`, and nobody else will get in");
         }
+    }
+    // A document was held to them where it was read.
+    if let Err((key, reason)) = snapshot.listeners.mesh_limits.check() {
+        reject(&format!("listeners.mesh.limits.{key}"), &None, reason, "change it, or leave it at its default");
     }
     if snapshot.kubernetes && snapshot.listeners.ops.is_none() {
         let message = "probes of Kubernetes have nothing to ask: there is no ops listener";

@@ -19,7 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
     Acquire, ConnectionLimit, Dialer, Pool, PoolPolicy, PoolTarget, Readiness, TlsDialer, Want,
-    accept::{Acceptor, Drain, InboundTls, Listener, ListenerLimits, Plaintext},
+    accept::{Acceptor, Drain, InboundTls, Limits, Listener, Plaintext},
     memory::MemoryNetwork,
     roll::Roll,
 };
@@ -123,11 +123,11 @@ fn hours(hours: u64) -> SystemTime {
 
 impl Ends {
     fn new(authority: &Authority, own: &Authority, not_after: SystemTime, plaintext: Plaintext) -> Self {
-        Self::within(ListenerLimits::default(), authority, own, not_after, plaintext)
+        Self::within(Limits::default(), authority, own, not_after, plaintext)
     }
 
     fn within(
-        limits: ListenerLimits,
+        limits: Limits,
         authority: &Authority,
         own: &Authority,
         not_after: SystemTime,
@@ -343,7 +343,7 @@ async fn a_rotation_moves_calls_to_new_connections_and_fails_none() {
 #[tokio::test(start_paused = true)]
 async fn an_identity_has_so_many_connections_and_no_more() {
     let authority = Authority::new("ours");
-    let limits = ListenerLimits { max_per_identity: 2, ..ListenerLimits::default() };
+    let limits = Limits { max_per_identity: 2, ..Limits::default() };
     let ends = Ends::within(limits, &authority, &authority, hours(1), Plaintext::Refused);
     let held = [ends.pool(Protocol::Http2), ends.pool(Protocol::Http2)];
     for pool in &held {
@@ -359,7 +359,7 @@ async fn an_identity_has_so_many_connections_and_no_more() {
 #[tokio::test(start_paused = true)]
 async fn who_says_nothing_whole_gives_up_its_place_for_who_shakes_hands() {
     let authority = Authority::new("ours");
-    let limits = ListenerLimits { max_connections: 2, ..ListenerLimits::default() };
+    let limits = Limits { max_connections: 2, ..Limits::default() };
     let ends = Ends::within(limits, &authority, &authority, hours(1), Plaintext::Refused);
     let mut silent = ends.network.connect("a").unwrap();
     let mut half = ends.network.connect("a").unwrap();
@@ -382,7 +382,7 @@ async fn who_says_nothing_whole_gives_up_its_place_for_who_shakes_hands() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_burst_of_handshakes_from_one_source_waits_its_turn_and_none_fails() {
     let authority = Authority::new("ours");
-    let limits = ListenerLimits { tls_handshake: Duration::from_secs(60), ..ListenerLimits::default() };
+    let limits = Limits { tls_handshake: Duration::from_secs(60), ..Limits::default() };
     let ends = Ends::within(limits, &authority, &authority, hours(1), Plaintext::Refused);
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.socket_addr().unwrap();

@@ -94,6 +94,11 @@ fn documents() -> Vec<(&'static str, Vec<u8>)> {
             "listeners: {edge: {listen: \"0.0.0.0:443\", trusted_proxies: 10.0.0.0/8, proxy_protocol: optional}}\n".into(),
         ),
         ("edge_proxy_nobody", "listeners: {edge: {listen: \"0.0.0.0:443\", proxy_protocol: required}}\n".into()),
+        (
+            "listener_limits",
+            "listeners: {mesh: {limits: {max_connections: 0, initial_stream_window_size: 1KiB, idle_timeout: 10ms, streams: 5}}}\n"
+                .into(),
+        ),
         ("mesh_proxy_nobody", "listeners: {mesh: {proxy_protocol: required}}\n".into()),
         ("mtls_without_identity", "mtls: strict\n".into()),
         ("mtls_unknown", "mtls: of\n".into()),

@@ -285,6 +285,47 @@ fn what_is_shown_loads_again_and_means_the_same() {
 }
 
 #[test]
+fn limits_of_listeners_reach_the_snapshot_and_are_shown() {
+    let text = r#"
+listeners:
+  mesh:
+    limits:
+      max_connections: 1
+      max_connections_per_source: 2
+      max_connections_per_identity: 3
+      max_handshakes: 4
+      max_handshakes_per_source: 5
+      handshake_timeout: 6s
+      request_headers_timeout: 7s
+      max_request_headers_bytes: 8000
+      max_headers_count: 9
+      max_request_bytes: 10
+      idle_timeout: 11s
+      max_connection_duration: 12m
+      max_concurrent_streams: 13
+      max_pending_resets: 14
+      max_local_resets: 15
+      max_control_frames: 16
+      initial_stream_window_size: 17000
+      initial_connection_window_size: 180000
+      min_body_rate: 19
+      send_stall_timeout: 20s
+      stream_idle_timeout: 21s
+  edge: { listen: "127.0.0.1:8443", limits: { max_request_bytes: 0, max_request_headers_bytes: 1048576 } }
+"#;
+    let snapshot = load(text);
+    let (mesh, edge) = (&snapshot.listeners.mesh_limits, &snapshot.listeners.edge.as_ref().unwrap().limits);
+    let counts = (mesh.max_connections, mesh.max_local_resets, mesh.initial_connection_window_size, mesh.min_body_rate);
+    assert_eq!(counts, (Some(1), Some(15), Some(180_000), Some(19)));
+    let times = (mesh.handshake_timeout, mesh.max_connection_duration, mesh.stream_idle_timeout);
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    assert_eq!(times, (seconds(6), seconds(720), seconds(21)));
+    assert_eq!((edge.max_request_bytes, edge.max_connections), (Some(0), None));
+    let shown = show(&snapshot);
+    assert_eq!(load(&shown).listeners, snapshot.listeners, "{shown}");
+}
+
+#[test]
 fn authorities_reach_the_snapshot_and_are_shown() {
     for (text, shown) in [
         (

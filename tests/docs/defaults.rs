@@ -148,6 +148,12 @@ fn document() -> String {
     for (path, value) in turned_on() {
         writeln!(text, "| `{path}` | `{value}` |").unwrap();
     }
+    text.push_str(
+        "\n## Listeners\n\nUnder `limits` of `listeners.mesh` and `listeners.edge`.\n\n| key | default |\n|---|---|\n",
+    );
+    for row in defaults::listener() {
+        writeln!(text, "| `{}` | {} |", row.what, row.value).unwrap();
+    }
     text.push_str("\n## Numbers without a key\n\n| what | value |\n|---|---|\n");
     for row in defaults::built_in() {
         writeln!(text, "| {} | {} |", row.what, row.value).unwrap();
@@ -163,6 +169,7 @@ fn defaults_are_listed_as_they_are_resolved() {
 #[test]
 fn defaults_are_the_numbers_that_were_decided() {
     let mut found: BTreeMap<String, String> = keys().into_iter().collect();
+    found.extend(defaults::listener().into_iter().map(|row| (format!("limits.{}", row.what), row.value)));
     found.extend(defaults::built_in().into_iter().map(|row| (row.what.to_owned(), row.value)));
     let mut wrong = Vec::new();
     for (key, value) in [
@@ -224,15 +231,14 @@ fn defaults_are_the_numbers_that_were_decided() {
         ("mesh.namespace", "default"),
         ("mtls", "off"),
         ("tls", "off"),
-        ("listener: age of a connection", "30m ±10 %"),
-        ("listener: resets of its own before GOAWAY", "1024"),
-        ("listener: control frames a second", "1000"),
-        ("listener: window of a stream", "64 KiB"),
-        ("listener: window of a connection", "1024 KiB"),
-        ("listener: window of a connection of a proven peer", "16384 KiB"),
-        ("strangers: bytes a second of a request body", "1024"),
-        ("strangers: a part of a response is taken within", "30s"),
-        ("strangers: nothing moves for", "5m"),
+        ("limits.max_connection_duration", "30m ±10 %"),
+        ("limits.max_local_resets", "1024"),
+        ("limits.max_control_frames", "1000"),
+        ("limits.initial_stream_window_size", "65536"),
+        ("limits.initial_connection_window_size", "1048576, of a proven peer 16777216"),
+        ("limits.min_body_rate", "1024"),
+        ("limits.send_stall_timeout", "30s"),
+        ("limits.stream_idle_timeout", "5m"),
     ] {
         if found.get(key).map(String::as_str) != Some(value) {
             wrong.push(format!("{key}: {:?}, not {value}", found.get(key)));

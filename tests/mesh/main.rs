@@ -21,6 +21,7 @@ mod global_limits;
 mod grpc;
 mod identity;
 mod limits;
+mod listener_limits;
 mod live;
 mod mirrors;
 mod options;
@@ -35,6 +36,7 @@ mod retries;
 #[path = "../support/rls.rs"]
 mod rls;
 mod routing;
+mod shadow;
 #[path = "../support/authority.rs"]
 mod signer;
 mod stall;

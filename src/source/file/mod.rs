@@ -15,6 +15,7 @@ mod grammar;
 mod health;
 mod interpolate;
 mod limits;
+mod listener;
 mod loader;
 mod node;
 mod outlier;

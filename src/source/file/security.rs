@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{
     authority::authority,
     cursor::{Cursor, Fields, Wrong},
+    listener,
 };
 use crate::{
     matching::IpBlock,
@@ -103,10 +104,10 @@ pub(super) fn listeners(at: Cursor<'_, '_, '_>) -> Option<PartialListeners> {
         let mesh = fields.field("mesh", "The listeners of the application inside the mesh.", |at| {
             at.map("a map", |fields| {
                 let mtls = fields.field("mtls", "What they ask of peers. Default: the `mtls` of the document.", mtls);
-                (mtls, proxies(fields))
+                (mtls, proxies(fields), listener::limits(fields))
             })
         });
-        let (mesh, mesh_proxies) = mesh.map(|set| set.value).unwrap_or_default();
+        let (mesh, mesh_proxies, mesh_limits) = mesh.map(|set| set.value).unwrap_or_default();
         let edge = fields.field(
             "edge",
             "The same application for callers outside of the mesh: no certificate is asked of them. Default: off.",
@@ -123,6 +124,7 @@ pub(super) fn listeners(at: Cursor<'_, '_, '_>) -> Option<PartialListeners> {
         PartialListeners {
             mesh,
             mesh_proxies,
+            mesh_limits,
             edge: edge.and_then(|set| set.value.map(|value| Set { value, origin: set.origin })),
             ops: ops.and_then(|set| set.value),
         }
@@ -136,12 +138,13 @@ fn edge(at: Cursor<'_, '_, '_>) -> Option<Option<EdgeSpec>> {
         let tls = fields.field("tls", doc, |at| {
             at.map("a map with `cert` and `key`", |fields| certificate(fields, true)).flatten()
         });
-        let proxies = proxies(fields);
+        let (proxies, limits) = (proxies(fields), listener::limits(fields));
         fields.exactly_one(&["listen"]);
         Some(EdgeSpec {
             listen: listen?.value,
             tls: tls.map(|set| set.value),
             proxies: proxies.map(|set| set.value).unwrap_or_default(),
+            limits: limits.map(|set| set.value).unwrap_or_default(),
         })
     })
 }

@@ -3,24 +3,24 @@
 //! Defaults are printed too, since "what is it really" is the question, and every value says in a comment where it
 //! comes from.
 
+mod route;
+
 use std::{fmt::Write, path::Path};
 
 use http::HeaderName;
 
-use super::{authority, limits, overload, traffic};
+use super::{authority, limits, listener, overload, traffic};
 use crate::{
     authn::Authn,
     authz::{Action, Policy as AuthzPolicy},
     balance::{BalancePolicy, LocalityMode, LocalityPolicy},
-    enforcement::Percent,
-    matching::{PathPattern, StringMatch},
+    matching::StringMatch,
     model::{
         Address, EndpointSource, EndpointSpec, IdentitySource, InboundSpec, Labels, PolicySet, Protocol, ProxySpec,
         RouteOptions, ServiceSpec, SetKind, Snapshot, SourceKind, TlsMode,
     },
     name::Locality,
     retry::RetrySpec,
-    route::{HeaderChanges, PathRewrite, Route, RouteAction},
     source::duration::format as duration,
 };
 
@@ -136,7 +136,8 @@ impl Printer<'_> {
         self.value(0, "mtls", snapshot.mtls.as_str(), "mtls");
         let listeners = &snapshot.listeners;
         let mesh_proxies = (listeners.mesh_proxies != ProxySpec::default()).then_some(&listeners.mesh_proxies);
-        let mesh = listeners.mesh.is_some() || mesh_proxies.is_some();
+        let mesh_limits = listener::shown(&listeners.mesh_limits);
+        let mesh = listeners.mesh.is_some() || mesh_proxies.is_some() || !mesh_limits.is_empty();
         if listeners.ops.is_none() && !mesh && listeners.edge.is_none() {
             return;
         }
@@ -150,6 +151,9 @@ impl Printer<'_> {
         if let Some(proxies) = mesh_proxies {
             self.proxies(proxies);
         }
+        if !mesh_limits.is_empty() {
+            self.value(4, "limits", &map(&mesh_limits), "listeners.mesh.limits");
+        }
         if let Some(edge) = &listeners.edge {
             self.line(2, "edge:", Some("listeners.edge"));
             self.line(4, &format!("listen: {}", quoted(&edge.listen.to_string())), None);
@@ -157,6 +161,10 @@ impl Printer<'_> {
                 self.line(4, &format!("tls: {{cert: {}, key: {}}}", file(cert), file(key)), None);
             }
             self.proxies(&edge.proxies);
+            let limits = listener::shown(&edge.limits);
+            if !limits.is_empty() {
+                self.line(4, &format!("limits: {}", map(&limits)), None);
+            }
         }
         if let Some(listen) = listeners.ops {
             self.line(2, "ops:", None);
@@ -438,60 +446,6 @@ impl Printer<'_> {
             }
         }
     }
-
-    fn route(&mut self, route: &Route, path: &str) {
-        self.line(6, &format!("- name: {}", route.name), Some(path));
-        let conditions = conditions(route);
-        if !conditions.is_empty() {
-            self.line(8, &format!("match: {}", map(&conditions)), None);
-        }
-        match &route.action {
-            RouteAction::Forward(targets) => match targets.as_slice() {
-                [target] => {
-                    if let Some(subset) = &target.subset {
-                        self.line(8, &format!("to: {}", quoted(subset.as_str())), None);
-                    }
-                }
-                targets => {
-                    let pair = |target: &crate::route::WeightedTarget| {
-                        target.subset.as_ref().map(|subset| (quoted(subset.as_str()), target.weight.to_string()))
-                    };
-                    let pairs: Vec<_> = targets.iter().filter_map(pair).collect();
-                    self.line(8, &format!("split: {}", map(&pairs)), None);
-                }
-            },
-            RouteAction::Redirect(redirect) => {
-                let mut parts = Vec::new();
-                parts.extend(redirect.scheme.as_ref().map(|scheme| ("scheme".to_owned(), scheme.to_string())));
-                parts.extend(redirect.host.as_ref().map(|host| ("host".to_owned(), quoted(host))));
-                parts.extend(redirect.port.map(|port| ("port".to_owned(), port.to_string())));
-                parts.extend(redirect.path.as_ref().map(|path| ("path".to_owned(), path_rewrite(path))));
-                parts.push(("status".to_owned(), redirect.status.as_u16().to_string()));
-                self.line(8, &format!("redirect: {}", map(&parts)), None);
-            }
-            RouteAction::Direct(direct) => {
-                let body = quoted(&String::from_utf8_lossy(&direct.body));
-                self.line(8, &format!("direct_response: {{status: {}, body: {body}}}", direct.status.as_u16()), None);
-            }
-        }
-        let mut parts = Vec::new();
-        parts.extend(route.rewrite.path.as_ref().map(|path| ("path".to_owned(), path_rewrite(path))));
-        let host = route.rewrite.host.as_ref();
-        parts.extend(host.map(|host| ("host".to_owned(), quoted(&String::from_utf8_lossy(host.as_bytes())))));
-        if !parts.is_empty() {
-            self.line(8, &format!("rewrite: {}", map(&parts)), None);
-        }
-        for (key, changes) in
-            [("request_headers", &route.request_headers), ("response_headers", &route.response_headers)]
-        {
-            if !changes.is_empty() {
-                self.line(8, &format!("{key}: {}", header_changes(changes)), None);
-            }
-        }
-        if let Some(timeout) = route.timeout {
-            self.line(8, &format!("timeout: {}", duration(timeout)), None);
-        }
-    }
 }
 
 /// A text in double quotes: JSON's escapes are YAML's, and `${` must not become a variable when it is read again.
@@ -567,68 +521,4 @@ fn string_match(condition: &StringMatch) -> String {
         StringMatch::Regex(pattern) => format!("{{regex: {}}}", quoted(pattern.as_str())),
         StringMatch::Present(present) => format!("{{present: {present}}}"),
     }
-}
-
-fn conditions(route: &Route) -> Vec<(String, String)> {
-    let matches = &route.matches;
-    let mut parts = Vec::new();
-    if !matches.hosts.is_empty() {
-        let hosts: Vec<String> = matches.hosts.iter().map(|host| quoted(&host.to_string())).collect();
-        parts.push(("hosts".to_owned(), format!("[{}]", hosts.join(", "))));
-    }
-    let path = matches.path.as_ref().map(|path| match path {
-        PathPattern::Exact(path) => format!("{{exact: {}}}", quoted(path)),
-        PathPattern::Prefix(path) if path.is_empty() => "{prefix: /}".to_owned(),
-        PathPattern::Prefix(path) => format!("{{prefix: {}}}", quoted(path)),
-        PathPattern::Regex(pattern) => format!("{{regex: {}}}", quoted(pattern.as_str())),
-        PathPattern::Template(template) => format!("{{template: {}}}", quoted(template.as_str())),
-    });
-    parts.extend(path.map(|path| ("path".to_owned(), path)));
-    parts.extend(matches.method.as_ref().map(|method| ("method".to_owned(), method.to_string())));
-    if !matches.headers.is_empty() {
-        let headers: Vec<_> =
-            matches.headers.iter().map(|(name, value)| (key(name.as_str()), string_match(value))).collect();
-        parts.push(("headers".into(), map(&headers)));
-    }
-    if !matches.query.is_empty() {
-        let query: Vec<_> = matches.query.iter().map(|(name, value)| (key(name), string_match(value))).collect();
-        parts.push(("query".into(), map(&query)));
-    }
-    if let Some(grpc) = &matches.grpc {
-        let mut names = Vec::new();
-        names.extend(grpc.service.as_ref().map(|name| ("service".to_owned(), quoted(name))));
-        names.extend(grpc.method.as_ref().map(|name| ("method".to_owned(), quoted(name))));
-        parts.push(("grpc".into(), map(&names)));
-    }
-    parts
-        .extend(matches.fraction.map(|fraction| ("fraction".to_owned(), Percent::of_millionths(fraction).to_string())));
-    parts
-}
-
-fn path_rewrite(path: &PathRewrite) -> String {
-    match path {
-        PathRewrite::Full(path) => format!("{{full: {}}}", quoted(path)),
-        PathRewrite::Prefix(path) => format!("{{prefix: {}}}", quoted(path)),
-    }
-}
-
-fn header_changes(changes: &HeaderChanges) -> String {
-    let pairs = |pairs: &[(HeaderName, http::HeaderValue)]| {
-        let pair = |(name, value): &(HeaderName, http::HeaderValue)| {
-            (key(name.as_str()), quoted(&String::from_utf8_lossy(value.as_bytes())))
-        };
-        map(&pairs.iter().map(pair).collect::<Vec<_>>())
-    };
-    let mut parts = Vec::new();
-    if !changes.set.is_empty() {
-        parts.push(("set".to_owned(), pairs(&changes.set)));
-    }
-    if !changes.add.is_empty() {
-        parts.push(("add".to_owned(), pairs(&changes.add)));
-    }
-    if !changes.remove.is_empty() {
-        let names: Vec<String> = changes.remove.iter().map(|name| key(name.as_str())).collect();
-        parts.push(("remove".to_owned(), format!("[{}]", names.join(", "))));
-    }
-    map(&parts)
 }

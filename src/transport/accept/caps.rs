@@ -13,11 +13,12 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::PollSemaphore;
 
-use super::limits::ListenerLimits;
+use super::limits::Limits;
 use crate::{
     instrument::Gauge,
     name::SpiffeId,
@@ -29,7 +30,7 @@ use crate::{
 pub(super) struct Caps {
     open: AtomicUsize,
     gauge: Gauge,
-    handshakes: Arc<Semaphore>,
+    handshakes: ArcSwap<Handshakes>,
     turns: Arc<Semaphore>,
     /// One lock per accepted connection, never per request.
     sources: Mutex<HashMap<Source, Count>>,
@@ -53,6 +54,18 @@ struct Waiting {
     /// either leaves its place to the other or gives it back, never both.
     gave_place: AtomicBool,
     shakes_hands: OnceLock<(Instant, Option<Source>)>,
+}
+
+/// The places of those that shake hands.
+struct Handshakes {
+    most: usize,
+    places: Arc<Semaphore>,
+}
+
+impl Handshakes {
+    fn new(most: usize) -> Self {
+        Self { most, places: Arc::new(Semaphore::new(most)) }
+    }
 }
 
 /// What is open of one source.
@@ -132,7 +145,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 impl Admission {
     /// Waits for a place among those that shake hands: in order, first of its source, then of all. A burst of honest peers
     /// takes its time and fails nobody; while it is waited for, who has begun and does not go on gives up its place.
-    pub(super) async fn handshake(&self, limits: &ListenerLimits) -> Handshake {
+    pub(super) async fn handshake(&self, limits: &Limits) -> Handshake {
         let of_source = match self.source {
             None => None,
             Some(source) => {
@@ -144,7 +157,7 @@ impl Admission {
                 self.place(places, |of| of == Some(source)).await
             }
         };
-        let of_all = self.place(Arc::clone(&self.caps.handshakes), |_| true).await;
+        let of_all = self.place(Arc::clone(&self.caps.handshakes.load().places), |_| true).await;
         let _ = self.waiting.shakes_hands.set((rt::now(), self.source));
         Handshake { _of_all: of_all, _of_source: of_source }
     }
@@ -189,7 +202,7 @@ impl Admission {
     }
 
     /// The source is known now: a proxy has told it. False if that has too many connections already.
-    pub(super) fn told(&mut self, ip: IpAddr, limits: &ListenerLimits) -> bool {
+    pub(super) fn told(&mut self, ip: IpAddr, limits: &Limits) -> bool {
         self.exempt = false;
         let source = Source::of(ip);
         let mut sources = self.caps.sources();
@@ -203,7 +216,7 @@ impl Admission {
     }
 
     /// The peer has proved who it is. False if too many connections have proved the same.
-    pub(super) fn identify(&mut self, id: &SpiffeId, limits: &ListenerLimits) -> bool {
+    pub(super) fn identify(&mut self, id: &SpiffeId, limits: &Limits) -> bool {
         if self.exempt {
             return true;
         }
@@ -219,11 +232,11 @@ impl Admission {
 }
 
 impl Caps {
-    pub(super) fn new(gauge: Gauge, limits: &ListenerLimits) -> Self {
+    pub(super) fn new(gauge: Gauge, limits: &Limits) -> Self {
         Self {
             open: AtomicUsize::new(0),
             gauge,
-            handshakes: Arc::new(Semaphore::new(limits.max_handshakes)),
+            handshakes: ArcSwap::from_pointee(Handshakes::new(limits.max_handshakes)),
             turns: Arc::new(Semaphore::new(available_parallelism().map_or(1, NonZero::get))),
             sources: Mutex::default(),
             identities: Mutex::default(),
@@ -231,11 +244,18 @@ impl Caps {
         }
     }
 
+    /// Those that shake hands go on where they are; who comes has the places of the new number.
+    pub(super) fn set(&self, limits: &Limits) {
+        if self.handshakes.load().most != limits.max_handshakes {
+            self.handshakes.store(Arc::new(Handshakes::new(limits.max_handshakes)));
+        }
+    }
+
     pub(super) fn admit(
         self: &Arc<Self>,
         remote: &PeerAddr,
         proxies: &Proxies,
-        limits: &ListenerLimits,
+        limits: &Limits,
     ) -> Result<Admission, Refused> {
         let ip = match remote {
             PeerAddr::Tcp(address) => Some(address.ip()),
@@ -344,7 +364,7 @@ mod tests {
 
     #[test]
     fn a_source_at_its_cap_is_refused_and_others_are_not() {
-        let limits = ListenerLimits { max_connections: 4, max_per_source: 2, ..ListenerLimits::default() };
+        let limits = Limits { max_connections: 4, max_per_source: 2, ..Limits::default() };
         let caps = Arc::new(Caps::new(Gauge::default(), &limits));
         let admit = |address: &str| heard(&caps, address, &Proxies::default(), &limits);
         let first = admit("[2001:db8::1]:1").unwrap();
@@ -361,7 +381,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn handshakes_wait_in_order_for_a_place_of_their_source_and_of_all() {
-        let limits = ListenerLimits { max_handshakes: 3, max_handshakes_per_source: 2, ..ListenerLimits::default() };
+        let limits = Limits { max_handshakes: 3, max_handshakes_per_source: 2, ..Limits::default() };
         let caps = Arc::new(Caps::new(Gauge::default(), &limits));
         let one = heard(&caps, "192.0.2.1:1", &Proxies::default(), &limits).unwrap();
         let other = heard(&caps, "192.0.2.2:1", &Proxies::default(), &limits).unwrap();
@@ -380,12 +400,12 @@ mod tests {
         drop((third, fourth));
         drop((one, other));
         assert!(caps.sources().is_empty());
-        assert_eq!(caps.handshakes.available_permits(), 3);
+        assert_eq!(caps.handshakes.load().places.available_permits(), 3);
     }
 
     #[test]
     fn trusted_proxies_and_memory_count_only_in_all() {
-        let limits = ListenerLimits { max_connections: 3, max_per_source: 1, ..ListenerLimits::default() };
+        let limits = Limits { max_connections: 3, max_per_source: 1, ..Limits::default() };
         let caps = Arc::new(Caps::new(Gauge::default(), &limits));
         let id: SpiffeId = "spiffe://example.org/gateway".parse().unwrap();
         let proxies = Proxies { trusted: Arc::new(["10.0.0.0/8".parse().unwrap()]), header: false };
@@ -400,7 +420,7 @@ mod tests {
 
     #[test]
     fn behind_a_proxy_protocol_only_proxies_connect_and_count_is_kept_by_what_they_tell() {
-        let limits = ListenerLimits { max_per_source: 1, ..ListenerLimits::default() };
+        let limits = Limits { max_per_source: 1, ..Limits::default() };
         let caps = Arc::new(Caps::new(Gauge::default(), &limits));
         let proxies = Proxies { trusted: Arc::new(["10.0.0.0/8".parse().unwrap()]), header: true };
         assert_eq!(heard(&caps, "192.0.2.1:1", &proxies, &limits).err(), Some(Refused::NotAProxy));
@@ -414,7 +434,7 @@ mod tests {
 
     #[test]
     fn an_identity_at_its_cap_is_refused_wherever_it_comes_from() {
-        let limits = ListenerLimits { max_per_identity: 2, ..ListenerLimits::default() };
+        let limits = Limits { max_per_identity: 2, ..Limits::default() };
         let caps = Arc::new(Caps::new(Gauge::default(), &limits));
         let [one, other] = ["spiffe://example.org/a", "spiffe://example.org/b"].map(|id| id.parse().unwrap());
         let mut held: Vec<_> =
@@ -429,7 +449,7 @@ mod tests {
 
     #[test]
     fn the_oldest_that_was_not_heard_gives_up_its_place() {
-        let limits = ListenerLimits { max_connections: 3, ..ListenerLimits::default() };
+        let limits = Limits { max_connections: 3, ..Limits::default() };
         let caps = Arc::new(Caps::new(Gauge::default(), &limits));
         let admit = |n: u8| caps.admit(&peer(&format!("192.0.2.{n}:1")), &Proxies::default(), &limits);
         let speaks = admit(1).ok().unwrap();
@@ -449,7 +469,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_handshake_that_does_not_go_on_gives_up_its_place_to_those_that_wait() {
-        let limits = ListenerLimits { max_handshakes_per_source: 2, ..ListenerLimits::default() };
+        let limits = Limits { max_handshakes_per_source: 2, ..Limits::default() };
         let caps = Arc::new(Caps::new(Gauge::default(), &limits));
         let admit = |address: &str| caps.admit(&peer(address), &Proxies::default(), &limits).ok().unwrap();
         let (stuck, whole, foreign) = (admit("192.0.2.1:1"), admit("192.0.2.1:2"), admit("192.0.2.2:1"));
@@ -466,12 +486,7 @@ mod tests {
         assert!(rt::timeout(Duration::ZERO, waits).await.is_some());
     }
 
-    fn heard(
-        caps: &Arc<Caps>,
-        address: &str,
-        proxies: &Proxies,
-        limits: &ListenerLimits,
-    ) -> Result<Admission, Refused> {
+    fn heard(caps: &Arc<Caps>, address: &str, proxies: &Proxies, limits: &Limits) -> Result<Admission, Refused> {
         caps.admit(&peer(address), proxies, limits).inspect(Admission::heard)
     }
 

@@ -23,12 +23,12 @@ use super::{
     exchanges::{Exchanges, Judged, Streams},
     flood::FrameCounter,
     io::ServerIo,
-    limits::ListenerLimits,
+    limits::Limits,
     listener::Shared,
-    pace::{Pace, Slow},
     service::{Streamed, Wire},
     sniff::{Sniffed, Sniffer},
-    state::{Activity, ConnState, KillOnDrop, Mark},
+    state::{Activity, ConnState, KillOnDrop},
+    timers::{Action, Judgement, Single, Timers},
 };
 use crate::{
     body::{Body, Meter},
@@ -118,6 +118,7 @@ pub(super) struct Serving {
     pub(super) expires: Option<Instant>,
     pub(super) paced: bool,
     pub(super) admission: Admission,
+    pub(super) limits: Arc<Limits>,
     pub(super) shared: Arc<Shared>,
     pub(super) watch: DrainWatch,
     pub(super) state: Arc<ConnState>,
@@ -132,8 +133,8 @@ where
     RB: HttpBody<Data = Bytes> + Send + 'static,
     RB::Error: Into<BoxError>,
 {
-    let Serving { expires, paced, admission, shared, watch, state } = serving;
-    let limits = &shared.limits;
+    let Serving { expires, paced, admission, limits, shared, watch, state } = serving;
+    let limits = &*limits;
     // What is accepted in lame duck serves like any other until accepting stops.
     let accepted_in = watch.phase().min(Phase::LameDuck);
     let sniffed = tokio::select! {
@@ -222,7 +223,7 @@ impl<C: Future> Future for Flushing<C> {
 
 /// Tells the protocol within `first_byte`. While accepting is over, a peer that says nothing is only waited for as
 /// long as an idle one.
-async fn sniff(io: &mut dyn Io, limits: &ListenerLimits, watch: &DrainWatch) -> Result<(Sniffed, Bytes), Ended> {
+async fn sniff(io: &mut dyn Io, limits: &Limits, watch: &DrainWatch) -> Result<(Sniffed, Bytes), Ended> {
     let mut sniffer = Sniffer::new();
     let late = rt::sleep_until(rt::now() + limits.first_byte);
     let stopped = async {
@@ -251,7 +252,7 @@ async fn sniff(io: &mut dyn Io, limits: &ListenerLimits, watch: &DrainWatch) -> 
     }
 }
 
-fn http1_builder(limits: &ListenerLimits) -> http1::Builder {
+fn http1_builder(limits: &Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(HyperTimer::new())
@@ -270,7 +271,7 @@ fn http1_builder(limits: &ListenerLimits) -> http1::Builder {
 
 const HYPER_MAX_HEADERS: usize = 100;
 
-fn http2_builder(limits: &ListenerLimits, streams: Streams, proven: bool) -> http2::Builder<Streams> {
+fn http2_builder(limits: &Limits, streams: Streams, proven: bool) -> http2::Builder<Streams> {
     let mut builder = http2::Builder::new(streams);
     builder
         .timer(HyperTimer::new())
@@ -292,144 +293,6 @@ fn http2_builder(limits: &ListenerLimits, streams: Streams, proven: bool) -> htt
         builder.enable_connect_protocol();
     }
     builder
-}
-
-/// What a timer does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Action {
-    /// Take no new requests.
-    Close,
-    /// End as soon as nothing is going on.
-    CloseWhenQuiet,
-    /// The head of a request takes too long.
-    Abort,
-    /// What the peer proved holds no longer.
-    Expire,
-    /// The pace of the exchanges is judged.
-    Judge,
-    /// A connection that takes no more requests and has none does not end: the peer does not take what was answered.
-    Stuck,
-}
-
-/// What came of judging the exchanges.
-enum Judgement {
-    /// Some are open: they are judged again even if no other begins.
-    Again,
-    /// The connection ends.
-    End,
-}
-
-/// Between two judgements of the exchanges.
-const JUDGED_EVERY: Duration = Duration::from_secs(5);
-
-/// How long before the peer's certificate ends its connection takes no new requests: this, or a quarter of what is left
-/// of it when the connection opens.
-const EXPIRY_GRACE: Duration = Duration::from_secs(30);
-
-/// The deadlines of one connection.
-struct Timers<'a> {
-    limits: &'a ListenerLimits,
-    http1: bool,
-    /// `None` once closing.
-    age: Option<Instant>,
-    expires: Option<Instant>,
-    quiet_at: Option<Instant>,
-    mark: Option<Mark>,
-    since: Instant,
-    /// When the exchanges were judged; `None` if they never are.
-    judged: Option<Instant>,
-    /// How many requests there had been by then.
-    judged_requests: u32,
-    /// Some were open then.
-    judged_open: bool,
-}
-
-impl<'a> Timers<'a> {
-    fn new(limits: &'a ListenerLimits, http1: bool, expires: Option<Instant>, paced: bool) -> Self {
-        let now = rt::now();
-        let mut age = now + rt::Rng::local().jitter(limits.max_age, 10);
-        if let Some(expires) = expires {
-            let left = expires.saturating_duration_since(now);
-            age = age.min(expires - EXPIRY_GRACE.min(left / 4));
-        }
-        Self {
-            limits,
-            http1,
-            age: Some(age),
-            expires,
-            quiet_at: None,
-            mark: None,
-            since: now,
-            judged: paced.then_some(now),
-            judged_requests: 0,
-            judged_open: false,
-        }
-    }
-
-    /// Once closing, an idle HTTP/1.1 connection ends after a moment in which a request may still arrive.
-    fn quiet_soon(&mut self) {
-        if self.http1 {
-            self.quiet_at = Some(rt::now() + self.limits.closing_grace);
-        }
-    }
-
-    /// From now on it is closing. False if it was before.
-    fn stop(&mut self) -> bool {
-        let first = self.age.take().is_some();
-        if first {
-            self.since = rt::now();
-        }
-        first
-    }
-
-    /// The next deadline. Reads the clock only when the connection has begun something new.
-    fn next(&mut self, mark: Mark) -> Option<(Instant, Action)> {
-        if self.mark != Some(mark) {
-            self.mark = Some(mark);
-            self.since = rt::now();
-        }
-        let activity = match (mark.activity, self.http1) {
-            (Activity::Busy, _) => None,
-            (Activity::Head, true) => Some((self.since + self.limits.h1_header_read, Action::Abort)),
-            // Starts again with each read, so a body may take its time and a dribbled head costs what an idle one does.
-            (Activity::Tail, true) => Some((self.since + self.limits.h1_idle, Action::Abort)),
-            (Activity::Idle, true) => Some((self.since + self.limits.h1_idle, Action::CloseWhenQuiet)),
-            // A connection that is closing ends by itself when it is idle.
-            (_, false) if self.age.is_none() => {
-                self.judged.map(|_| (self.since + self.limits.send_stall, Action::Stuck))
-            }
-            (_, false) => Some((self.since + self.limits.h2_idle, Action::Close)),
-        };
-        let judge = self.judged.filter(|_| {
-            let busy = mark.activity == Activity::Busy;
-            busy || (!self.http1 && (self.judged_open || self.judged_requests != mark.requests()))
-        });
-        let judge = judge.map(|at| (at + JUDGED_EVERY, Action::Judge));
-        let age = self.age.map(|at| (at, Action::Close));
-        let quiet = self.quiet_at.map(|at| (at, Action::CloseWhenQuiet));
-        let expiry = self.expires.map(|at| (at, Action::Expire));
-        [activity, age, quiet, expiry, judge].into_iter().flatten().min_by_key(|(at, _)| *at)
-    }
-}
-
-/// The one exchange of an HTTP/1.1 connection.
-#[derive(Default)]
-struct Single {
-    pace: Pace,
-    requests: u32,
-}
-
-impl Single {
-    fn judge(&mut self, meter: &Meter, state: &ConnState, elapsed: Duration, limits: &ListenerLimits) -> Option<Slow> {
-        if mem::replace(&mut self.requests, state.requests()) != self.requests {
-            self.pace = Pace::default();
-        }
-        let (blocked, turns) = state.write_blocked();
-        let mut reading = meter.read();
-        reading.offered = blocked;
-        reading.given = reading.given.wrapping_add(turns);
-        self.pace.judge(reading, elapsed, limits)
-    }
 }
 
 fn peer_left(error: &hyper::Error) -> bool {

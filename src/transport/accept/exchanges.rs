@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    limits::ListenerLimits,
+    limits::Limits,
     pace::{Pace, Slow},
 };
 use crate::{
@@ -68,7 +68,7 @@ impl Exchanges {
     }
 
     /// Judges all that are open, `elapsed` after the last time, and ends those that are too slow. False if there are none.
-    pub(super) fn judge(&self, elapsed: Duration, limits: &ListenerLimits, mut broke: impl FnMut(Slow)) -> bool {
+    pub(super) fn judge(&self, elapsed: Duration, limits: &Limits, mut broke: impl FnMut(Slow)) -> bool {
         let mut state = self.lock();
         state.prune();
         let mut ended = Vec::new();

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use crate::model::ListenerLimits;
+
 /// What a listener allows a connection. The defaults hold for peers without a proven identity.
 ///
 /// Times of zero are not "off"; a limit is lifted by a large value.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) struct ListenerLimits {
+pub(crate) struct Limits {
     /// From accept to the first bytes that tell HTTP/1 from HTTP/2. Default 5 s. A silent connection costs a file
     /// descriptor and about 1 KiB until then.
     pub(crate) first_byte: Duration,
@@ -99,7 +101,46 @@ pub(crate) enum Paced {
     All,
 }
 
-impl Default for ListenerLimits {
+impl Limits {
+    /// As configured: what is not said stays.
+    pub(crate) fn with(mut self, said: &ListenerLimits) -> Self {
+        fn set<T, U>(to: &mut T, said: Option<U>, convert: impl FnOnce(U) -> T) {
+            if let Some(said) = said {
+                *to = convert(said);
+            }
+        }
+        let count = |said: u32| said as usize;
+        let itself = |said: Duration| said;
+        set(&mut self.max_connections, said.max_connections, count);
+        set(&mut self.max_per_source, said.max_connections_per_source, count);
+        set(&mut self.max_per_identity, said.max_connections_per_identity, count);
+        set(&mut self.max_handshakes, said.max_handshakes, count);
+        set(&mut self.max_handshakes_per_source, said.max_handshakes_per_source, count);
+        set(&mut self.tls_handshake, said.handshake_timeout, itself);
+        set(&mut self.h1_header_read, said.request_headers_timeout, itself);
+        set(&mut self.h1_max_header_size, said.max_request_headers_bytes, count);
+        set(&mut self.h2_max_header_list, said.max_request_headers_bytes, |said| said);
+        // A header is read whole.
+        self.h1_max_buffer = self.h1_max_buffer.max(self.h1_max_header_size.saturating_mul(2));
+        set(&mut self.h1_max_headers, said.max_headers_count, count);
+        set(&mut self.h1_idle, said.idle_timeout, itself);
+        set(&mut self.h2_idle, said.idle_timeout, itself);
+        set(&mut self.max_age, said.max_connection_duration, itself);
+        set(&mut self.h2_max_streams, said.max_concurrent_streams, |said| said);
+        set(&mut self.h2_max_pending_resets, said.max_pending_resets, count);
+        set(&mut self.h2_max_local_resets, said.max_local_resets, count);
+        set(&mut self.h2_control_frames, said.max_control_frames, |said| said);
+        set(&mut self.h2_stream_window, said.initial_stream_window_size, |said| said);
+        set(&mut self.h2_connection_window, said.initial_connection_window_size, |said| said);
+        set(&mut self.h2_connection_window_proven, said.initial_connection_window_size, |said| said);
+        set(&mut self.body_rate, said.min_body_rate, u64::from);
+        set(&mut self.send_stall, said.send_stall_timeout, itself);
+        set(&mut self.stream_idle, said.stream_idle_timeout, itself);
+        self
+    }
+}
+
+impl Default for Limits {
     fn default() -> Self {
         Self {
             first_byte: Duration::from_secs(5),
@@ -172,7 +213,7 @@ mod tests {
 
     #[test]
     fn the_defaults_are_the_documented_ones() {
-        let limits = ListenerLimits::default();
+        let limits = Limits::default();
         assert_eq!(
             (limits.first_byte.as_secs(), limits.h1_header_read.as_secs(), limits.h1_idle.as_secs()),
             (5, 10, 60)

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
@@ -17,7 +18,7 @@ use super::{
     caps::{Caps, Proxies, Refused},
     connection::{self, Ended, Serving},
     drain::{Drain, Phase},
-    limits::{ListenerLimits, Paced},
+    limits::{Limits, Paced},
     pace::Slow,
     secure::{self, Accepted, InboundTls},
     socket,
@@ -187,7 +188,7 @@ pub(crate) struct Acceptor {
 }
 
 pub(super) struct Shared {
-    pub(super) limits: ListenerLimits,
+    limits: ArcSwap<Limits>,
     caps: Arc<Caps>,
     roll: Arc<Roll>,
     drain: Drain,
@@ -206,14 +207,14 @@ pub(super) struct Shared {
 
 impl Acceptor {
     /// `name` is the `listener` label of its metrics: `mesh` or `ops`.
-    pub(crate) fn new(name: &str, limits: ListenerLimits, drain: Drain, tasks: TaskSet, registry: &Registry) -> Self {
+    pub(crate) fn new(name: &str, limits: Limits, drain: Drain, tasks: TaskSet, registry: &Registry) -> Self {
         let refused =
             |reason| registry.counter("sinew_connections_refused_total", &[("listener", name), ("reason", reason)]);
         let open = registry.gauge("sinew_connections", &[("direction", "inbound"), ("listener", name)]);
         Self {
             shared: Arc::new(Shared {
                 caps: Arc::new(Caps::new(open, &limits)),
-                limits,
+                limits: ArcSwap::from_pointee(limits),
                 roll: Arc::default(),
                 drain,
                 tasks,
@@ -290,6 +291,14 @@ impl Acceptor {
         ended
     }
 
+    /// Other limits, for connections that are accepted from now on.
+    pub(crate) fn set_limits(&self, limits: Limits) {
+        if **self.shared.limits.load() != limits {
+            self.shared.caps.set(&limits);
+            self.shared.limits.store(Arc::new(limits));
+        }
+    }
+
     /// Connections that are open now.
     pub(crate) fn open(&self) -> usize {
         self.shared.caps.open()
@@ -303,9 +312,10 @@ impl Shared {
         let mut said = self.flood_said.lock().unwrap_or_else(PoisonError::into_inner);
         if said.is_none_or(|said| now >= said + SAY_AGAIN) {
             *said = Some(now);
+            let limits = self.limits.load();
             tracing::warn!(
-                most = self.limits.max_handshakes,
-                most_per_source = self.limits.max_handshakes_per_source,
+                most = limits.max_handshakes,
+                most_per_source = limits.max_handshakes_per_source,
                 "more peers shake hands than there are places, and some were refused: a flood, or callers that do not keep \
                  their connections"
             );
@@ -336,7 +346,9 @@ impl Shared {
         RB::Error: Into<BoxError>,
     {
         let mut remote = stream.remote(local);
-        let mut admission = match self.caps.admit(&remote, proxies, &self.limits) {
+        // Those that it is accepted under are its own to its end.
+        let limits = self.limits.load_full();
+        let mut admission = match self.caps.admit(&remote, proxies, &limits) {
             Ok(admission) => admission,
             // Dropping the stream closes it: cheaper for both ends than an answer.
             Err(Refused::Total) => return self.refused_total.inc(),
@@ -347,7 +359,7 @@ impl Shared {
         let (header, in_process) = (proxies.header, matches!(stream, Stream::Memory(_)));
         let mut accepted = match stream {
             Stream::Tcp(stream, _) => {
-                socket::prepare(&stream, &self.limits);
+                socket::prepare(&stream, &limits);
                 Accepted::Tcp(stream)
             }
             Stream::Memory(io) => Accepted::Memory(io),
@@ -362,15 +374,14 @@ impl Shared {
         let cut = Cut { group: group.clone(), state: Arc::clone(&state), denied };
         group.spawn(async move {
             let ended = async {
-                let limits = &shared.limits;
                 let mut local_peer = remote.is_local();
                 let evicted = admission.evicted();
                 let proven = async {
-                    if header && let Some(source) = secure::proxied(&mut accepted, limits, &watch).await? {
+                    if header && let Some(source) = secure::proxied(&mut accepted, &limits, &watch).await? {
                         remote = PeerAddr::Tcp(source);
                         // Whatever the proxy says of the address, its connection is not of this machine.
                         local_peer = false;
-                        if !admission.told(source.ip(), limits) {
+                        if !admission.told(source.ip(), &limits) {
                             return Err(Ended::PerSource);
                         }
                     }
@@ -378,7 +389,7 @@ impl Shared {
                     if header && !admits(&remote, &local) {
                         return Err(Ended::Denied);
                     }
-                    secure::admit(accepted, &tls, local_peer, limits, &admission, &watch).await
+                    secure::admit(accepted, &tls, local_peer, &limits, &admission, &watch).await
                 };
                 let admitted = tokio::select! {
                     biased;
@@ -386,7 +397,7 @@ impl Shared {
                     admitted = proven => admitted?,
                 };
                 if let Some(proven) = &admitted.peer
-                    && !admission.identify(&proven.id, limits)
+                    && !admission.identify(&proven.id, &limits)
                 {
                     tracing::debug!(id = %proven.id, "a connection was refused: its identity has too many");
                     return Err(Ended::PerIdentity);
@@ -410,7 +421,7 @@ impl Shared {
                 };
                 let peer = peer.asking_for(admitted.server_name);
                 let service = || make(peer, cut);
-                let serving = Serving { expires, paced, admission, shared: Arc::clone(&shared), watch, state };
+                let serving = Serving { expires, paced, admission, limits, shared: Arc::clone(&shared), watch, state };
                 let ended = connection::serve(admitted.io, service, serving).await;
                 drop(enrolled);
                 Ok(ended)

@@ -38,13 +38,14 @@ mod service;
 mod sniff;
 mod socket;
 mod state;
+mod timers;
 
 #[cfg(fuzzing)]
 pub(crate) use self::fuzzing::{count_frames, parse_proxy_header, pass_frames, prelude};
 pub(crate) use self::{
     caps::Proxies,
     drain::{Drain, DrainReport, DrainWatch, Phase},
-    limits::{ListenerLimits, Paced},
+    limits::{Limits, Paced},
     listener::{Acceptor, Cut, Listener},
     secure::{InboundTls, Plaintext},
 };

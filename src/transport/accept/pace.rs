@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use super::limits::ListenerLimits;
+use super::limits::Limits;
 use crate::body::Reading;
 
 /// How much good behaviour is remembered: a fast start pays for a pause of this long, and no longer.
@@ -49,7 +49,7 @@ pub(super) struct Pace {
 
 impl Pace {
     /// The reading now, `elapsed` after the last one.
-    pub(super) fn judge(&mut self, now: Reading, elapsed: Duration, limits: &ListenerLimits) -> Option<Slow> {
+    pub(super) fn judge(&mut self, now: Reading, elapsed: Duration, limits: &Limits) -> Option<Slow> {
         let last = self.last.replace(now)?;
         let received = now.received.saturating_sub(last.received);
         if last.asked && now.asked {
@@ -78,7 +78,7 @@ mod tests {
 
     /// Reads every five seconds, and says which rule was broken when.
     fn run(seconds: u64, mut reading: impl FnMut(u64) -> Reading) -> Option<(Slow, u64)> {
-        let limits = ListenerLimits::default();
+        let limits = Limits::default();
         let mut pace = Pace::default();
         (0..=seconds)
             .step_by(STEP as usize)

@@ -23,7 +23,7 @@ use super::{
     caps::Admission,
     connection::Ended,
     drain::{DrainWatch, Phase},
-    limits::ListenerLimits,
+    limits::Limits,
     proxy_header, refuse,
 };
 use crate::{
@@ -86,7 +86,7 @@ pub(super) async fn admit(
     accepted: Accepted,
     tls: &InboundTls,
     is_local: bool,
-    limits: &ListenerLimits,
+    limits: &Limits,
     admission: &Admission,
     watch: &DrainWatch,
 ) -> Result<Admitted, Ended> {
@@ -139,7 +139,7 @@ pub(super) async fn admit(
 /// Where the connection comes from, as its PROXY header tells; `None` if the proxy speaks for itself.
 pub(super) async fn proxied(
     accepted: &mut Accepted,
-    limits: &ListenerLimits,
+    limits: &Limits,
     watch: &DrainWatch,
 ) -> Result<Option<SocketAddr>, Ended> {
     let header = async {

@@ -8,7 +8,7 @@ use std::{
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
 
-use super::limits::ListenerLimits;
+use super::limits::Limits;
 
 /// Linux caps it at `net.core.somaxconn`, 4096 by default.
 const BACKLOG: i32 = 4096;
@@ -25,7 +25,7 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<StdListener> {
 
 /// Options are set on every accepted socket, since a listener that is handed to us may not have them. A peer that has
 /// already left makes some of them fail; the first read says so better.
-pub(super) fn prepare(stream: &TcpStream, limits: &ListenerLimits) {
+pub(super) fn prepare(stream: &TcpStream, limits: &Limits) {
     let socket = SockRef::from(stream);
     let keepalive = TcpKeepalive::new().with_time(limits.tcp_keepalive).with_interval(limits.tcp_keepalive / 4);
     let mut result = socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_keepalive(&keepalive));

@@ -8,7 +8,7 @@ use crate::transport::accept::Phase;
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_http1_connection_is_asked_before_it_is_closed() {
-    let server = Server::new(ListenerLimits::default());
+    let server = Server::new(Limits::default());
     let mut asked = server.connect();
     let mut idle = server.connect();
     for io in [&mut asked, &mut idle] {
@@ -30,7 +30,7 @@ async fn an_idle_http1_connection_is_asked_before_it_is_closed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_races_with_the_end_of_accepting_is_answered() {
-    let server = Server::new(ListenerLimits::default());
+    let server = Server::new(Limits::default());
     let mut idle = server.connect();
     idle.write_all(GET).await.unwrap();
     read_response(&mut idle).await;
@@ -45,7 +45,7 @@ async fn a_request_that_races_with_the_end_of_accepting_is_answered() {
 
 #[tokio::test(start_paused = true)]
 async fn lame_duck_accepts_and_serves_normally_until_accepting_stops() {
-    let server = Server::new(ListenerLimits::default());
+    let server = Server::new(Limits::default());
     let mut old = H2::connect(server.connect()).await;
     old.get("/").await.unwrap();
     let drain = server.drain.clone();
@@ -71,7 +71,7 @@ async fn lame_duck_accepts_and_serves_normally_until_accepting_stops() {
 
 #[tokio::test(start_paused = true)]
 async fn open_streams_and_upgrades_run_on_until_the_deadline_forces_them() {
-    let server = Server::new(ListenerLimits::default());
+    let server = Server::new(Limits::default());
     let mut http2 = H2::connect(server.connect()).await;
     let mut streaming = server.connect();
     streaming.write_all(b"GET /stream HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
@@ -102,7 +102,7 @@ async fn open_streams_and_upgrades_run_on_until_the_deadline_forces_them() {
 
 #[tokio::test(start_paused = true)]
 async fn a_second_signal_forces() {
-    let server = Server::new(ListenerLimits::default());
+    let server = Server::new(Limits::default());
     let mut stuck = H2::connect(server.connect()).await;
     let stuck = tokio::spawn(async move { stuck.get("/slow/100000000").await });
     rt::sleep(SECOND).await;
@@ -117,7 +117,7 @@ async fn a_second_signal_forces() {
 
 #[tokio::test(flavor = "current_thread")]
 async fn what_waits_in_the_backlog_is_served() {
-    let server = Server::new(ListenerLimits::default());
+    let server = Server::new(Limits::default());
     let address = server.bind();
     // On one thread the accept task does not run while these connect and send.
     let mut clients = Vec::new();
@@ -141,7 +141,7 @@ async fn what_waits_in_the_backlog_is_served() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_is_lost_while_draining_under_load() {
     for round in 0..5 {
-        let server = Server::new(ListenerLimits { closing_grace: SECOND / 10, ..ListenerLimits::default() });
+        let server = Server::new(Limits { closing_grace: SECOND / 10, ..Limits::default() });
         let address = server.bind();
         let (lost, served, stop) =
             (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(false)));

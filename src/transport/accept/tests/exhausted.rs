@@ -56,7 +56,7 @@ impl Drop for Child {
 #[tokio::test]
 #[ignore = "half of a test: the other half runs it"]
 async fn a_listener_with_few_descriptors() {
-    let server = Server::new(ListenerLimits::default());
+    let server = Server::new(Limits::default());
     println!("listening {}", server.bind());
     let errors = server.registry.counter("sinew_accept_errors_total", &[("listener", "mesh")]);
     tokio::task::spawn_blocking(move || {

@@ -2,7 +2,7 @@ use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn silence_is_closed_after_the_first_byte_timeout() {
-    let server = Server::new(ListenerLimits::default());
+    let server = Server::new(Limits::default());
     let mut silent = server.connect();
     assert_eq!(until_closed(&mut silent).await.as_secs(), 5);
     // So is a peer that stops within the preface.
@@ -14,7 +14,7 @@ async fn silence_is_closed_after_the_first_byte_timeout() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_header_is_closed_ten_seconds_after_its_first_byte() {
-    let server = Server::new(ListenerLimits::default());
+    let server = Server::new(Limits::default());
     let mut io = server.connect();
     rt::sleep(3 * SECOND).await;
     io.write_all(b"GET / HTTP/1.1\r\nx: ").await.unwrap();
@@ -28,7 +28,7 @@ async fn a_slow_header_is_closed_ten_seconds_after_its_first_byte() {
 
 #[tokio::test(start_paused = true)]
 async fn the_header_timeout_of_a_later_request_starts_with_its_first_byte() {
-    let server = Server::new(ListenerLimits::default());
+    let server = Server::new(Limits::default());
     let mut io = server.connect();
     io.write_all(GET).await.unwrap();
     read_response(&mut io).await;
@@ -43,7 +43,7 @@ async fn the_header_timeout_of_a_later_request_starts_with_its_first_byte() {
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_http1_connection_is_closed_after_sixty_seconds() {
-    let server = Server::new(ListenerLimits::default());
+    let server = Server::new(Limits::default());
     let mut io = server.connect();
     for _ in 0..3 {
         io.write_all(GET).await.unwrap();
@@ -56,7 +56,7 @@ async fn an_idle_http1_connection_is_closed_after_sixty_seconds() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_handler_is_not_idle() {
-    let server = Server::new(ListenerLimits::default());
+    let server = Server::new(Limits::default());
     let mut io = server.connect();
     io.write_all(b"GET /slow/600000 HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     assert!(read_response(&mut io).await.ends_with("ok"));
@@ -64,7 +64,7 @@ async fn a_slow_handler_is_not_idle() {
 
 #[tokio::test(start_paused = true)]
 async fn an_upload_may_outlive_its_response_and_a_dribble_after_it_may_not_stay() {
-    let server = Server::new(ListenerLimits::default());
+    let server = Server::new(Limits::default());
     let mut io = server.connect();
     io.write_all(b"PUT /hold HTTP/1.1\r\nhost: a\r\ncontent-length: 30\r\n\r\n").await.unwrap();
     assert!(read_response(&mut io).await.ends_with("ok"));
@@ -82,7 +82,7 @@ async fn an_upload_may_outlive_its_response_and_a_dribble_after_it_may_not_stay(
 
 #[tokio::test(start_paused = true)]
 async fn an_http2_connection_without_streams_goes_away_after_five_minutes() {
-    let server = Server::new(ListenerLimits::default());
+    let server = Server::new(Limits::default());
     let mut http2 = H2::connect(server.connect()).await;
     http2.get("/").await.unwrap();
     let began = rt::now();
@@ -92,7 +92,7 @@ async fn an_http2_connection_without_streams_goes_away_after_five_minutes() {
 
 #[tokio::test(start_paused = true)]
 async fn an_old_connection_takes_no_new_requests_and_finishes_the_open_ones() {
-    let server = Server::new(ListenerLimits { max_age: 100 * SECOND, ..ListenerLimits::default() });
+    let server = Server::new(Limits { max_age: 100 * SECOND, ..Limits::default() });
     let mut http1 = server.connect();
     let mut http2 = H2::connect(server.connect()).await;
     let mut send = http2.send.clone();
@@ -119,7 +119,7 @@ async fn an_old_connection_takes_no_new_requests_and_finishes_the_open_ones() {
 
 #[tokio::test(start_paused = true)]
 async fn a_flood_of_pings_is_closed() {
-    let server = Server::new(ListenerLimits::default());
+    let server = Server::new(Limits::default());
     let (mut read, mut write) = tokio::io::split(server.connect());
     tokio::spawn(async move { tokio::io::copy(&mut read, &mut tokio::io::sink()).await });
     write.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
@@ -136,7 +136,7 @@ async fn a_flood_of_pings_is_closed() {
 #[tokio::test]
 async fn an_http2_peer_is_told_every_limit() {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-    let server = Server::new(ListenerLimits::default());
+    let server = Server::new(Limits::default());
     let mut io = server.connect();
     io.write_all(PREFACE).await.unwrap();
     let (mut settings, mut window) = (Vec::new(), None);
@@ -164,7 +164,7 @@ async fn an_http2_peer_is_told_every_limit() {
 /// Rapid reset, CVE-2023-44487.
 #[tokio::test]
 async fn streams_that_are_reset_at_once_end_the_connection() {
-    let server = Server::new(ListenerLimits::default());
+    let server = Server::new(Limits::default());
     let mut io = server.connect();
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
     // GET / http a, from the static table; then CANCEL.
@@ -190,7 +190,7 @@ async fn streams_that_are_reset_at_once_end_the_connection() {
 /// Streams that their peer's errors make us reset, which no other limit counts.
 #[tokio::test]
 async fn streams_that_have_to_be_reset_end_the_connection_at_their_limit_and_not_before() {
-    let server = Server::new(ListenerLimits::default());
+    let server = Server::new(Limits::default());
     let mut io = server.connect();
     io.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
     // GET / http a; then the same with a `content-length: 5` and no body.
@@ -221,7 +221,7 @@ async fn streams_that_have_to_be_reset_end_the_connection_at_their_limit_and_not
 /// Nothing bounds a body but what the application reads of it; what it does not read is not taken from the peer.
 #[tokio::test(start_paused = true)]
 async fn a_body_that_nobody_reads_is_taken_up_to_its_limit() {
-    let limits = ListenerLimits::default();
+    let limits = Limits::default();
     let most = limits.h1_max_buffer + BUFFER;
     let server = Server::new(limits);
     let mut http1 = server.connect();
@@ -267,7 +267,7 @@ async fn a_body_that_nobody_reads_is_taken_up_to_its_limit() {
 
 #[tokio::test]
 async fn caps_close_at_once_and_count() {
-    let server = Server::new(ListenerLimits { max_connections: 3, max_per_source: 2, ..ListenerLimits::default() });
+    let server = Server::new(Limits { max_connections: 3, max_per_source: 2, ..Limits::default() });
     let address = server.bind();
     let mut first = H2::connect(tcp(address).await).await;
     first.get("/").await.unwrap();
@@ -289,7 +289,7 @@ async fn caps_close_at_once_and_count() {
 
 #[tokio::test]
 async fn too_large_a_header_is_answered_with_431() {
-    let server = Server::new(ListenerLimits::default());
+    let server = Server::new(Limits::default());
     for header in [format!("x: {}\r\n", "y".repeat(17_000)), "x: y\r\n".repeat(101)] {
         let mut io = server.connect();
         io.write_all(format!("GET / HTTP/1.1\r\nhost: a\r\n{header}\r\n").as_bytes()).await.unwrap();

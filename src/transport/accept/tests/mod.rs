@@ -19,7 +19,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{Acceptor, Drain, InboundTls, Listener, ListenerLimits, Paced, Proxies};
+use super::{Acceptor, Drain, InboundTls, Limits, Listener, Paced, Proxies};
 use crate::{
     body::Body,
     instrument::Registry,
@@ -41,7 +41,7 @@ struct Server {
 }
 
 impl Server {
-    fn new(limits: ListenerLimits) -> Self {
+    fn new(limits: Limits) -> Self {
         let (drain, tasks, registry) = (Drain::new(), TaskSet::new(), Registry::default());
         let acceptor = Acceptor::new("mesh", limits, drain.clone(), tasks.clone(), &registry);
         let network = MemoryNetwork::new();

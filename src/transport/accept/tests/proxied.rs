@@ -1,7 +1,7 @@
 use super::*;
 
 fn behind(trusted: &str) -> (Server, SocketAddr) {
-    let server = Server::new(ListenerLimits { max_per_source: 2, ..ListenerLimits::default() });
+    let server = Server::new(Limits { max_per_source: 2, ..Limits::default() });
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.socket_addr().unwrap();
     let proxies = Proxies { trusted: Arc::new([trusted.parse().unwrap()]), header: true };
@@ -51,7 +51,7 @@ async fn whom_the_header_names_counts_against_its_cap() {
 
 #[tokio::test]
 async fn rules_on_addresses_are_asked_about_whom_the_header_names() {
-    let server = Server::new(ListenerLimits::default());
+    let server = Server::new(Limits::default());
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.socket_addr().unwrap();
     let proxies = Proxies { trusted: Arc::new(["127.0.0.1/32".parse().unwrap()]), header: true };
@@ -88,7 +88,7 @@ async fn a_request_without_a_header_is_not_served() {
 
 #[tokio::test(start_paused = true)]
 async fn a_header_that_drips_in_is_not_waited_for() {
-    let server = Server::new(ListenerLimits::default());
+    let server = Server::new(Limits::default());
     let listener = Listener::memory(server.network.listen("b").unwrap());
     let proxies = Proxies { trusted: Arc::new([]), header: true };
     server.acceptor.serve(listener.behind(proxies), InboundTls::default, app);

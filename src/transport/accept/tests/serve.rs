@@ -3,7 +3,7 @@ use crate::error::{Code, Kind};
 
 #[tokio::test]
 async fn http1_http2_and_upgrades_share_a_port() {
-    let server = Server::new(ListenerLimits::default());
+    let server = Server::new(Limits::default());
     let address = server.bind();
     let mut http1 = tcp(address).await;
     for _ in 0..3 {
@@ -31,7 +31,7 @@ async fn http1_http2_and_upgrades_share_a_port() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_shorter_than_the_preface_is_answered_at_once() {
-    let server = Server::new(ListenerLimits::default());
+    let server = Server::new(Limits::default());
     let mut io = server.connect();
     let began = rt::now();
     io.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
@@ -41,7 +41,7 @@ async fn a_request_shorter_than_the_preface_is_answered_at_once() {
 
 #[tokio::test]
 async fn a_request_may_come_byte_by_byte() {
-    let server = Server::new(ListenerLimits::default());
+    let server = Server::new(Limits::default());
     let address = server.bind();
     let mut io = tcp(address).await;
     io.set_nodelay(true).unwrap();
@@ -54,7 +54,7 @@ async fn a_request_may_come_byte_by_byte() {
 
 #[tokio::test]
 async fn the_service_is_made_for_the_peer() {
-    let server = Server::new(ListenerLimits::default());
+    let server = Server::new(Limits::default());
     let address = server.bind();
     let io = tcp(address).await;
     let local = io.local_addr().unwrap();
@@ -64,7 +64,7 @@ async fn the_service_is_made_for_the_peer() {
 
 #[tokio::test]
 async fn a_panic_ends_one_stream_or_one_connection() {
-    let server = Server::new(ListenerLimits::default());
+    let server = Server::new(Limits::default());
     let mut http2 = H2::connect(server.connect()).await;
     assert!(http2.get("/panic").await.is_err());
     assert_eq!(http2.get("/").await.unwrap(), "ok");
@@ -79,7 +79,7 @@ async fn a_panic_ends_one_stream_or_one_connection() {
 
 #[tokio::test]
 async fn accepted_sockets_have_our_options() {
-    let limits = ListenerLimits::default();
+    let limits = Limits::default();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let _client = tcp(listener.local_addr().unwrap()).await;
     let (stream, _) = listener.accept().await.unwrap();
@@ -96,7 +96,7 @@ async fn accepted_sockets_have_our_options() {
 async fn a_socket_from_outside_and_a_restart_on_the_same_port_work() {
     let std = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = std.local_addr().unwrap();
-    let server = Server::new(ListenerLimits::default());
+    let server = Server::new(Limits::default());
     server.acceptor.serve(Listener::from_std(std).unwrap(), InboundTls::default, app);
     let mut io = tcp(address).await;
     io.write_all(GET).await.unwrap();
@@ -115,7 +115,7 @@ async fn a_socket_from_outside_and_a_restart_on_the_same_port_work() {
 
 #[tokio::test]
 async fn the_end_of_the_tasks_ends_upgraded_connections_too() {
-    let server = Server::new(ListenerLimits::default());
+    let server = Server::new(Limits::default());
     let mut io = server.connect();
     io.write_all(b"GET /upgrade HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n").await.unwrap();
     assert!(read_response(&mut io).await.starts_with("HTTP/1.1 101"));

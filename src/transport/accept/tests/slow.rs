@@ -4,8 +4,8 @@ use tokio::io::split;
 
 use super::*;
 
-fn paced() -> ListenerLimits {
-    ListenerLimits { paced: Paced::All, ..ListenerLimits::default() }
+fn paced() -> Limits {
+    Limits { paced: Paced::All, ..Limits::default() }
 }
 
 impl Server {
@@ -179,7 +179,7 @@ async fn grpc_and_upgrades_may_be_slow() {
 
 #[tokio::test(start_paused = true)]
 async fn peers_in_this_process_may_be_slow() {
-    let server = Server::new(ListenerLimits::default());
+    let server = Server::new(Limits::default());
     let mut io = server.connect();
     io.write_all(b"PUT /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\n").await.unwrap();
     rt::sleep(1_000 * SECOND).await;
