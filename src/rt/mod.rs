@@ -34,6 +34,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use pin_project_lite::pin_project;
+
 /// The monotonic clock, paused with tokio's.
 pub(crate) fn now() -> Instant {
     Instant::now()
@@ -66,8 +68,24 @@ pub(crate) async fn sleep(duration: Duration) {
 }
 
 /// Ends `future` after `duration`.
-pub(crate) async fn timeout<F: Future>(duration: Duration, future: F) -> Option<F::Output> {
-    tokio::time::timeout(duration, future).await.ok()
+pub(crate) fn timeout<F: Future>(duration: Duration, future: F) -> Timeout<F> {
+    Timeout { inner: tokio::time::timeout(duration, future) }
+}
+
+pin_project! {
+    /// The future of [`timeout`]. Holds its own once: an `async` function would hold it twice.
+    pub(crate) struct Timeout<F> {
+        #[pin]
+        inner: tokio::time::Timeout<F>,
+    }
+}
+
+impl<F: Future> Future for Timeout<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().inner.poll(cx).map(Result::ok)
+    }
 }
 
 /// Runs `work` on a stack of this size, and waits for it.

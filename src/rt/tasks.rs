@@ -1,9 +1,22 @@
 //! Every background task has an owner, and ends with it.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
+use pin_project_lite::pin_project;
 use tokio::{runtime::Handle, sync::OnceCell};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, WaitForCancellationFutureOwned},
+    task::TaskTracker,
+};
 
 use super::Lag;
 
@@ -15,6 +28,7 @@ use super::Lag;
 pub(crate) struct TaskSet {
     tracker: TaskTracker,
     cancel: CancellationToken,
+    cancelled: Arc<Cancelled>,
     runtime: Arc<OnceCell<Handle>>,
     lag: Arc<Lag>,
 }
@@ -22,12 +36,19 @@ pub(crate) struct TaskSet {
 impl TaskSet {
     /// A group that spawns on the runtime of its first spawn.
     pub(crate) fn new() -> Self {
-        Self { tracker: TaskTracker::new(), cancel: CancellationToken::new(), runtime: Arc::default(), lag: Lag::new() }
+        Self {
+            tracker: TaskTracker::new(),
+            cancel: CancellationToken::new(),
+            cancelled: Arc::default(),
+            runtime: Arc::default(),
+            lag: Lag::new(),
+        }
     }
 
     /// A group that ends with this one, or earlier.
     pub(crate) fn child(&self) -> Self {
-        Self { cancel: self.cancel.child_token(), ..self.clone() }
+        let cancelled = Cancelled { own: AtomicBool::new(false), parent: Some(Arc::clone(&self.cancelled)) };
+        Self { cancel: self.cancel.child_token(), cancelled: Arc::new(cancelled), ..self.clone() }
     }
 
     /// Binds the group to a runtime, so that tasks can be spawned from threads outside of it.
@@ -50,18 +71,8 @@ impl TaskSet {
                 }
             },
         };
-        // A token of its own: the group's is behind a lock that every poll of every task would take.
-        let cancel = self.cancel.child_token();
-        self.tracker.spawn_on(
-            async move {
-                tokio::select! {
-                    biased;
-                    () = cancel.cancelled() => {}
-                    () = future => {}
-                }
-            },
-            &handle,
-        );
+        let (wait, cancelled) = (self.cancel.clone().cancelled_owned(), Arc::clone(&self.cancelled));
+        self.tracker.spawn_on(Task { wait, waker: None, cancelled, future }, &handle);
     }
 
     /// How late the runtime of the group is.
@@ -71,12 +82,14 @@ impl TaskSet {
 
     /// Tells every task of the group to end.
     pub(crate) fn cancel(&self) {
+        // First: whoever is woken finds it.
+        self.cancelled.own.store(true, SeqCst);
         self.cancel.cancel();
     }
 
     /// Cancels and waits for the tasks, at most `limit`. True if all ended.
     pub(crate) async fn shutdown(&self, limit: Duration) -> bool {
-        self.cancel.cancel();
+        self.cancel();
         self.tracker.close();
         super::timeout(limit, self.tracker.wait()).await.is_some()
     }
@@ -84,6 +97,52 @@ impl TaskSet {
     /// How many tasks of this group and its relatives run.
     pub(crate) fn len(&self) -> usize {
         self.tracker.len()
+    }
+}
+
+/// Whether a group or one that it belongs to was cancelled. The token knows it too, behind a lock that every poll of every
+/// task would take.
+#[derive(Default, Debug)]
+struct Cancelled {
+    own: AtomicBool,
+    parent: Option<Arc<Cancelled>>,
+}
+
+impl Cancelled {
+    fn is_set(&self) -> bool {
+        let groups = std::iter::successors(Some(self), |group| group.parent.as_deref());
+        groups.into_iter().any(|group| group.own.load(SeqCst))
+    }
+}
+
+pin_project! {
+    /// A task of a group. Holds its future once: an `async` block that selects would hold it twice.
+    struct Task<F> {
+        #[pin]
+        wait: WaitForCancellationFutureOwned,
+        // Whom `wait` wakes.
+        waker: Option<Waker>,
+        cancelled: Arc<Cancelled>,
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Task<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        if this.cancelled.is_set() {
+            return Poll::Ready(());
+        }
+        if !this.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            if super::poll_registered(this.wait, cx).is_ready() {
+                return Poll::Ready(());
+            }
+            *this.waker = Some(cx.waker().clone());
+        }
+        this.future.poll(cx)
     }
 }
 

@@ -166,7 +166,7 @@ where
                 Some(Judgement::End)
             };
             let close = |_: Pin<&mut _>| state.close_next();
-            drive(connection, close, judge, timers, &state, &watch, accepted_in).await
+            drive(pin!(connection), close, judge, timers, &state, &watch, accepted_in).await
         }
         Sniffed::Http2 => {
             let frames = FrameCounter::new(limits.h2_control_frames);
@@ -186,7 +186,7 @@ where
             let close = |flushing: Pin<&mut Flushing<http2::Connection<_, _, _>>>| {
                 flushing.project().connection.graceful_shutdown();
             };
-            drive(connection, close, judge, timers, &state, &watch, accepted_in).await
+            drive(pin!(connection), close, judge, timers, &state, &watch, accepted_in).await
         }
     };
     if ended == Ended::Closed && state.is_upgraded() {
@@ -305,7 +305,7 @@ fn peer_left(error: &hyper::Error) -> bool {
 /// One timer is armed and mostly left alone: it may fire early and is then set again, so that a busy connection never
 /// touches the timer wheel. The drain is only polled when its version has changed.
 async fn drive<C>(
-    connection: C,
+    mut connection: Pin<&mut C>,
     mut close: impl FnMut(Pin<&mut C>),
     mut judge: impl FnMut(Duration) -> Option<Judgement>,
     mut timers: Timers<'_>,
@@ -316,7 +316,6 @@ async fn drive<C>(
 where
     C: Future<Output = Result<(), hyper::Error>>,
 {
-    let mut connection = pin!(connection);
     let mut turn = pin!(watch.clone().after(seen));
     let mut timer = pin!(rt::sleep_until(timers.since));
     let mut watch = watch.clone();

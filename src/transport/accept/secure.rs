@@ -7,7 +7,7 @@ use std::{
     future::{Future, poll_fn},
     io,
     net::SocketAddr,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -103,13 +103,13 @@ pub(super) async fn admit(
         Plaintext::Allowed => true,
     };
     let silence = if allowed { PERMISSIVE_SILENCE.min(limits.first_byte) } else { limits.first_byte };
-    let (first, accepted) = within(watch, silence, Ended::FirstByteTimeout, first_byte(accepted)).await?;
+    let (first, accepted) = within(watch, silence, Ended::FirstByteTimeout, pin!(first_byte(accepted))).await?;
     match first {
         None => Err(Ended::Closed),
         Some(HANDSHAKE) => {
             let began = rt::now();
             let place = async { Ok(admission.handshake(limits).await) };
-            let _place = within(watch, limits.tls_handshake, Ended::HandshakeRefused, place).await?;
+            let _place = within(watch, limits.tls_handshake, Ended::HandshakeRefused, pin!(place)).await?;
             let side = side().map_err(|error| {
                 tracing::warn!("a connection was refused: {error}");
                 Ended::NoCredential
@@ -120,7 +120,8 @@ pub(super) async fn admit(
                     Accepted::Memory(io) => handshake(io, &side, admission).await,
                 }
             };
-            within(watch, limits.tls_handshake.saturating_sub(began.elapsed()), Ended::HandshakeTimeout, shaken).await
+            within(watch, limits.tls_handshake.saturating_sub(began.elapsed()), Ended::HandshakeTimeout, pin!(shaken))
+                .await
         }
         Some(_) => {
             let io: Box<dyn Io> = match accepted {
@@ -152,15 +153,15 @@ pub(super) async fn proxied(
             Ended::ProxyHeader
         })
     };
-    within(watch, limits.proxy_header, Ended::ProxyHeader, header).await
+    within(watch, limits.proxy_header, Ended::ProxyHeader, pin!(header)).await
 }
 
-/// Bounded by time, and by the drain's end.
+/// Bounded by time, and by the drain's end. The step is somebody else's, since what a future is given it holds twice.
 async fn within<T>(
     watch: &DrainWatch,
     limit: Duration,
     late: Ended,
-    step: impl Future<Output = Result<T, Ended>>,
+    step: Pin<&mut impl Future<Output = Result<T, Ended>>>,
 ) -> Result<T, Ended> {
     tokio::select! {
         biased;
