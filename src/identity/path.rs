@@ -120,21 +120,21 @@ pub(super) struct Found {
 }
 
 impl Search<'_> {
-    /// A path from this leaf, which begins at `not_before`, that holds now.
+    /// A path from this leaf, of which `facts` are known, that holds now.
     pub(super) fn find(
         &self,
         leaf: &CertificateDer<'_>,
-        not_before: SystemTime,
+        facts: &Facts<'_>,
         intermediates: &[CertificateDer<'_>],
         now: SystemTime,
     ) -> Result<Found, Reject> {
-        let mut newest = not_before;
+        let mut newest = facts.not_before;
         let mut signers = Vec::with_capacity(intermediates.len());
         // Why a signer was left out explains a path that is then missing.
         let mut left_out = None;
         for der in intermediates {
-            let facts = match (Facts::of(der), self.wanted) {
-                (Ok(facts), _) => facts,
+            let signer = match (Facts::of(der), self.wanted) {
+                (Ok(signer), _) => signer,
                 (Err(bad), Wanted::Workload(..)) => return Err(bad.into()),
                 // What servers send along by mistake is not theirs to answer for.
                 (Err(bad), Wanted::Server(_)) => {
@@ -142,10 +142,10 @@ impl Search<'_> {
                     continue;
                 }
             };
-            if let Some(why) = self.wanted.leaves_out(&facts) {
+            if let Some(why) = self.wanted.leaves_out(&signer) {
                 left_out = Some(why);
             } else {
-                newest = newest.max(facts.not_before);
+                newest = newest.max(signer.not_before);
                 signers.push(CertificateDer::from(&**der));
             }
         }
@@ -155,7 +155,7 @@ impl Search<'_> {
         // The last path that was judged: the one that was found, or why the last candidate was none.
         let judged = RefCell::new(None);
         let judge = |path: &VerifiedPath<'_>| {
-            let result = self.judge(path, now);
+            let result = self.judge(path, facts, now);
             let outcome = if result.is_ok() { Ok(()) } else { Err(webpki::Error::UnknownIssuer) };
             judged.replace(Some(result));
             outcome
@@ -182,8 +182,7 @@ impl Search<'_> {
     }
 
     /// What the library does not ask of a path.
-    fn judge(&self, path: &VerifiedPath<'_>, now: SystemTime) -> Result<Found, Reject> {
-        let leaf = path.end_entity().der();
+    fn judge(&self, path: &VerifiedPath<'_>, leaf: &Facts<'_>, now: SystemTime) -> Result<Found, Reject> {
         let Some(anchor) = self.anchors.anchor(path.anchor()) else {
             return Err(Reject::UnknownCa(self.wanted.subject()));
         };
@@ -201,11 +200,10 @@ impl Search<'_> {
         let (mut not_before, mut not_after) = (anchor.not_before, anchor.not_after);
         let mut unrevoked_until: Option<SystemTime> = None;
         let links: Vec<_> = links(path).collect();
-        let ders: Vec<_> =
-            std::iter::once(leaf).chain(path.intermediate_certificates().map(|signer| signer.der())).collect();
-        let facts = ders.iter().map(|der| Facts::of(der)).collect::<Result<Vec<_>, _>>()?;
-        let issuers = facts[1..].iter().map(Facts::crl_sign).chain(std::iter::once(anchor.crl_sign));
-        for ((link, facts), may_revoke) in links.iter().zip(&facts).zip(issuers) {
+        let ders: Vec<_> = path.intermediate_certificates().map(|signer| signer.der()).collect();
+        let signers = ders.iter().map(|der| Facts::of(der)).collect::<Result<Vec<_>, _>>()?;
+        let issuers = signers.iter().map(Facts::crl_sign).chain(std::iter::once(anchor.crl_sign));
+        for ((link, facts), may_revoke) in links.iter().zip(std::iter::once(leaf).chain(&signers)).zip(issuers) {
             (not_before, not_after) = (not_before.max(facts.not_before), not_after.min(facts.not_after));
             if let Some(until) = self.revocations.check(link, now)? {
                 // RFC 5280 §6.3.3 f

@@ -84,7 +84,7 @@ pub(crate) fn verify(
         algorithms: trust.algorithms,
         wanted: Wanted::Workload(&id, &domain),
     };
-    let found = search.find(leaf, facts.not_before, intermediates, now)?;
+    let found = search.find(leaf, &facts, intermediates, now)?;
     let Found { not_before, not_after, unrevoked_until, links, anchor } = found;
     let path = Arc::new(Path { domain, links, anchor });
     Ok(Verified { id, not_before, not_after, unrevoked_until, path })
@@ -114,7 +114,7 @@ pub(super) fn verify_server(
         algorithms: trust.algorithms,
         wanted: Wanted::Server(name),
     };
-    search.find(leaf, facts.not_before, intermediates, now)?;
+    search.find(leaf, &facts, intermediates, now)?;
     let entity = EndEntityCert::try_from(leaf).map_err(|error| path::by_webpki(&error, subject()))?;
     entity.verify_is_valid_for_subject_name(name).map_err(|_| Reject::NameMismatch(name.to_str().into()))
 }

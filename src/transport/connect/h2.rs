@@ -124,7 +124,7 @@ impl H2Connection {
         });
         let pulse = Pulse::new(trusted);
         let driver = Driver::new(Arc::clone(&this), connection, flusher, send, ping, pulse, max_age);
-        Ok((this, driver.run()))
+        Ok((this, Box::new(driver).run()))
     }
 
     pub(super) fn usable(&self) -> bool {

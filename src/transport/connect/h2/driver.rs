@@ -68,7 +68,8 @@ impl Driver {
         }
     }
 
-    pub(super) async fn run(mut self) {
+    /// Boxed, since an `async` function holds what it is given twice.
+    pub(super) async fn run(mut self: Box<Self>) {
         let this = Arc::clone(&self.this);
         let mut timer = pin!(rt::sleep_until(self.born + self.pulse.pause()));
         let mut notified = Box::pin(this.notify.notified());
