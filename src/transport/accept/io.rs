@@ -88,12 +88,18 @@ impl AsyncRead for ServerIo {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.alive()?;
+        let before = buf.filled().len();
         if !this.sniffed.is_empty() {
             let bytes = this.sniffed.split_to(this.sniffed.remaining().min(buf.remaining()));
             buf.put_slice(&bytes);
-            return Poll::Ready(this.saw(&bytes));
+            // With what came behind them: for a reader that has a part already hyper doubles its buffer.
+            if buf.remaining() > 0
+                && let Poll::Ready(result) = Pin::new(&mut this.io).poll_read(cx, buf)
+            {
+                result?;
+            }
+            return Poll::Ready(this.saw(&buf.filled()[before..]));
         }
-        let before = buf.filled().len();
         match Pin::new(&mut this.io).poll_read(cx, buf) {
             Poll::Ready(result) => {
                 result?;

@@ -10,7 +10,7 @@ use crate::model::ListenerLimits;
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Limits {
     /// From accept to the first bytes that tell HTTP/1 from HTTP/2. Default 5 s. A silent connection costs a file
-    /// descriptor and about 1 KiB until then.
+    /// descriptor and about 5 KiB until then.
     pub(crate) first_byte: Duration,
     /// From the first byte of a TLS handshake to its end, the wait for a place included. Default 5 s.
     pub(crate) tls_handshake: Duration,
