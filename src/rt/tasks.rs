@@ -110,8 +110,7 @@ struct Cancelled {
 
 impl Cancelled {
     fn is_set(&self) -> bool {
-        let groups = std::iter::successors(Some(self), |group| group.parent.as_deref());
-        groups.into_iter().any(|group| group.own.load(SeqCst))
+        std::iter::successors(Some(self), |group| group.parent.as_deref()).any(|group| group.own.load(SeqCst))
     }
 }
 
