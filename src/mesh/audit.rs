@@ -79,8 +79,10 @@ impl Audit {
 
     /// Ends the log, and waits until all of it is written, and of those before it, at most `limit`.
     pub(super) async fn end(&self, limit: Duration) {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // After it, or one that is replaced meanwhile would be missed.
         let mut ended = std::mem::take(&mut *self.closing.lock().unwrap_or_else(PoisonError::into_inner));
-        if let Some(running) = self.running.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(running) = running {
             running.queue.close(rt::wall_ms());
             ended.extend(running.ended);
         }

@@ -6,10 +6,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     pin::Pin,
-    sync::{
-        Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -43,7 +40,6 @@ pub(super) struct Security {
     dev: DevOptions,
     authorities: Authorities,
     pub(super) cryptography: Cryptography,
-    edge: AtomicBool,
     /// Tasks of a mesh that was built outside of a runtime.
     waiting: Mutex<Vec<(TaskSet, Task)>>,
 }
@@ -87,7 +83,6 @@ impl Security {
             dev,
             authorities,
             cryptography,
-            edge: AtomicBool::new(false),
             waiting: Mutex::default(),
         })
     }
@@ -108,11 +103,6 @@ impl Security {
 
     fn holds(&self, proven: &Proven) -> bool {
         self.identity.load().as_ref().is_some_and(|identity| identity.holds(proven))
-    }
-
-    /// False once, then true.
-    pub(super) fn edge_is_served(&self) -> bool {
-        self.edge.swap(true, Relaxed)
     }
 
     /// Why this address is not listened on, if it is not.

@@ -226,18 +226,17 @@ where
     B::Error: Into<BoxError>,
 {
     let Some(edge) = inner.snapshot().listeners.edge.clone() else { return Ok(()) };
-    if inner.security.edge_is_served() {
+    let (drain, tasks) = (inner.drain.clone(), inner.tasks.clone());
+    let acceptor = Acceptor::new("edge", edge_limits(&edge.limits), drain, tasks, &inner.registry);
+    if inner.edge.set(acceptor.clone()).is_err() {
         return Ok(());
     }
+    // A configuration that came into use meanwhile did not find it.
+    inner.limit(&inner.snapshot());
     let tls = security::edge(&edge, &inner.security.cryptography)?;
     let listener = accept::Listener::bind(edge.listen)?;
     tracing::info!(listener = %listener.local_addr(), tls = edge.tls.is_some(), "edge");
     let listener = listener.behind(proxies(&edge.proxies));
-    let (drain, tasks) = (inner.drain.clone(), inner.tasks.clone());
-    let acceptor = Acceptor::new("edge", edge_limits(&edge.limits), drain, tasks, &inner.registry);
-    let acceptor = inner.edge.get_or_init(|| acceptor);
-    // A configuration that came into use meanwhile did not find it.
-    inner.limit(&inner.snapshot());
     let (shared, app) = (Arc::clone(&inner.server), app.clone());
     let gate = Arc::clone(&shared);
     acceptor.serve_admitted(

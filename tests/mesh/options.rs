@@ -1,9 +1,11 @@
 //! What one call, one client or one process wants differently.
 
-use std::{collections::BTreeMap, process::Command, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{Router, routing::any};
 use sinew::{Call, Client, Code, Context, Mesh, Network, ResponseExt};
+
+use crate::world::passes_with;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -95,13 +97,7 @@ async fn a_bare_client_knows_no_policy() {
 /// The environment is read once by each process, so this needs one of its own.
 #[test]
 fn the_environment_turns_features_off_and_suspends_deadlines() {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "options::with_switches", "--ignored"])
-        .envs([("SINEW_DISABLE", "fault,mirror"), ("SINEW_DEBUGGER", "1")])
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    passes_with("options::with_switches", &[("SINEW_DISABLE", "fault,mirror"), ("SINEW_DEBUGGER", "1")]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,7 +2,6 @@
 //! it, byte by byte.
 
 use std::{
-    process::Command,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -15,6 +14,8 @@ use axum::{
 };
 use sinew::{Client, Mesh, Network, ResponseExt};
 use tokio::task::JoinSet;
+
+use crate::world::passes_with;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
@@ -200,13 +201,7 @@ async fn everything_in_shadow_changes_no_byte() {
 #[test]
 fn everything_switched_off_changes_no_byte() {
     const ALL: &str = "retry,hedge,outlier,health_checks,fault,mirror,rate_limit,throttle,shed";
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "shadow::with_switches", "--ignored"])
-        .env("SINEW_DISABLE", ALL)
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    passes_with("shadow::with_switches", &[("SINEW_DISABLE", ALL)]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -80,3 +80,14 @@ impl Counters {
         self.0.iter().filter(|(key, _)| wanted(key)).map(|(_, count)| count).sum()
     }
 }
+
+/// That a test which is ignored passes in a process of its own with these variables, which each process reads once.
+pub(crate) fn passes_with(test: &str, variables: &[(&str, &str)]) {
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--ignored"])
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
